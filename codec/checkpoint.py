@@ -1,0 +1,112 @@
+"""From a checkpoint file back to a codec, without trusting the file.
+
+A checkpoint is loaded with ``weights_only=True`` (tensors and plain values; nothing is unpickled), and the configuration inside
+it may build classes of this package only.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from codec.model import Codec
+
+
+class CheckpointError(ValueError):
+    """The file is not a checkpoint that this project can use; the message says why."""
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Everything in a checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: if there is no such file, it is damaged, holds more than tensors and plain values, or has no ``config``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}: give ckpt= the path of a .ckpt file of a run")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} cannot be read as a checkpoint of weights and plain values: {first[:200]}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(f"{path} is no checkpoint of this project: it has no configuration and weights")
+    return checkpoint
+
+
+def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any]]:
+    """The codec of a checkpoint in eval mode, and the checkpoint's configuration with ``step`` added.
+
+    Args:
+        ema: take the averaged weights where the checkpoint has them.
+
+    Raises:
+        CheckpointError: also if weights and configuration do not fit; names the tensors.
+    """
+    checkpoint = load_checkpoint(path)
+    config = checkpoint["config"]
+    codec = build(config["codec"])
+    weights = {k.removeprefix("codec."): v for k, v in checkpoint["state_dict"].items() if k.startswith("codec.")}
+    if ema and checkpoint.get("ema"):
+        weights |= checkpoint["ema"]
+    load_weights(codec, weights, str(path))
+    return codec.eval(), {**config, "step": int(checkpoint.get("global_step", 0))}
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
+    """``module.load_state_dict`` whose refusal is one sentence.
+
+    Raises:
+        CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each) and loads nothing.
+    """
+    own = module.state_dict()
+    shape = lambda v: tuple(v.shape) if isinstance(v, torch.Tensor) else None  # noqa: E731
+    problems = {
+        "missing": sorted(own.keys() - weights.keys()),
+        "unknown": sorted(weights.keys() - own.keys()),
+        "wrongly shaped": [
+            f"{k} {list(weights[k].shape)} instead of {list(own[k].shape)}"
+            for k in sorted(own.keys() & weights.keys())
+            if shape(own[k]) != shape(weights[k])
+        ],
+    }
+    named = [f"{len(v)} {kind} ({', '.join(v[:3])}{', ...' if len(v) > 3 else ''})" for kind, v in problems.items() if v]
+    if named:
+        raise CheckpointError(f"the weights in {source} do not fit this model: {'; '.join(named)}")
+    module.load_state_dict(weights)
+
+
+def build(config: dict[str, Any]) -> Any:
+    """Instantiate a configuration from outside, which may name classes of this package only.
+
+    Raises:
+        CheckpointError: names the first ``_target_`` that is anything else.
+    """
+    check_targets(config)
+    return instantiate(config, _convert_="all")
+
+
+def check_targets(config: Any) -> None:
+    """Refuse any ``_target_`` that is not a class defined in this package (see :func:`build`)."""
+    if isinstance(config, dict):
+        if "_target_" in config and not _is_own_class(config["_target_"]):
+            raise CheckpointError(f"the configuration names {str(config['_target_'])[:100]!r}, which is not a class of this package")
+        for value in config.values():
+            check_targets(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            check_targets(value)
+
+
+def _is_own_class(target: Any) -> bool:
+    if not isinstance(target, str) or not target.startswith("codec."):
+        return False
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return False
+    return isinstance(found, type) and found.__module__ == module  # `codec.x.os.system` has another home

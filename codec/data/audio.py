@@ -1,0 +1,114 @@
+"""Reading audio with soundfile (wav, flac, ogg, opus, mp3) and resampling with soxr, a crop at a time."""
+
+import io
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+# Samples of the lower of two rates that are read on either side of a crop and cut off again: the resampling filter
+# reaches less far than this, so that a crop equals that piece of the whole resampled file.
+CONTEXT = 256
+
+LOUDEST = 16.0  # float files that reach beyond this are in another unit, not merely a little over full scale
+
+
+class AudioError(Exception):
+    """One recording cannot be read: `file` says which, `reason` why."""
+
+    def __init__(self, file: str, reason: str):
+        super().__init__(file, reason)  # both, so that the error survives the way out of a worker process
+        self.file = file
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+def probe(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
+    """(frames, sample rate in Hz) from the header of a path or of a file's bytes.
+
+    Raises AudioError if it is no audio file or has no samples.
+    """
+    with _open(source, _name(source, name)) as file:
+        return file.frames, file.samplerate
+
+
+def read(
+    source: str | Path | bytes,
+    sample_rate: int,
+    start: int = 0,
+    samples: int | None = None,
+    name: str | None = None,
+) -> np.ndarray:
+    """Mono float32 [T] in [-1, 1] at `sample_rate` from a path or from a file's bytes.
+
+    `start` and `samples` count at `sample_rate`; only that piece of the file is decoded. T is below `samples` where
+    the recording ends early. Raises AudioError for broken, empty or non-finite audio.
+    """
+    name = _name(source, name)
+    with _open(source, name) as file:
+        rate = file.samplerate
+        common = math.gcd(rate, sample_rate)
+        ours, theirs = sample_rate // common, rate // common  # `ours` samples here last as long as `theirs` there
+        context = 0 if rate == sample_rate else math.ceil(CONTEXT * max(1.0, sample_rate / rate))
+        # Begin on a sample that both rates have, so that the resampler's phase is that of the whole file.
+        block = max(0, start - context) // ours
+        first, last = block * theirs, file.frames
+        if samples is not None:
+            last = min(last, -(-(start + samples + context) * theirs // ours))
+        if first >= last:
+            raise AudioError(name, "ends before the part asked for")
+        try:
+            if first:
+                file.seek(first)
+            wav = file.read(last - first, dtype="float32")
+        except soundfile.LibsndfileError as error:
+            raise AudioError(name, _reason(error)) from None
+    # Headers of compressed files may be a little off; a tenth of a second short is a truncated file.
+    if len(wav) < last - first - 0.1 * rate or not len(wav):
+        raise AudioError(name, f"is truncated: {first + len(wav)} of {last} frames are there")
+    if wav.ndim > 1:
+        wav = wav.mean(axis=1)
+    peak = float(np.abs(wav).max())  # NaN if any sample is
+    if not math.isfinite(peak):
+        raise AudioError(name, "has NaN or infinite samples")
+    if peak > LOUDEST:
+        raise AudioError(name, f"has samples up to {peak:g} where full scale is 1")
+    if rate != sample_rate:
+        wav = soxr.resample(wav, rate, sample_rate)
+    skip = start - block * ours
+    wav = wav[skip:] if samples is None else wav[skip : skip + samples]
+    if not len(wav):
+        raise AudioError(name, "ends before the part asked for")
+    return np.clip(wav, -1.0, 1.0)
+
+
+def length(frames: int, rate: int, sample_rate: int) -> int:
+    """Samples that `frames` at `rate` become at `sample_rate`, at least 1."""
+    return max(1, frames * sample_rate // rate)
+
+
+def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
+    try:
+        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+        if not isinstance(source, bytes) and not os.path.exists(source):
+            raise AudioError(name, "is missing") from None
+        raise AudioError(name, _reason(error)) from None
+    if file.frames <= 0:
+        file.close()
+        raise AudioError(name, "has no samples")
+    return file
+
+
+def _name(source: str | Path | bytes, name: str | None) -> str:
+    return name or ("audio in memory" if isinstance(source, bytes) else str(source))
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip(". ")
+    return f"cannot be decoded ({text})"

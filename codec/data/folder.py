@@ -1,0 +1,141 @@
+"""Any folder of audio files, with or without a manifest."""
+
+import csv
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from codec.data import audio
+from codec.data.audio import AudioError
+from codec.data.base import CorpusError, Recording
+from codec.data.cache import cache_dir, key, load_json, save_json
+from codec.data.indexed import IndexedCorpus, hold_out
+
+EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
+SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
+
+log = logging.getLogger(__name__)
+
+
+class FolderCorpus(IndexedCorpus):
+    """The audio files below `path`.
+
+    A manifest (CSV; `manifest.csv` in the folder is found by itself) limits the corpus to the files it lists. Columns:
+    `file` (relative to the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and `phones`
+    ("symbol@seconds symbol@seconds ..."). Where nothing is marked val or test, the share `holdout` is held out, by
+    speaker where speakers are known, else by file, and serves as val and test alike; where the manifest marks them,
+    rows without a mark are for training. `holdout=0` holds out nothing more, `holdout=1` makes every file a clip
+    (evaluation), whatever the manifest says.
+
+    Raises CorpusError if the folder is missing, holds no audio, or none that can be read.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        sample_rate: int,
+        manifest: str | Path | None = None,
+        holdout: float = 0.05,
+        seed: int = 0,
+        extensions: Sequence[str] = EXTENSIONS,
+    ):
+        self.root = Path(path).expanduser()
+        if not self.root.is_dir():
+            raise CorpusError(f"{self.root} is not a folder: give a folder of audio files as dataset.path.")
+        if manifest is None and (self.root / "manifest.csv").is_file():
+            manifest = self.root / "manifest.csv"
+        rows = self._scan(extensions) if manifest is None else self._listed(Path(manifest).expanduser())
+        found, self.bad = _index(self.root, [row["file"] for row in rows])
+        self.size = len(rows)
+        self.rows = [row for row in rows if row["file"] in found]
+        if not self.rows:
+            file, reason = self.bad[0]
+            raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({file} {reason}).")
+        lengths = np.array([audio.length(*found[row["file"]], sample_rate) for row in self.rows], np.int64)
+        super().__init__(sample_rate, lengths, self._split(holdout, seed))
+
+    def recording(self, i: int) -> Recording:
+        row = self.rows[i]
+        about = {name: row.get(name) or "" for name in ("speaker", "text", "phones")}
+        return Recording(self.root / row["file"], row["file"], **about)
+
+    def _scan(self, extensions: Sequence[str]) -> list[dict[str, str]]:
+        endings = tuple("." + extension.lower().lstrip(".") for extension in extensions)
+        names = []
+        for folder, folders, files in os.walk(self.root):
+            folders.sort()
+            names += [os.path.relpath(os.path.join(folder, f), self.root) for f in files if f.lower().endswith(endings)]
+        if not names:
+            raise CorpusError(f"{self.root} holds no audio: looked for {', '.join(endings)} at any depth.")
+        return [{"file": Path(name).as_posix()} for name in sorted(names)]
+
+    def _listed(self, manifest: Path) -> list[dict[str, str]]:
+        try:
+            with open(manifest, newline="", encoding="utf-8-sig") as file:
+                reader = csv.DictReader(file)
+                rows, columns = list(reader), list(reader.fieldnames or [])
+        except OSError as error:
+            raise CorpusError(f"cannot open the manifest {manifest}: {error.strerror}.") from None
+        if "file" not in columns:
+            raise CorpusError(f"{manifest} needs a column `file`; it has {', '.join(columns) or 'none'}.")
+        if not rows:
+            raise CorpusError(f"{manifest} lists no files.")
+        for row in rows:
+            name = os.path.normpath(row["file"] or ".")
+            if os.path.isabs(name) or name.split(os.sep)[0] in ("..", "."):
+                raise CorpusError(f"{manifest} lists {row['file']!r}, which is not a file inside {self.root}.")
+            row["file"] = Path(name).as_posix()
+            if (row.get("split") or "train") not in SPLITS:
+                raise CorpusError(f"{manifest} has the split {row['split']!r}; valid: {', '.join(SPLITS)}.")
+        return rows
+
+    def _split(self, holdout: float, seed: int) -> dict[str, np.ndarray]:
+        everything = np.arange(len(self.rows))
+        if holdout >= 1:
+            return {"train": everything[:0], "val": everything, "test": everything}
+        splits = np.array([SPLITS.get(row.get("split") or "", "train") for row in self.rows])
+        named = {name: everything[splits == name] for name in ("train", "val", "test")}
+        if not len(named["val"]) and not len(named["test"]):
+            speakers = [row.get("speaker") or "" for row in self.rows]
+            held = hold_out([row["file"] for row in self.rows], speakers, holdout, seed)
+            named = {"train": everything[~held], "val": everything[held], "test": everything[held]}
+            if holdout > 0 and not held.any():
+                log.warning("%s has nothing to hold out: validation hears the training files", self.root)
+                named["val"] = named["test"] = everything
+        # A manifest that names only one of the two uses it for both.
+        named["val"] = named["val"] if len(named["val"]) else named["test"]
+        named["test"] = named["test"] if len(named["test"]) else named["val"]
+        return named
+
+
+def _index(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]], list[tuple[str, str]]]:
+    """{name: (frames, rate)} of the readable files and [(name, reason)] of the others, from their headers.
+
+    What is found is kept in the user's cache, by size and time of change, never in the folder itself.
+    """
+    cached = cache_dir() / "folders" / f"{key(root.resolve())}.json"
+    known = load_json(cached)
+
+    def look(name: str) -> list:
+        try:
+            stat = os.stat(root / name)
+        except OSError:
+            return [0, 0, 0, 0, "is missing"]
+        state = [stat.st_size, stat.st_mtime_ns]
+        if known.get(name, [])[:2] == state:
+            return known[name]
+        try:
+            return [*state, *audio.probe(root / name, name), ""]
+        except AudioError as error:
+            return [*state, 0, 0, error.reason]
+
+    with ThreadPoolExecutor(8) as pool:  # opening files waits for the disk or the network more than for the CPU
+        index = dict(zip(names, pool.map(look, names), strict=True))
+    if any(known.get(name) != entry for name, entry in index.items()):
+        save_json(cached, known | index)
+    found = {name: (entry[2], entry[3]) for name, entry in index.items() if not entry[4]}
+    return found, [(name, entry[4]) for name, entry in index.items() if entry[4]]

@@ -1,0 +1,134 @@
+"""Corpora whose durations are known: training crops by draw number, held-out clips by position."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from codec.data import audio
+from codec.data.audio import AudioError
+from codec.data.base import TRIES, Corpus, CorpusError, Recording
+from codec.data.cache import key
+
+
+class IndexedCorpus(Corpus):
+    """A corpus of numbered recordings.
+
+    `lengths` [recordings] int64 counts samples at `sample_rate`; `splits` maps "train", "val" and "test" to the
+    numbers of the recordings in each.
+    """
+
+    def __init__(self, sample_rate: int, lengths: np.ndarray, splits: dict[str, np.ndarray]):
+        self.sample_rate = sample_rate
+        self.lengths = lengths
+        self.splits = splits
+
+    @abstractmethod
+    def recording(self, i: int) -> Recording: ...
+
+    def crops(self, samples: int, seed: int) -> Dataset:
+        if not len(self.splits["train"]):
+            raise CorpusError("every recording is held out and none is left for training: lower `holdout`.")
+        return Crops(self, self.splits["train"], samples, seed)
+
+    def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
+        return Clips(self, self.splits[split], None if max_seconds is None else int(max_seconds * self.sample_rate))
+
+
+class Crops(Dataset):
+    """ds[n] for every n >= 0, a function of (seed, n) alone, so that resuming and sharding are arithmetic on n.
+
+    Each recording is ceil(duration / crop) slots, so long ones are drawn in proportion to their length. An epoch is a
+    permutation of all slots; slot k of K starts in the k-th K-th of the possible starts, at a random point.
+    """
+
+    def __init__(self, corpus: IndexedCorpus, files: np.ndarray, samples: int, seed: int):
+        self.corpus = corpus
+        self.files = files
+        self.samples = samples
+        self.seed = seed
+        self.ends = np.cumsum(-(-corpus.lengths[files] // samples))
+        self.slots = int(self.ends[-1])
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def slot(self, n: int) -> int:
+        """The slot of draw n."""
+        epoch, position = divmod(n, self.slots)
+        if epoch != self._epoch:
+            kind = np.int32 if self.slots < 2**31 else np.int64  # one permutation lives in every worker
+            self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(self.slots).astype(kind)
+            self._epoch = epoch
+        return int(self._order[position])
+
+    def place(self, slot: int, jitter: float) -> tuple[int, int]:
+        """(recording, first sample) of a slot, `jitter` in [0, 1)."""
+        at = int(np.searchsorted(self.ends, slot, side="right"))
+        before = int(self.ends[at - 1]) if at else 0
+        file, count = int(self.files[at]), int(self.ends[at]) - before
+        room = max(0, int(self.corpus.lengths[file]) - self.samples)
+        return file, int((slot - before + jitter) / count * (room + 1))
+
+    def __getitem__(self, n: int) -> dict:
+        rng = np.random.default_rng((self.seed, 1, n))
+        slot, skipped = self.slot(n), []
+        for _ in range(TRIES):
+            file, start = self.place(slot, rng.random())
+            recording = self.corpus.recording(file)
+            try:
+                wav = audio.read(recording.source, self.corpus.sample_rate, start, self.samples, recording.name)
+            except AudioError as error:
+                skipped.append((error.file, error.reason))
+                slot = int(rng.integers(self.slots))
+            else:
+                return recording.item(wav, start, self.samples, self.corpus.sample_rate) | {"skipped": skipped}
+        file, reason = skipped[-1]
+        raise CorpusError(f"{TRIES} recordings in a row cannot be read (last: {file} {reason}): check the corpus.")
+
+
+class Clips(Sequence):
+    """Whole recordings, cut to `samples` samples if given, read when asked for."""
+
+    def __init__(self, corpus: IndexedCorpus, files: np.ndarray, samples: int | None):
+        self.corpus = corpus
+        self.files = files
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, i: int) -> dict:
+        recording = self.corpus.recording(int(self.files[i]))
+        wav = audio.read(recording.source, self.corpus.sample_rate, 0, self.samples, recording.name)
+        return recording.item(wav, 0, 0, self.corpus.sample_rate)
+
+
+def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: int) -> np.ndarray:
+    """Mask [recordings] of those held out: about `share` of them, whole speakers where two or more are known.
+
+    The choice hangs on hashes of (seed, name), so that it hardly moves when a corpus grows. With 0 < share < 1
+    something is held out and something left wherever there are two groups.
+    """
+    groups = list(speakers) if len(set(speakers) - {""}) > 1 else list(names)
+    groups = [group or f"file {name}" for group, name in zip(groups, names, strict=True)]
+    sizes: dict[str, int] = {}
+    for group in groups:
+        sizes[group] = sizes.get(group, 0) + 1
+    wanted = share * len(names)
+    held: set[str] = set()
+    if share >= 1:
+        held = set(sizes)
+    elif share > 0 and len(sizes) > 1:
+        order = sorted(sizes, key=lambda group: key(seed, group))
+        count = 0
+        for group in order:
+            # A speaker who is far more than was asked for stays in training.
+            if count < wanted and count + sizes[group] <= max(1, 2 * wanted):
+                held.add(group)
+                count += sizes[group]
+        if not held:
+            held = {min(order, key=sizes.__getitem__)}
+        if len(held) == len(sizes):
+            held.discard(max(order, key=sizes.__getitem__))
+    return np.array([group in held for group in groups], bool)

@@ -1,0 +1,49 @@
+"""The account of recordings that could not be read."""
+
+import logging
+from collections.abc import Iterable
+
+from codec.data.base import CorpusError
+
+TOLERATED = 0.1  # share of the recordings
+FEWEST = 3  # a small folder does not stop for one or two
+ENOUGH = 200  # recordings of a stream to have met before its share of bad ones means anything
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """Names each bad recording once, counts them, and stops the run when they are too many.
+
+    `size` is the number of recordings, None for a stream: then the recordings met so far are counted instead. Each
+    rank keeps its own account.
+    """
+
+    def __init__(self, size: int | None):
+        self.size = size
+        self.bad: dict[str, str] = {}
+        self._met: set[int] = set()  # hashes of names: a stream may be long
+
+    def add(self, skipped: Iterable[tuple[str, str]], files: Iterable[str] = ()) -> None:
+        """Note what was skipped and what was read. Raises CorpusError when too much is bad."""
+        if self.size is None:
+            self._met.update(hash(file) for file in files)
+        for file, reason in skipped:
+            if file not in self.bad:
+                self.bad[file] = reason
+                log.warning("skipped %s: %s", file, reason)
+        total = self._total()
+        share_is_known = self.size is not None or total >= ENOUGH
+        too_many = share_is_known and len(self.bad) >= FEWEST and len(self.bad) > TOLERATED * total
+        if too_many or (self.size is not None and self.bad and len(self.bad) >= total):
+            raise CorpusError(f"{self.summary()}: too many to go on, repair the files or leave them out of the corpus.")
+
+    def summary(self) -> str:
+        """One line for the end of a run."""
+        if not self.bad:
+            return "every recording met could be read"
+        first = ", ".join(f"{file} {reason}" for file, reason in list(self.bad.items())[:3])
+        return f"{len(self.bad)} of {self._total()} recordings cannot be read ({first}{', ...' * (len(self.bad) > 3)})"
+
+    def _total(self) -> int:
+        return len(self._met) + len(self.bad) if self.size is None else self.size

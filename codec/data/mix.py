@@ -1,0 +1,103 @@
+"""Several corpora in chosen proportions."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from codec.data.audio import AudioError
+from codec.data.base import Corpus, CorpusError, Stream
+
+
+class MixCorpus(Corpus):
+    """Draws from `corpora` in proportion to `weights`, both by name; a name in one and not in the other raises.
+
+    Files are reported as "name/file". Held-out clips take turns: the first of each corpus, the second of each, ...
+    """
+
+    def __init__(self, corpora: dict[str, Corpus], weights: dict[str, float]):
+        if set(corpora) != set(weights) or not corpora:
+            raise CorpusError(f"the mix has the corpora {sorted(corpora)} but weights for {sorted(weights)}.")
+        if min(weights.values()) < 0 or not sum(weights.values()):
+            raise CorpusError(f"the weights of the mix must be 0 or more and not all 0, they are {dict(weights)}.")
+        rates = {name: corpus.sample_rate for name, corpus in corpora.items()}
+        if len(set(rates.values())) > 1:
+            raise CorpusError(f"the corpora of the mix must share one sample rate, they have {rates}.")
+        self.sample_rate = next(iter(rates.values()))
+        self.corpora = {name: corpora[name] for name in corpora if weights[name]}
+        self.shares = np.array([weights[name] for name in self.corpora]) / sum(weights.values())
+        sizes = [corpus.size for corpus in self.corpora.values()]
+        self.size = None if None in sizes else sum(sizes)
+        self.bad = [(f"{name}/{file}", why) for name, corpus in self.corpora.items() for file, why in corpus.bad]
+
+    def crops(self, samples: int, seed: int) -> Dataset:
+        crops = {name: corpus.crops(samples, seed) for name, corpus in self.corpora.items()}
+        streamed = any(isinstance(part, Stream) for part in crops.values())
+        return (MixStream if streamed else MixCrops)(crops, self.shares, seed)
+
+    def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
+        return MixClips({name: corpus.clips(split, max_seconds) for name, corpus in self.corpora.items()})
+
+
+class MixCrops(Dataset):
+    """Draw n is draw n of the corpus that (seed, n) chooses, so that nothing comes twice in an epoch of its corpus."""
+
+    def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
+        self.names = list(crops)
+        self.crops = crops
+        self.shares = shares
+        self.seed = seed
+
+    def __getitem__(self, n: int) -> dict:
+        name = self.names[np.random.default_rng((self.seed, 3, n)).choice(len(self.names), p=self.shares)]
+        return _labelled(self.crops[name][n], name)
+
+
+class MixStream(Stream):
+    """The same where at least one corpus is a stream; every reader takes its own draws of the map-style ones."""
+
+    def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
+        self.names = list(crops)
+        self.crops = crops
+        self.shares = shares
+        self.seed = seed
+
+    def __iter__(self) -> Iterator[dict]:
+        part, parts = self.part()
+        sources = []
+        for crops in self.crops.values():
+            if isinstance(crops, Stream):
+                crops.rank, crops.world = self.rank, self.world
+                sources.append(iter(crops))
+            else:
+                sources.append(map(crops.__getitem__, itertools.count(part, parts)))
+        rng = np.random.default_rng((self.seed, 3, part))
+        while True:
+            chosen = rng.choice(len(sources), p=self.shares)
+            yield _labelled(next(sources[chosen]), self.names[chosen])
+
+
+class MixClips(Sequence):
+    """The clips of all corpora in turns."""
+
+    def __init__(self, clips: dict[str, Sequence[dict]]):
+        self.clips = clips
+        self.order = sorted((i, at, name) for at, name in enumerate(clips) for i in range(len(clips[name])))
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, i: int) -> dict:
+        position, _, name = self.order[i]
+        try:
+            return _labelled(self.clips[name][position], name)
+        except AudioError as error:
+            raise AudioError(f"{name}/{error.file}", error.reason) from None
+
+
+def _labelled(item: dict, name: str) -> dict:
+    labelled = item | {"file": f"{name}/{item['file']}"}
+    if "skipped" in item:
+        labelled["skipped"] = [(f"{name}/{file}", reason) for file, reason in item["skipped"]]
+    return labelled

@@ -1,0 +1,84 @@
+"""Inverse-STFT decoder: all layers at the frame rate, the waveform from one inverse FFT per frame.
+
+Vocos, arXiv 2306.00814, section 3: a stack of ConvNeXt blocks predicts log magnitude and phase of an STFT. We differ in that
+frames are cut so that F frames give exactly F * hop samples with the same overlap everywhere, and in that a latent frame may
+be split into several STFT frames (``split``), which buys time resolution for the same number of operations per block.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from codec.decoders.base import Decoder
+from codec.layers.convnext import ConvNeXtBlock
+from codec.layers.precision import fp32
+
+
+class ISTFTDecoder(Decoder):
+    """``[B, dim, F] -> [B, 1, F * hop_length]``.
+
+    Looks ahead: ``n_fft / 2`` samples through the overlapping windows and, unless ``causal``, kernel / 2 frames per block.
+
+    Args:
+        dim: latent channels D.
+        hop_length: samples per latent frame.
+        channels, hidden: width of the blocks and of the MLPs in them.
+        blocks: number of ConvNeXt blocks.
+        split: STFT frames per latent frame; divides hop_length.
+        overlap: STFT windows over each sample: n_fft = overlap * hop_length / split.
+        kernel: of the depthwise convolutions.
+        causal: convolutions look back only.
+
+    Raises:
+        ValueError: if ``split`` does not divide ``hop_length``, or ``overlap`` is odd.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        hop_length: int,
+        channels: int = 384,
+        hidden: int = 1152,
+        blocks: int = 8,
+        split: int = 1,
+        overlap: int = 4,
+        kernel: int = 7,
+        causal: bool = False,
+    ):
+        super().__init__()
+        if hop_length % split or overlap % 2:
+            raise ValueError(f"split={split} must divide the hop of {hop_length} samples, and overlap={overlap} be even")
+        self.dim, self.hop_length, self.split, self.causal = dim, hop_length, split, causal
+        self.hop = hop_length // split
+        self.n_fft = overlap * self.hop
+        self.kernel = kernel
+        self.stem = nn.Conv1d(dim, channels * split, kernel)
+        self.norm_in = nn.LayerNorm(channels)
+        make = lambda: ConvNeXtBlock(channels, hidden, kernel, 1 / blocks, causal)  # noqa: E731
+        self.blocks = nn.Sequential(*(make() for _ in range(blocks)))
+        self.norm_out = nn.LayerNorm(channels)
+        self.head = nn.Linear(channels, self.n_fft + 2)
+        self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        pad = (self.kernel - 1, 0) if self.causal else (self.kernel // 2, (self.kernel - 1) // 2)
+        x = self.stem(nn.functional.pad(latents, pad))
+        x = x.unflatten(1, (-1, self.split)).transpose(2, 3).flatten(2)  # [B, C, F * split]
+        x = self.norm_in(x.transpose(1, 2)).transpose(1, 2)
+        x = self.blocks(x)
+        return self._synthesise(self.head(self.norm_out(x.transpose(1, 2))))
+
+    @fp32
+    def _synthesise(self, x: Tensor) -> Tensor:
+        """``[B, F * split, n_fft + 2]``, log magnitudes and phases -> ``[B, 1, F * hop_length]``."""
+        log_magnitude, phase = x.chunk(2, dim=-1)
+        magnitude = torch.exp(log_magnitude.clamp(max=6.0))  # early in training an overshoot would be exponential
+        frames = torch.fft.irfft(torch.polar(magnitude, phase), self.n_fft) * self.window  # [B, F', n_fft]
+        count = frames.shape[1]
+        length = (count - 1) * self.hop + self.n_fft
+        fold = dict(output_size=(1, length), kernel_size=(1, self.n_fft), stride=(1, self.hop))
+        wav = nn.functional.fold(frames.transpose(1, 2), **fold)[:, 0, 0]  # [B, length]
+        squares = self.window.square().expand(1, count, -1).transpose(1, 2)
+        envelope = nn.functional.fold(squares, **fold)[0, 0, 0]
+        start = (self.n_fft - self.hop) // 2
+        end = start + count * self.hop
+        return (wav[:, start:end] / envelope[start:end])[:, None]

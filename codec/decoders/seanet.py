@@ -1,0 +1,56 @@
+"""SEANet decoder, fully causal: the mirror of ``codec/encoders/seanet.py`` (same papers and sections).
+
+convolution D -> widest; an optional LSTM; for each stride S: ELU, transposed convolution of kernel 2S and stride S that
+halves the channels, residual units; ELU and a last convolution to one channel. No final tanh.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from codec.decoders.base import Decoder
+from codec.layers.conv import CausalConv1d, CausalConvTranspose1d
+from codec.layers.lstm import ResidualLSTM
+from codec.layers.seanet import Units
+from codec.layers.streaming import Sequential, State
+
+
+class SEANetDecoder(Decoder):
+    """``[B, dim, F] -> [B, 1, F * hop_length]``; hop_length is the product of the strides.
+
+    Args: as for :class:`codec.encoders.seanet.SEANetEncoder`; ``channels`` is the width before the last convolution, and
+        ``strides`` are the ENCODER's, so that one list in the configuration serves both (the decoder reverses it).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        channels: int,
+        strides: Sequence[int],
+        units: Units,
+        kernel: int = 7,
+        last_kernel: int = 3,
+        lstm: int = 0,
+        weight_norm: bool = True,
+    ):
+        super().__init__()
+        self.dim, self.hop_length = dim, math.prod(strides)
+        channels *= 2 ** len(strides)
+        layers: list[nn.Module] = [CausalConv1d(dim, channels, kernel, weight_norm=weight_norm)]
+        if lstm:
+            layers += [ResidualLSTM(channels, lstm)]
+        for stride in reversed(strides):
+            up = CausalConvTranspose1d(channels, channels // 2, 2 * stride, stride, weight_norm=weight_norm)
+            layers += [nn.ELU(), up]
+            channels //= 2
+            layers += units.build(channels, weight_norm)
+        layers += [nn.ELU(), CausalConv1d(channels, 1, last_kernel, weight_norm=weight_norm)]
+        self.layers = Sequential(*layers)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        return self.layers(latents)
+
+    def step(self, latents: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """latents ``[B, dim, n]`` -> ``[B, 1, n * hop_length]``."""
+        return self.layers.step(latents, state)

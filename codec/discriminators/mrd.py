@@ -1,0 +1,65 @@
+"""Multi-band multi-resolution complex spectrogram discriminator of DAC (arXiv 2306.06546, section 3.2): the spectrum is cut
+into bands, each with its own convolutions, and one last convolution judges them side by side.
+
+With the multi-period discriminator it has DAC's 42,519,760 parameters. DAC normalises the input of its whole set; here that
+is `DiscriminatorSet(normalize=True)`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from codec.discriminators.base import Maps, activations
+from codec.discriminators.spectrum import Spectrum, real_and_imaginary
+
+
+class MultiResolution(nn.Module):
+    """windows in samples, hop = window / 4; edges: borders of the bands, 0 = DC and 1 = half the sample rate."""
+
+    def __init__(
+        self,
+        windows: Sequence[int] = (2048, 1024, 512),
+        edges: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
+        width: int = 32,
+    ):
+        super().__init__()
+        self.resolutions = nn.ModuleList(Resolution(window, edges, width) for window in windows)
+
+    def forward(self, wav: Tensor) -> Maps:
+        """wav `[B, 1, T]` -> per window 5 maps `[B, width, F, bins]` for each band, then the logits `[B, 1, F, bins]`.
+
+        Raises ValueError where T is not longer than about 3/8 of the longest window, which the reflection needs.
+        """
+        return [resolution(wav) for resolution in self.resolutions]
+
+
+class Resolution(nn.Module):
+    """One window length."""
+
+    def __init__(self, window: int, edges: Sequence[float], width: int):
+        super().__init__()
+        hop = window // 4
+        self.spectrum = Spectrum(window, hop, pad=(window - hop) // 2, align=True)
+        bins = window // 2 + 1
+        borders = [int(edge * bins) for edge in edges]
+        self.slices = [slice(low, high) for low, high in zip(borders, borders[1:], strict=False)]
+        self.bands = nn.ModuleList(band_layers(width) for _ in self.slices)
+        self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
+
+    def forward(self, wav: Tensor) -> list[Tensor]:
+        spectrum = real_and_imaginary(self.spectrum(wav))  # [B, 2, F, bins]
+        bands = [
+            activations(spectrum[..., part], layers, slope=0.1)
+            for part, layers in zip(self.slices, self.bands, strict=True)
+        ]
+        logits = self.last(torch.cat([maps[-1] for maps in bands], dim=-1))
+        return [*(one for maps in bands for one in maps), logits]
+
+
+def band_layers(width: int) -> nn.ModuleList:
+    layers = [nn.Conv2d(2, width, (3, 9), padding=(1, 4))]
+    layers += [nn.Conv2d(width, width, (3, 9), (1, 2), padding=(1, 4)) for _ in range(3)]
+    layers += [nn.Conv2d(width, width, 3, padding=1)]
+    return nn.ModuleList(weight_norm(layer) for layer in layers)

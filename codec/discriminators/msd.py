@@ -1,0 +1,49 @@
+"""Multi-scale waveform discriminator of MelGAN (arXiv 1910.06711, section 2.2) as SoundStream uses it (arXiv 2107.03312,
+section III.D): one network per scale, on the waveform at 1, 1/2 and 1/4 of its rate.
+
+Where we differ: the average pooling ignores the zeros of its padding, so the edges keep their level.
+"""
+
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from codec.discriminators.base import Maps, activations
+
+
+class MultiScale(nn.Module):
+    """width: channels of the first layer (16 in the papers), growing to 64 times that; a multiple of 4."""
+
+    def __init__(self, scales: int = 3, width: int = 16):
+        super().__init__()
+        if width % 4:
+            raise ValueError(f"width must be a multiple of 4 for the grouped convolutions, got {width}.")
+        self.scales = nn.ModuleList(Scale(width) for _ in range(scales))
+        self.halve = nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False)  # T -> floor(T / 2)
+
+    def forward(self, wav: Tensor) -> Maps:
+        """wav `[B, 1, T]` -> 7 maps per scale; scale i sees T / 2^i samples, its logits are `[B, 1, T / (256 * 2^i)]`."""
+        maps = []
+        for i, scale in enumerate(self.scales):
+            wav = self.halve(wav) if i else wav
+            maps.append(scale(wav))
+        return maps
+
+
+class Scale(nn.Module):
+    """One waveform discriminator: four grouped convolutions with stride 4, hence one logit per 256 samples."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        top = 64 * width
+        widths = [width, 4 * width, 16 * width, top, top]
+        layers = [weight_norm(nn.Conv1d(1, width, 15, padding=7))]
+        for i in range(4):
+            conv = nn.Conv1d(widths[i], widths[i + 1], 41, stride=4, padding=20, groups=4 ** (i + 1))
+            layers.append(weight_norm(conv))
+        layers.append(weight_norm(nn.Conv1d(top, top, 5, padding=2)))
+        self.layers = nn.ModuleList(layers)
+        self.last = weight_norm(nn.Conv1d(top, 1, 3, padding=1))
+
+    def forward(self, wav: Tensor) -> list[Tensor]:
+        maps = activations(wav, self.layers, slope=0.2)
+        return [*maps, self.last(maps[-1])]

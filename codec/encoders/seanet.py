@@ -1,0 +1,61 @@
+"""SEANet encoder, fully causal (SoundStream, arXiv 2107.03312, section III-A; EnCodec, arXiv 2210.13438, section 3.1).
+
+convolution 1 -> C, then for each stride S: residual units, ELU, convolution of kernel 2S and stride S that doubles the
+channels; an optional LSTM; ELU and a last convolution to the D latent channels.
+"""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from codec.encoders.base import Encoder
+from codec.layers.conv import CausalConv1d
+from codec.layers.lstm import ResidualLSTM
+from codec.layers.seanet import Units
+from codec.layers.streaming import Sequential, State
+
+
+class SEANetEncoder(Encoder):
+    """``[B, 1, T] -> [B, dim, T / hop_length]``; hop_length is the product of the strides.
+
+    Args:
+        dim: latent channels D.
+        channels: width C after the first convolution.
+        strides: downsampling factors in the order in which the waveform meets them.
+        units: the residual units, see :class:`codec.layers.seanet.Units`.
+        kernel, last_kernel: of the first and the last convolution.
+        lstm: layers of the LSTM before the last convolution; 0 is none.
+        weight_norm: train with weight norm (the parametrization).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        channels: int,
+        strides: Sequence[int],
+        units: Units,
+        kernel: int = 7,
+        last_kernel: int = 3,
+        lstm: int = 0,
+        weight_norm: bool = True,
+    ):
+        super().__init__()
+        self.dim, self.hop_length = dim, math.prod(strides)
+        layers: list[nn.Module] = [CausalConv1d(1, channels, kernel, weight_norm=weight_norm)]
+        for stride in strides:
+            layers += units.build(channels, weight_norm)
+            down = CausalConv1d(channels, 2 * channels, 2 * stride, stride, weight_norm=weight_norm)
+            layers += [nn.ELU(), down]
+            channels *= 2
+        if lstm:
+            layers += [ResidualLSTM(channels, lstm)]
+        layers += [nn.ELU(), CausalConv1d(channels, dim, last_kernel, weight_norm=weight_norm)]
+        self.layers = Sequential(*layers)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        return self.layers(wav)
+
+    def step(self, wav: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """wav ``[B, 1, n * hop_length]`` -> ``[B, dim, n]``."""
+        return self.layers.step(wav, state)

@@ -1,0 +1,113 @@
+"""Causal convolutions (SoundStream, arXiv 2107.03312, section III-A; EnCodec, arXiv 2210.13438, section 3.1).
+
+A strided convolution of a sequence whose length is a multiple of the stride gives exactly length / stride outputs, and
+its transpose gives them back: all padding is on the left going down, all trimming on the right going up. Output i then
+depends on inputs up to (i + 1) * stride - 1 and on nothing later.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, parametrize
+
+from codec.layers.streaming import State
+
+
+def maybe_weight_norm(conv: nn.Module, use: bool) -> nn.Module:
+    """Weight norm as a parametrization (the old hook-based one cannot be deep-copied)."""
+    return parametrizations.weight_norm(conv) if use else conv
+
+
+def fold_weight_norm(module: nn.Module) -> nn.Module:
+    """Replace every weight-norm parametrization inside ``module`` by the plain weight it stands for, in place."""
+    for part in module.modules():
+        if parametrize.is_parametrized(part, "weight"):
+            parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
+    return module
+
+
+class CausalConv1d(nn.Module):
+    """Convolution ``[B, C, T] -> [B, C', T / stride]`` that never looks ahead.
+
+    Args:
+        pad_mode: what stands before the first sample: "constant" (zeros) or "replicate" (the first sample).
+
+    Raises:
+        ValueError: if T is not a multiple of the stride, or the kernel is shorter than the stride.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        pad_mode: str = "constant",
+        weight_norm: bool = False,
+    ):
+        super().__init__()
+        span = (kernel_size - 1) * dilation + 1  # samples that one output sees
+        if span < stride:
+            raise ValueError(f"kernel {kernel_size} (dilation {dilation}) is shorter than stride {stride}: samples are lost")
+        self.stride, self.padding, self.pad_mode = stride, span - stride, pad_mode
+        conv = nn.Conv1d(in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
+        self.conv = maybe_weight_norm(conv, weight_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x)[0]
+
+    def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """x ``[B, C, n * stride]``; the state holds the last ``padding`` inputs ``[B, C, padding]``."""
+        if x.shape[-1] % self.stride:
+            raise ValueError(f"a length of {x.shape[-1]} is not a multiple of the stride {self.stride}")
+        if self.padding == 0:
+            return self.conv(x), None
+        if state is None:
+            mode = {} if self.pad_mode == "constant" else {"mode": self.pad_mode}
+            x = F.pad(x, (self.padding, 0), **mode)
+        else:
+            x = torch.cat([state, x], dim=-1)
+        return self.conv(x), x[..., x.shape[-1] - self.padding :]
+
+
+class CausalConvTranspose1d(nn.Module):
+    """Transposed convolution ``[B, C, F] -> [B, C', F * stride]``, the mirror of :class:`CausalConv1d`.
+
+    The last ``kernel_size - stride`` outputs wait for inputs that are still to come: offline they are trimmed, in a
+    stream they are the state.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int,
+        groups: int = 1,
+        bias: bool = True,
+        weight_norm: bool = False,
+    ):
+        super().__init__()
+        if kernel_size < stride:
+            raise ValueError(f"kernel {kernel_size} is shorter than stride {stride}: the output would have holes")
+        self.overlap = kernel_size - stride
+        conv = nn.ConvTranspose1d(in_channels, out_channels, kernel_size, stride, groups=groups, bias=bias)
+        self.conv = maybe_weight_norm(conv, weight_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        return y[..., : y.shape[-1] - self.overlap]
+
+    def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """x ``[B, C, n]``; the state is the unfinished tail ``[B, C', overlap]``, without bias."""
+        y = self.conv(x)
+        if self.overlap == 0:
+            return y, None
+        bias = self.conv.bias
+        if state is not None:
+            y = torch.cat([y[..., : self.overlap] + state, y[..., self.overlap :]], dim=-1)
+        out, tail = y[..., : -self.overlap], y[..., -self.overlap :]
+        return out, tail if bias is None else tail - bias[:, None]

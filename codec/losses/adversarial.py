@@ -1,0 +1,93 @@
+"""Adversarial losses on the discriminators' logits, and feature matching on their other maps.
+
+Hinge: Lim and Ye, arXiv 1705.02894; least squares: Mao et al., arXiv 1611.04076; feature matching: MelGAN, arXiv 1910.06711,
+section 2.3. `reduction` is over sub-discriminators: "mean" as in SoundStream, EnCodec and UniAudio, so that weights survive a
+change of the set; "sum" as in HiFi-GAN and DAC, over maps too.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Logits = list[Tensor]
+Maps = list[list[Tensor]]
+
+
+class Adversarial(nn.Module):
+    """The contract: per sub-discriminator scalars come from `real`, `fake` and `fool` of one tensor of logits."""
+
+    def __init__(self, reduction: str = "mean"):
+        super().__init__()
+        self.reduction = checked(reduction)
+
+    def discriminator(self, real: Logits, fake: Logits) -> Tensor:
+        """What the discriminators minimise; both lists have one tensor of any shape per sub-discriminator."""
+        pairs = zip(real, fake, strict=True)
+        return self.reduce([self.real(r.float()) + self.fake(f.float()) for r, f in pairs])
+
+    def generator(self, fake: Logits) -> Tensor:
+        """What the generator minimises."""
+        return self.reduce([self.fool(f.float()) for f in fake])
+
+    def reduce(self, losses: list[Tensor]) -> Tensor:
+        return sum(losses) / (len(losses) if self.reduction == "mean" else 1)
+
+
+class Hinge(Adversarial):
+    """max(0, 1 - real) + max(0, 1 + fake); the generator minimises -fake."""
+
+    def real(self, logits: Tensor) -> Tensor:
+        return F.relu(1 - logits).mean()
+
+    def fake(self, logits: Tensor) -> Tensor:
+        return F.relu(1 + logits).mean()
+
+    def fool(self, logits: Tensor) -> Tensor:
+        return -logits.mean()
+
+
+class LeastSquares(Adversarial):
+    """(1 - real)^2 + fake^2; the generator minimises (1 - fake)^2."""
+
+    def real(self, logits: Tensor) -> Tensor:
+        return (1 - logits).square().mean()
+
+    def fake(self, logits: Tensor) -> Tensor:
+        return logits.square().mean()
+
+    def fool(self, logits: Tensor) -> Tensor:
+        return self.real(logits)
+
+
+class FeatureMatching(nn.Module):
+    """L1 between the maps of real and generated sound, without the logits; the real side gets no gradient.
+
+    normalize: divide each map's distance by the real map's mean magnitude (EnCodec, arXiv 2210.13438, equation 2), so that
+    a layer's scale does not decide its weight.
+    """
+
+    def __init__(self, normalize: bool = True, reduction: str = "mean"):
+        super().__init__()
+        self.normalize = normalize
+        self.reduction = checked(reduction)
+
+    def forward(self, real_maps: Maps, fake_maps: Maps) -> Tensor:
+        """-> scalar; the mean is over the maps of a sub-discriminator, then over sub-discriminators."""
+        losses = []
+        for real, fake in zip(real_maps, fake_maps, strict=True):
+            distances = [self.distance(r.detach(), f) for r, f in zip(real[:-1], fake[:-1], strict=True)]
+            losses.append(sum(distances) / (len(distances) if self.reduction == "mean" else 1))
+        return sum(losses) / (len(losses) if self.reduction == "mean" else 1)
+
+    def distance(self, real: Tensor, fake: Tensor) -> Tensor:
+        # Accumulated in fp32 without an fp32 copy of the maps, the largest tensors of the step.
+        distance = (fake - real).abs().mean(dtype=torch.float32)
+        if self.normalize:
+            distance = distance / real.abs().mean(dtype=torch.float32).clamp(min=1e-5)
+        return distance
+
+
+def checked(reduction: str) -> str:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be mean or sum, got {reduction!r}.")
+    return reduction

@@ -1,0 +1,81 @@
+"""The contract of a loss, and all losses of a training run as one object, so that the training step names none.
+
+Contract: an `nn.Module` called with (target, estimate), both `[B, 1, T]`, that returns a scalar; it computes spectra in fp32
+whatever autocast says, is 0 for equal inputs, and has finite gradients at silence.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from codec.losses.adversarial import Adversarial, FeatureMatching, Maps
+from codec.losses.balancer import Balancer, Weighted
+
+
+class Losses(nn.Module):
+    """Reconstruction terms, adversarial loss and feature matching, their weights, and the way to combine them.
+
+    terms: losses by name. weights: one per term, plus "adversarial" and "feature"; a weight of 0 switches a loss off.
+    commitment: weight of the quantizer's own loss, which does not pass through the waveform; the training step reads it.
+    Raises ValueError where the keys of `terms` and `weights` do not fit each other.
+    """
+
+    def __init__(
+        self,
+        terms: dict[str, nn.Module],
+        adversarial: Adversarial,
+        feature: FeatureMatching,
+        weights: Mapping[str, float],
+        combine: Weighted | Balancer,
+        commitment: float = 1.0,
+    ):
+        super().__init__()
+        check_keys(set(terms), set(weights))
+        self.terms = nn.ModuleDict(terms)
+        self.adversarial, self.feature = adversarial, feature
+        self.weights = dict(weights)
+        self.combine = combine
+        self.combine.prepare(self.weights)
+        self.commitment = commitment
+
+    def reconstruction(self, target: Tensor, estimate: Tensor) -> dict[str, Tensor]:
+        """`[B, 1, T]` twice -> the terms by name, unweighted."""
+        return {name: term(target, estimate) for name, term in self.terms.items()}
+
+    def generator(self, real_maps: Maps, fake_maps: Maps) -> dict[str, Tensor]:
+        """-> "adversarial" and "feature", unweighted; nothing where there is no discriminator."""
+        if not fake_maps:
+            return {}
+        return {
+            "adversarial": self.adversarial.generator(logits(fake_maps)),
+            "feature": self.feature(real_maps, fake_maps),
+        }
+
+    def discriminator(self, real_maps: Maps, fake_maps: Maps) -> Tensor:
+        """-> scalar; 0 where there is no discriminator."""
+        if not real_maps:
+            return torch.zeros(())
+        return self.adversarial.discriminator(logits(real_maps), logits(fake_maps))
+
+    def gradient(self, losses: Mapping[str, Tensor], estimate: Tensor) -> Tensor:
+        """Losses by name, of the leaf `estimate` `[B, 1, T]` -> their combined gradient `[B, 1, T]`; keeps the graph."""
+        return self.combine(losses, self.weights, estimate)
+
+
+def logits(maps: Maps) -> list[Tensor]:
+    return [one[-1] for one in maps]
+
+
+def check_keys(terms: set[str], weights: set[str]) -> None:
+    reserved = {"adversarial", "feature"}
+    if taken := terms & reserved:
+        raise ValueError(f"A loss term may not be called {' or '.join(sorted(taken))}: the discriminators' losses are.")
+    valid = terms | reserved
+    if weights != valid:
+        missing = ", ".join(sorted(valid - weights)) or "none"
+        extra = ", ".join(sorted(weights - valid)) or "none"
+        raise ValueError(
+            f"The losses and their weights do not fit: weights missing for {missing}, weights without a loss: {extra}; "
+            f"valid keys are {', '.join(sorted(valid))}."
+        )

@@ -1,0 +1,42 @@
+"""Multi-resolution STFT loss (Parallel WaveGAN, arXiv 1910.11480, section 2.2) in the field's library, auraloss: spectral
+convergence plus L1 of log magnitudes, averaged over resolutions. Sizes of the YAML files: UniAudio (arXiv 2310.00704).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from auraloss.freq import MultiResolutionSTFTLoss
+from torch import Tensor, nn
+
+
+class MultiResolutionSTFT(nn.Module):
+    """(target, estimate) `[B, C, T]` -> scalar; not symmetric, as spectral convergence divides by the target's norm.
+
+    ffts, hops, windows: in samples, one of each per resolution; a window is centred in its transform.
+    floor: smallest power, which keeps silence finite.
+    """
+
+    def __init__(
+        self,
+        ffts: Sequence[int] = (512, 1024, 2048),
+        hops: Sequence[int] = (120, 240, 300),
+        windows: Sequence[int] = (480, 960, 1200),
+        floor: float = 1e-7,
+    ):
+        super().__init__()
+        if not len(ffts) == len(hops) == len(windows):
+            raise ValueError(
+                f"ffts, hops and windows must be equally long: {len(ffts)}, {len(hops)} and {len(windows)}."
+            )
+        self.shortest = max(ffts) // 2 + 1  # reflection of half a transform
+        self.stft = MultiResolutionSTFTLoss(list(ffts), list(hops), list(windows), eps=floor)
+
+    def forward(self, target: Tensor, estimate: Tensor) -> Tensor:
+        """Raises ValueError where T is not longer than half the longest transform."""
+        if target.shape[-1] < self.shortest:
+            raise ValueError(
+                f"{target.shape[-1]} samples are too short for the multi-resolution STFT loss, which needs at least "
+                f"{self.shortest}: train on longer segments or configure shorter transforms."
+            )
+        with torch.autocast(target.device.type, enabled=False):
+            return self.stft(estimate.float(), target.float())  # auraloss takes the estimate first

@@ -1,0 +1,98 @@
+"""The contract of a quantizer, discrete or continuous."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Quantized(NamedTuple):
+    """What a quantizer makes of latents ``[B, D, F]``."""
+
+    z: Tensor
+    """``[B, D, F]``, what the decoder reads; gradients pass straight through."""
+    codes: Tensor | None
+    """``[B, K, F]`` int64, or None for a continuous bottleneck."""
+    loss: Tensor
+    """scalar: commitment (or KL); the training step gives it its weight."""
+    metrics: dict[str, Tensor]
+    """scalars to log, by name."""
+
+
+class Quantizer(nn.Module):
+    """Latents ``[B, D, F]`` -> :class:`Quantized`.
+
+    Attributes:
+        dim: channels D of the latents.
+        n_q: number of codebooks K; 0 for a continuous bottleneck.
+        frame_rate: latent frames per second (Hz), for the bitrates.
+    """
+
+    dim: int
+    n_q: int
+    frame_rate: float
+
+    def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
+        """Quantize with the first ``n_q`` codebooks (None: all; in training, the quantizer's own dropout)."""
+        raise NotImplementedError
+
+    def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
+        """``[B, D, F] -> [B, n_q, F]`` int64."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """``[B, k, F]`` int64, any 1 <= k <= K -> ``[B, D, F]``."""
+        raise NotImplementedError
+
+    def bitrate(self, n_q: int | None = None) -> float:
+        """Nominal bitrate of the first ``n_q`` codebooks in kbit/s: every code costs log2(codebook size) bits."""
+        raise NotImplementedError
+
+    def check_n_q(self, n_q: int | None) -> int:
+        """``n_q``, or all codebooks for None.
+
+        Raises:
+            ValueError: if this quantizer has fewer codebooks, or ``n_q`` < 1.
+        """
+        if n_q is None:
+            return self.n_q
+        if not 1 <= n_q <= self.n_q:
+            has = f"has {self.n_q} codebooks: choose 1 to {self.n_q}" if self.n_q else "is continuous and has no codebooks"
+            raise ValueError(f"n_q={n_q}, but the quantizer {has}")
+        return n_q
+
+
+def dropout_mask(batch: int, n_q: int, share: float, device: torch.device) -> Tensor:
+    """Quantizer dropout (SoundStream, section III-B): ``[n_q, B]`` bool, true where an example uses a codebook.
+
+    A ``share`` of the examples uses the first n codebooks only, n uniform in 1..n_q for each; the others use all.
+    """
+    used = torch.full((batch,), n_q, device=device)
+    if share > 0:
+        fewer = torch.randint(1, n_q + 1, (batch,), device=device)
+        used = torch.where(torch.rand(batch, device=device) < share, fewer, used)
+    return torch.arange(n_q, device=device)[:, None] < used
+
+
+def code_entropy(counts: Tensor) -> Tensor:
+    """Entropy in bits of each row of code counts ``[..., S]`` -> ``[...]``; 0 for a row without counts."""
+    p = counts / counts.sum(-1, keepdim=True).clamp(min=1e-12)
+    return torch.special.entr(p).sum(-1) / torch.log(torch.tensor(2.0))
+
+
+def codebook_statistics(counts: Tensor, used: float = 0.0) -> dict[str, Tensor]:
+    """Usage, perplexity and entropy of each codebook from code counts ``[K, S]``; every value ``[K]``.
+
+    ``usage`` is the share of codes with a count above ``used``, ``entropy`` is in bits, ``perplexity`` is 2 ** entropy.
+    """
+    entropy = code_entropy(counts)
+    return {"usage": (counts > used).float().mean(-1), "perplexity": 2**entropy, "entropy": entropy}
+
+
+def per_codebook_metrics(counts: Tensor, frame_rate: float, used: float = 0.0) -> dict[str, Tensor]:
+    """The scalars that a discrete quantizer logs: ``usage/1 ...``, ``perplexity/1 ...``, ``entropy/1 ...`` and the
+    entropy bitrate in kbit/s, the rate that an ideal entropy coder without context would reach."""
+    statistics = codebook_statistics(counts, used)
+    metrics = {f"{name}/{k + 1}": v for name, values in statistics.items() for k, v in enumerate(values)}
+    metrics["entropy_kbps"] = statistics["entropy"].sum() * frame_rate / 1000
+    return metrics

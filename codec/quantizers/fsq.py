@@ -1,0 +1,88 @@
+"""Finite scalar quantization (arXiv 2309.15505), residual as an option.
+
+Each of a few channels is bounded by tanh and rounded to a handful of levels; the codebook is their product, so nothing is
+learned or can collapse. With ``n_q`` > 1 the next stage quantizes what the last one left, on a grid finer by the number
+of steps. We differ from the paper in that the L levels of a channel always lie evenly over [-1, 1], ends included (the
+paper shifts even counts by half a step, so that zero is a level).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from codec.layers.precision import fp32
+from codec.quantizers.base import Quantized, Quantizer, dropout_mask, per_codebook_metrics
+
+
+class FSQ(Quantizer):
+    """``[B, D, F]`` -> n_q codes of ``prod(levels)`` values each.
+
+    Args:
+        dim: latent channels D; projected to ``len(levels)`` channels and back by pointwise convolutions.
+        frame_rate: in Hz.
+        levels: levels of each scalar, each >= 2; (8, 5, 5, 5) is 1,000 codes.
+        n_q: stages; 1 is plain FSQ.
+        dropout: in training, the share of examples that use a random number of stages (1 to n_q) only.
+    """
+
+    def __init__(self, dim: int, frame_rate: float, levels: Sequence[int], n_q: int = 1, dropout: float = 1.0):
+        super().__init__()
+        if min(levels) < 2:
+            raise ValueError(f"FSQ needs at least 2 levels per channel, got {list(levels)}")
+        self.dim, self.frame_rate, self.n_q, self.dropout = dim, frame_rate, n_q, dropout
+        self.size = math.prod(levels)
+        self.project_in = nn.Conv1d(dim, len(levels), 1)
+        self.project_out = nn.Conv1d(len(levels), dim, 1)
+        steps = torch.tensor(levels) - 1  # between the lowest and the highest level
+        place = torch.cumprod(torch.tensor([1, *levels[:-1]]), 0)  # mixed-radix place values
+        self.register_buffer("steps", steps[:, None], persistent=False)  # [C, 1]
+        self.register_buffer("place", place[:, None], persistent=False)  # [C, 1]
+
+    def _stages(self, x: Tensor, n_q: int) -> tuple[list[Tensor], list[Tensor]]:
+        """Bounded x ``[B, C, F]`` in [-1, 1] -> integer levels and values of each stage."""
+        indices, values, width = [], [], torch.ones_like(self.steps, dtype=x.dtype)  # width: half the range of a stage
+        residual = x
+        for _ in range(n_q):
+            index = ((residual / width + 1) / 2 * self.steps).round().clamp(min=0)
+            index = torch.minimum(index, self.steps.to(x.dtype))
+            value = (index / self.steps * 2 - 1) * width
+            indices.append(index.long())
+            values.append(value)
+            residual, width = residual - value, width / self.steps
+        return indices, values
+
+    @fp32
+    def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
+        n_q = self.check_n_q(n_q)
+        x = torch.tanh(self.project_in(z))
+        indices, values = self._stages(x.detach(), n_q)
+        values = torch.stack(values)  # [K, B, C, F]
+        if self.training and self.dropout and n_q > 1:
+            keep = dropout_mask(z.shape[0], n_q, self.dropout, z.device)
+            values = values * keep[:, :, None, None]
+        y = x + (values.sum(0) - x).detach()
+        codes = torch.stack([(i * self.place).sum(1) for i in indices], dim=1)  # [B, K, F]
+        counts = torch.stack([torch.bincount(c.flatten(), minlength=self.size) for c in codes.unbind(1)]).float()
+        metrics = per_codebook_metrics(counts, self.frame_rate)
+        return Quantized(self.project_out(y), codes, z.new_zeros((), dtype=torch.float32), metrics)
+
+    @fp32
+    def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
+        indices, _ = self._stages(torch.tanh(self.project_in(z)), self.check_n_q(n_q))
+        return torch.stack([(i * self.place).sum(1) for i in indices], dim=1)
+
+    @fp32
+    def decode(self, codes: Tensor) -> Tensor:
+        self.check_n_q(codes.shape[1])
+        width = torch.ones_like(self.steps, dtype=torch.float32)
+        y = 0.0
+        for code in codes.unbind(1):
+            index = code[:, None] // self.place % (self.steps + 1)  # [B, C, F]
+            y = y + (index / self.steps * 2 - 1) * width
+            width = width / self.steps
+        return self.project_out(y)
+
+    def bitrate(self, n_q: int | None = None) -> float:
+        return self.check_n_q(n_q) * math.log2(self.size) * self.frame_rate / 1000

@@ -1,0 +1,213 @@
+"""Residual vector quantization with EMA codebooks.
+
+SoundStream, arXiv 2107.03312, section III-B: k-means initialisation, moving-average codebooks, replacement of unused codes,
+quantizer dropout. Straight-through around the SUM of all levels (each level sees a detached residual), as in Mimi,
+arXiv 2410.00037. We differ from SoundStream in that the codes to be replaced are those with less than a share of uniform
+usage (Mimi's rule), so that the threshold means the same at every batch size.
+"""
+
+import math
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.layers.precision import fp32
+from codec.quantizers.base import Quantized, Quantizer, dropout_mask, per_codebook_metrics
+
+
+class RVQ(Quantizer):
+    """``[B, D, F]`` -> K codes of ``codebook_size`` values each. All of its state is fp32, whatever the precision.
+
+    Args:
+        dim: latent channels D.
+        frame_rate: in Hz.
+        n_q: codebooks K.
+        codebook_size: codes S per codebook.
+        codebook_dim: if not None, pointwise projections without bias lead from D to it and back.
+        decay: of the moving averages of usage and of assigned vectors.
+        dead_below: a code is replaced when its usage falls below this share of uniform usage.
+        check_every: training steps between two searches for dead codes.
+        kmeans_iters: of the initialisation on the first training batch.
+        dropout: in training, this share of the examples uses only the first n codebooks, n uniform in 1..K for each
+            (SoundStream: 1.0; DAC: 0.5; 0.0 is off).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        frame_rate: float,
+        n_q: int = 8,
+        codebook_size: int = 1024,
+        codebook_dim: int | None = None,
+        decay: float = 0.99,
+        dead_below: float = 0.1,
+        check_every: int = 5,
+        kmeans_iters: int = 50,
+        dropout: float = 1.0,
+    ):
+        super().__init__()
+        self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, n_q, codebook_size
+        self.decay, self.dead_below, self.check_every = decay, dead_below, check_every
+        self.kmeans_iters, self.dropout = kmeans_iters, dropout
+        width = codebook_dim or dim
+        self.project_in = nn.Conv1d(dim, width, 1, bias=False) if codebook_dim else nn.Identity()
+        self.project_out = nn.Conv1d(width, dim, 1, bias=False) if codebook_dim else nn.Identity()
+        # usage[k, s] is the moving average of how many vectors code s of level k received per step,
+        # sums[k, s] that of their sum; the code vector is sums / usage.
+        self.register_buffer("usage", torch.zeros(n_q, codebook_size))
+        self.register_buffer("sums", torch.zeros(n_q, codebook_size, width))
+        self.register_buffer("codebooks", torch.randn(n_q, codebook_size, width) / math.sqrt(width))
+        self.steps = 0  # of training; 0: codebooks not initialised yet. A plain int: reading it never waits for a GPU
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+
+    @fp32
+    def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
+        """Raises ValueError if ``n_q`` is more than this quantizer has."""
+        n_q = self.check_n_q(n_q)
+        x = self.project_in(z)
+        vectors = x.transpose(1, 2).flatten(0, 1)  # [N = B * F, C]
+        learn = self.training and torch.is_grad_enabled()
+        if learn and self.steps == 0:
+            self._initialise(vectors.detach())
+        keep = dropout_mask(z.shape[0], n_q, self.dropout if self.training else 0.0, z.device)
+        keep = keep.repeat_interleave(z.shape[-1], dim=1)  # [K, N] bool: the same for all frames of an example
+
+        residual, total = vectors.detach(), torch.zeros_like(vectors)
+        codes, inputs, losses = [], [], []
+        for k in range(n_q):
+            code = self._nearest(residual, k)
+            quantized = F.embedding(code, self.codebooks[k]) * keep[k, :, None]
+            if learn:  # the gradient-carrying residual, for the commitment to the code (not to the zero of a dropped level)
+                losses.append(((vectors - total - quantized).square().mean(-1) * keep[k]).sum())
+                inputs.append(residual)
+            codes.append(code)
+            residual, total = residual - quantized, total + quantized
+
+        loss = torch.stack(losses).sum() / keep.sum().clamp(min=1) if learn else z.new_zeros(())
+        codes = torch.stack(codes)  # [K, N]
+        if learn:
+            self._update(torch.stack(inputs), codes, keep)
+        y = (vectors + (total - vectors).detach()).unflatten(0, (z.shape[0], -1)).transpose(1, 2)
+        codes = codes.unflatten(1, (z.shape[0], -1)).transpose(0, 1)  # [B, K, F]
+        return Quantized(self.project_out(y), codes, loss, self.metrics() if learn else {})
+
+    @fp32
+    def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
+        """Raises ValueError if ``n_q`` is more than this quantizer has."""
+        residual = self.project_in(z).transpose(1, 2).flatten(0, 1)
+        codes = []
+        for k in range(self.check_n_q(n_q)):
+            codes.append(self._nearest(residual, k))
+            residual = residual - F.embedding(codes[-1], self.codebooks[k])
+        return torch.stack(codes).unflatten(1, (z.shape[0], -1)).transpose(0, 1)
+
+    @fp32
+    def decode(self, codes: Tensor) -> Tensor:
+        """Raises ValueError if there are more levels of codes than this quantizer has."""
+        self.check_n_q(codes.shape[1])
+        y = sum(F.embedding(code, self.codebooks[k]) for k, code in enumerate(codes.unbind(1)))  # [B, F, C]
+        return self.project_out(y.transpose(1, 2))
+
+    def bitrate(self, n_q: int | None = None) -> float:
+        return self.check_n_q(n_q) * math.log2(self.size) * self.frame_rate / 1000
+
+    def metrics(self) -> dict[str, Tensor]:
+        """Usage (codes that are not dead), perplexity and entropy (bits) per codebook, and the entropy bitrate in kbit/s,
+        all from the moving averages."""
+        share = self.usage / self.usage.sum(-1, keepdim=True).clamp(min=1e-12)
+        return per_codebook_metrics(share, self.frame_rate, used=self.dead_below / self.size)
+
+    def _nearest(self, x: Tensor, k: int) -> Tensor:
+        """x ``[N, C]`` -> index of the nearest code of level k ``[N]``."""
+        book = self.codebooks[k]
+        return torch.addmm(book.square().sum(-1) / 2, x, book.t(), alpha=-1).argmin(-1)
+
+    @torch.no_grad()
+    def _update(self, inputs: Tensor, codes: Tensor, keep: Tensor) -> None:
+        """One step of the moving averages from inputs ``[K, N, C]``, codes ``[K, N]``; one reduction over processes."""
+        k, _, width = inputs.shape
+        flat = (codes + torch.arange(k, device=codes.device)[:, None] * self.size).flatten()  # [K * N]
+        weight = keep.flatten().float()
+        new = inputs.new_zeros(k * self.size, width + 1)  # the sums, and the counts in the last column
+        new.index_add_(0, flat, torch.cat([inputs.flatten(0, 1), torch.ones_like(weight)[:, None]], -1) * weight[:, None])
+        if _distributed():
+            dist.all_reduce(new)
+        new = new.view(k, self.size, width + 1)
+        self.sums[:k].lerp_(new[..., :-1], 1 - self.decay)
+        self.usage[:k].lerp_(new[..., -1], 1 - self.decay)
+        self.steps += 1
+        if self.check_every and self.steps % self.check_every == 0:
+            self._replace_dead(inputs, keep)
+        uniform = self.usage.mean(-1, keepdim=True)
+        # A code that was not used lately keeps its direction: both averages decay alike. The floor guards 0 / 0 only.
+        floor = 1e-5 * uniform.clamp(min=1e-12)
+        alive = self.usage > floor
+        fresh = self.sums / self.usage.clamp(min=1e-20)[..., None]
+        self.codebooks.copy_(torch.where(alive[..., None], fresh, self.codebooks))
+
+    @torch.no_grad()
+    def _replace_dead(self, inputs: Tensor, keep: Tensor) -> None:
+        """Give each dead code a random vector of the current batch, and uniform usage. Every process does the same."""
+        k = inputs.shape[0]
+        uniform = self.usage[:k].mean(-1, keepdim=True)  # [K, 1]
+        dead = self.usage[:k] < self.dead_below * uniform
+        if not bool(dead.any()):
+            return
+        picks = torch.stack([_sample(x[m], self.size) if m.any() else self.codebooks[i] for i, (x, m) in enumerate(zip(inputs, keep))])
+        if _distributed():
+            dist.broadcast(picks, src=0)
+        self.sums[:k] = torch.where(dead[..., None], picks * uniform[..., None], self.sums[:k])
+        self.usage[:k] = torch.where(dead, uniform.expand_as(dead), self.usage[:k])
+
+    @torch.no_grad()
+    def _initialise(self, vectors: Tensor) -> None:
+        """k-means, level by level on what the levels above left; process 0 decides for all."""
+        residual, count = vectors, vectors.shape[0] / self.size
+        if _distributed():
+            everyone = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+            dist.all_gather(everyone, vectors)
+            residual = torch.cat(everyone)
+            count *= len(everyone)
+        for k in range(self.n_q):
+            means, sizes = kmeans(residual, self.size, self.kmeans_iters)
+            self.codebooks[k] = means
+            # Vectors per step times the share of each cluster; an empty one starts at uniform usage, not dead.
+            self.usage[k] = torch.where(sizes > 0, sizes, count)
+            residual = residual - F.embedding(self._nearest(residual, k), means)
+        if _distributed():
+            for buffer in (self.codebooks, self.usage):
+                dist.broadcast(buffer, src=0)
+        self.sums.copy_(self.codebooks * self.usage[..., None])
+
+
+def kmeans(x: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
+    """Lloyd's k-means of x ``[N, C]`` -> means ``[clusters, C]`` and sizes ``[clusters]`` (float).
+
+    Starts from random vectors of x (with fewer vectors than clusters: repeated, a little apart). Empty clusters keep their mean.
+    """
+    means = _sample(x, clusters)
+    if x.shape[0] < clusters:
+        means = means + 1e-3 * x.std().nan_to_num() * torch.randn_like(means)
+    for _ in range(iterations):
+        nearest = torch.addmm(means.square().sum(-1) / 2, x, means.t(), alpha=-1).argmin(-1)
+        sizes = torch.bincount(nearest, minlength=clusters).to(x.dtype)
+        sums = torch.zeros_like(means).index_add_(0, nearest, x)
+        means = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], means)
+    return means, sizes
+
+
+def _sample(x: Tensor, count: int) -> Tensor:
+    """``count`` random rows of x: all different while there are enough."""
+    order = torch.randperm(x.shape[0], device=x.device)
+    return x[order.repeat(-(-count // x.shape[0]))[:count]]
+
+
+def _distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

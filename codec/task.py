@@ -1,0 +1,108 @@
+"""Training a codec: the whole GAN step in one backward pass, under Lightning's automatic optimisation.
+
+The reconstruction is cut into a leaf, ``estimate``. The discriminators run once on the recording and once on the leaf;
+their own loss flows into their weights only (nothing else lies behind a leaf), and the gradient of the codec's losses at the
+leaf is handed on to the codec as ``(out.wav * gradient).sum()``. One scalar, one backward pass, one optimiser with a
+parameter group for each side; the gradients equal those of the usual two passes at the same weights (tests/test_task.py).
+The update is simultaneous, not alternating.
+"""
+
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from codec.discriminators.base import DiscriminatorSet
+from codec.losses.base import Losses
+from codec.model import Codec
+from codec.optim import Optim
+
+
+class CodecTask(lightning.LightningModule):
+    """One training step, the optimiser, validation losses, and their logging.
+
+    Args:
+        codec, discriminators, losses, optim: the parts, built.
+        adversarial_start: optimiser step at which the discriminators begin to run, to learn and to teach.
+        config: the plain, resolved configuration that built the parts; it travels inside checkpoints, so that a codec can
+            be rebuilt from the checkpoint alone.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        discriminators: DiscriminatorSet,
+        losses: Losses,
+        optim: Optim,
+        adversarial_start: int = 0,
+        config: dict[str, Any] | None = None,
+    ):
+        super().__init__()
+        self.codec, self.discriminators, self.losses, self.optim = codec, discriminators, losses, optim
+        self.adversarial_start, self.config = adversarial_start, config or {}
+        self.has_discriminators = any(True for _ in discriminators.parameters())
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether the discriminators take part at the current step."""
+        return self.has_discriminators and self.global_step >= self.adversarial_start
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        total, values = self.one_pass(batch["wav"])
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["wav"]))
+        return total
+
+    def one_pass(self, wav: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """wav ``[B, 1, T]`` -> the scalar whose gradient is every parameter's gradient, and the values to log.
+
+        The scalar itself means nothing: ``(out.wav * gradient).sum()`` only carries a gradient.
+        """
+        out = self.codec(wav)
+        estimate = out.wav.detach().float().requires_grad_()
+        losses = self.losses.reconstruction(wav, estimate)
+        if self.adversarial:
+            real, fake = self.discriminators(wav), self.discriminators(estimate)
+            losses |= self.losses.generator(real, fake)
+            disc_loss = self.losses.discriminator(real, fake)
+        else:  # DDP wants to see every parameter in every step; on_before_optimizer_step drops these zeros
+            disc_loss = sum((0.0 * p.sum() for p in self.discriminators.parameters()), wav.new_zeros(()))
+        gradient = self.losses.gradient(losses, estimate)
+        total = (out.wav.float() * gradient).sum() + self.losses.commitment * out.quantized.loss + disc_loss
+
+        values = {name: value.detach() for name, value in losses.items()}
+        values |= {"commitment": out.quantized.loss.detach(), "disc": disc_loss.detach()}
+        values |= {f"share/{name}": share for name, share in self.losses.combine.shares.items()}
+        values |= {f"quantizer/{name}": value for name, value in out.quantized.metrics.items()}
+        return total, values
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Logs the reconstruction losses and returns the estimate ``[B, 1, T]`` for the callbacks that score and show it."""
+        wav = batch["wav"]
+        estimate = self.codec(wav).wav.float()
+        losses = self.losses.reconstruction(wav, estimate)
+        self.log_dict({f"val/loss/{name}": v for name, v in losses.items()}, batch_size=len(wav), sync_dist=True)
+        return estimate
+
+    def configure_optimizers(self):
+        steps = self.trainer.max_steps
+        if steps < 1:
+            raise ValueError("training is counted in steps: set max_steps to how many (max_epochs alone does not end it)")
+        optimizer, scheduler = self.optim.build(self.codec, self.discriminators, steps, self.adversarial_start)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        # Zeros would count as steps in Adam's bias correction, and its first real step would be ten times too long.
+        if not self.adversarial:
+            for p in self.discriminators.parameters():
+                p.grad = None
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        """Each side by its own norm (``optim.codec.clip``, ``optim.disc.clip``), not the Trainer's single number."""
+        norms = self.optim.clip(optimizer)
+        if self.global_step % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in norms.items()})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config

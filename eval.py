@@ -1,0 +1,49 @@
+"""Score a checkpoint: PESQ, STOI, ESTOI, SI-SDR and mel distance, per clip and in total.
+
+    python eval.py ckpt=runs/.../checkpoints/last.ckpt
+    python eval.py ckpt=... dataset=folder dataset.path=DIR dataset.holdout=1.0 n_q=4
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from codec.checkpoint import CheckpointError, build, load_codec
+from codec.data.base import CorpusError, readable
+from codec.evaluation import evaluate_codec
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="eval")
+def main(cfg: DictConfig) -> None:
+    try:
+        evaluate(cfg)
+    except (CheckpointError, CorpusError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def evaluate(cfg: DictConfig) -> None:
+    codec, config = load_codec(cfg.ckpt, cfg.ema)
+    n_q = codec.quantizer.check_n_q(cfg.n_q)
+    cfg.sample_rate = codec.sample_rate
+    corpus = instantiate(cfg.dataset, _convert_="all") if cfg.dataset else build(config["dataset"])
+    device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    skipped: list[tuple[str, str]] = []
+    clips = readable(corpus.clips(cfg.split, cfg.seconds), skipped, cfg.clips)
+
+    stem = f"eval_{Path(cfg.ckpt).stem}_nq{n_q}" if n_q else f"eval_{Path(cfg.ckpt).stem}"
+    folder = Path(cfg.out or Path(cfg.ckpt).parent)
+    facts = {"checkpoint": Path(cfg.ckpt).name, "step": config["step"], "split": cfg.split}
+    options = {"workers": cfg.workers, "audio_folder": folder / f"{stem}_audio", "audio_count": cfg.audio}
+    report = evaluate_codec(codec, clips, n_q or None, facts, device, **options)
+    for file, reason in [*corpus.bad, *skipped]:
+        report.failures.append({"clip": file, "metric": "file", "reason": reason})
+    path = report.write(folder, stem)
+    print(f"{report.table()}\n\nwritten to {path} (.md, .csv; audio in {folder / f'{stem}_audio'})")
+
+
+if __name__ == "__main__":
+    main()
