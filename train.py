@@ -6,7 +6,6 @@
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
-from codec.data.base import CorpusError
+from codec.data.base import CorpusError, readable
+from codec.data.module import SpeechData
 from codec.evaluation import evaluate_codec
 from codec.run import precision, record
 from codec.task import CodecTask
@@ -54,24 +54,25 @@ def train(cfg: DictConfig) -> float:
     if cfg.ckpt_path:
         load_checkpoint(cfg.ckpt_path)  # one sentence now rather than a trace from inside the trainer
     trainer.fit(task, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    log.info("%s", data.summary())
-    return report(cfg, trainer, data, run)
-
-
-def report(cfg: DictConfig, trainer: lightning.Trainer, data: lightning.LightningDataModule, run: Path) -> float:
     if not trainer.is_global_zero:
         return float("nan")
+    return report(cfg, data, trainer.strategy.root_device)
+
+
+def report(cfg: DictConfig, data: SpeechData, device: torch.device) -> float:
+    run = Path(cfg.run_dir)
     last = run / "checkpoints" / "last.ckpt"
     codec, config = load_codec(last)  # what the file holds is what gets the score
-    clips = data.clips("test", cfg.report.clips, cfg.report.seconds)
-    device = trainer.strategy.root_device
-    result = evaluate_codec(codec, clips, facts={"step": config["step"]}, device=device, audio_folder=run / "audio", audio_count=cfg.report.audio)
+    skipped: list[tuple[str, str]] = []
+    clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
+    audio = {"audio_folder": run / "audio", "audio_count": cfg.report.audio}
+    result = evaluate_codec(codec, clips, facts={"step": config["step"]}, device=device, **audio)
     result.write(run)
-    print(f"\n{result.table()}\n\nrun folder    {run}\nlisten        {run / 'audio'}", file=sys.stdout)
-    print(f"look          tensorboard --logdir {run.parent}\nevaluate      python eval.py ckpt={last}", flush=True)
+    data.ledger.add(skipped)
+    print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlisten      {run / 'audio'}")
+    print(f"look        tensorboard --logdir {run.parent}\nevaluate    python eval.py ckpt={last}", flush=True)
     return result.summary()["mel_distance"]["mean"]
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     main()

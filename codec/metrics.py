@@ -46,7 +46,7 @@ class MetricError(Exception):
 
 
 def pesq_wb(reference, estimate, sample_rate: int) -> float:
-    """Wide-band PESQ (ITU-T P.862.2, 2007), MOS-LQO in [1.04, 4.64], higher is better.
+    """Wide-band PESQ (ITU-T P.862.2, 2007), MOS-LQO in [1.0, 4.64], higher is better.
 
     Both signals are resampled to 16 kHz; nothing above 8 kHz is heard. Clips over 20 s are scored in equal
     pieces of at most 20 s and averaged by length, leaving out the pieces in which the reference is silent.
@@ -55,7 +55,7 @@ def pesq_wb(reference, estimate, sample_rate: int) -> float:
 
 
 def pesq_nb(reference, estimate, sample_rate: int) -> float:
-    """Narrow-band PESQ (ITU-T P.862, 2001, and P.862.1, 2003), MOS-LQO in [1.02, 4.55], higher is better.
+    """Narrow-band PESQ (ITU-T P.862, 2001, and P.862.1, 2003), MOS-LQO in [1.0, 4.55], higher is better.
 
     Both signals are resampled to 8 kHz, the rate of the telephone band that P.862 models. The package takes
     16 kHz in this mode as well and then answers differently (by 0.06 on its own example), so a number from a
@@ -110,9 +110,7 @@ def mel_distance(reference, estimate, sample_rate: int) -> float:
     reference, estimate = _pair(reference, estimate)
     longest = MEL_SCALES[-1][0]
     if len(reference) < longest:
-        raise MetricError(
-            f"The mel distance needs {longest} samples or more; this clip has {len(reference)}."
-        )
+        raise MetricError(f"The mel distance needs {longest} samples; this clip has {len(reference)}.")
     distance = 0.0
     for window, n_mels in MEL_SCALES:
         filters = _mel_filters(sample_rate, window, n_mels)
@@ -199,10 +197,9 @@ def _stoi(reference, estimate, sample_rate: int, extended: bool) -> float:
     reference, estimate = _pair(reference, estimate)
     _refuse_silence(reference, estimate)
     _refuse_short(name, reference, sample_rate, STOI_SHORTEST)
-    # pystoi's ESTOI adds noise from NumPy's global generator: fix it for equal bytes on every run, then put
-    # it back.
-    state = np.random.get_state()
-    np.random.seed(0)
+    # pystoi's ESTOI adds noise from NumPy's global generator: fixed so that runs repeat, then restored
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
     try:
         with warnings.catch_warnings():
             # pystoi warns and returns 1e-5 where it has no answer
@@ -213,7 +210,7 @@ def _stoi(reference, estimate, sample_rate: int, extended: bool) -> float:
             f"{name} needs {STOI_SHORTEST} s of speech that is not silent; this clip has less."
         ) from warning
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002
     return _finite(name, value)
 
 
@@ -274,9 +271,8 @@ def score_clips(
     import pandas
 
     if workers is None:
-        workers = min(
-            8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        )
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(8, cores)
     clips: list[str] = []
 
     def arrays() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -284,34 +280,29 @@ def score_clips(
             reference, estimate = np.asarray(reference), np.asarray(estimate)
             if reference.shape != estimate.shape or reference.ndim != 1:
                 shapes = f"{list(reference.shape)} and {list(estimate.shape)}"
-                raise ValueError(
-                    f"Clip {clip}: reference and estimate must be 1-D and of equal length, not {shapes}."
-                )
+                raise ValueError(f"Clip {clip}: both signals must be 1-D and of equal length, not {shapes}.")
             clips.append(clip)
             yield reference, estimate
 
-    run = (
-        _in_processes(arrays(), sample_rate, metrics, workers)
-        if workers
-        else _here(arrays(), sample_rate, metrics)
-    )
-    cells = {(index, name): (value, reason) for index, name, value, reason in run}
-    rows, failures = [], []
-    for index, clip in enumerate(clips):
-        rows.append({"clip": clip, **{name: cells[index, name][0] for name in metrics}})
-        reasons = {name: cells[index, name][1] for name in metrics}
-        failures += [
-            {"clip": clip, "metric": name, "reason": r} for name, r in reasons.items() if r is not None
-        ]
+    if workers and metrics:
+        scored = _in_processes(arrays(), sample_rate, metrics, workers)
+    else:
+        scored = _here(arrays(), sample_rate, metrics)
+    cells = {(index, name): (value, reason) for index, name, value, reason in scored}
+    rows = [[clip, *(cells[index, name][0] for name in metrics)] for index, clip in enumerate(clips)]
+    failures = [
+        {"clip": clip, "metric": name, "reason": cells[index, name][1]}
+        for index, clip in enumerate(clips)
+        for name in metrics
+        if cells[index, name][1] is not None
+    ]
     return pandas.DataFrame(rows, columns=["clip", *metrics]).astype(dict.fromkeys(metrics, float)), failures
 
 
 Cell = tuple[int, str, float, str | None]  # clip index, metric, value, reason where the value is NaN
 
 
-def _score(
-    metric: Metric, reference: np.ndarray, estimate: np.ndarray, sample_rate: int
-) -> tuple[float, str | None]:
+def _score(metric: Metric, reference, estimate, sample_rate: int) -> tuple[float, str | None]:
     try:
         return _finite(metric.name, metric.function(reference, estimate, sample_rate)), None
     except MetricError as error:
@@ -401,8 +392,8 @@ class _Worker:
         cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         if not self.ready:
             raise RuntimeError(
-                f"A metric process died while starting ({cause}); its error is printed above. The script that you "
-                'run needs its if __name__ == "__main__": guard, and the metrics must be importable by name.'
+                f"A metric process died while starting ({cause}); its error stands above. The script needs "
+                'its if __name__ == "__main__": guard, and the metrics must be importable by name.'
             )
         self.deaths += 1
         if self.deaths == 2:
@@ -430,8 +421,7 @@ def _serve(pipe: connection.Connection, sample_rate: int, metrics: Mapping[str, 
 
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
-    """One thread per started process: BLAS and torch read these variables once, when they are first
-    imported."""
+    """One thread per process started within: BLAS and torch read these variables once, on import."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))

@@ -33,9 +33,8 @@ class Report:
 
     clips: one row per clip: clip, speaker, seconds, then one column per metric, NaN where it failed.
     failures: {clip, metric, reason}; the metric is "codec" where the codec itself raised.
-    facts: what the numbers belong to (sample_rate Hz, frame_rate Hz, n_q, kbit/s, parameters, checkpoint step
-        ...);
-        numbers, text, None, and lists or dicts of them.
+    facts: what the numbers belong to (sample_rate Hz, frame_rate Hz, n_q, kbit/s, parameters, checkpoint
+        step ...): numbers, text, None, and lists or dicts of them.
     """
 
     clips: pandas.DataFrame
@@ -43,8 +42,7 @@ class Report:
     facts: dict[str, Any]
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """metric -> {mean, low, high, n, failed}: 95 % bootstrap interval over the `n` clips that have a
-        score."""
+        """metric -> {mean, low, high, n, failed}: 95 % bootstrap interval over the `n` clips with a score."""
         metrics = [column for column in self.clips.columns if column not in ABOUT_CLIP]
         return {
             name: {**bootstrap(self.clips[name])._asdict(), "failed": int(self.clips[name].isna().sum())}
@@ -59,11 +57,8 @@ class Report:
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         lines += ["", *(f"{name}: {_show(value)}" for name, value in self.facts.items())]
         if self.failures:
-            lines += [
-                "",
-                f"{len(self.failures)} failures",
-                *(f"  {line}" for line in self._failure_lines(most=10)),
-            ]
+            lines += ["", f"failures: {len(self.failures)}"]
+            lines += [f"  {line}" for line in self._failure_lines(most=10)]
         return "\n".join(lines)
 
     def markdown(self) -> str:
@@ -71,16 +66,14 @@ class Report:
         header, *rows = self._rows()
         lines = ["# Evaluation", "", *_markdown_table(header, rows), ""]
         lines += ["Mean over clips with a 95 % bootstrap interval; the arrow points to better.", ""]
-        lines += _markdown_table(
-            ["fact", "value"], [[name, _show(value)] for name, value in self.facts.items()]
-        )
+        facts = [[name, _show(value)] for name, value in self.facts.items()]
+        lines += _markdown_table(["fact", "value"], facts)
         if self.failures:
             lines += ["", "## Failures", "", *(f"- {line}" for line in self._failure_lines())]
         return "\n".join(lines) + "\n"
 
     def write(self, folder: str | Path, stem: str = "report") -> Path:
-        """Write `stem`.json, .md and .csv (one row per clip) into `folder`; returns the path of the JSON
-        file.
+        """Write `stem`.json, .md and .csv (one row per clip) into `folder`; returns the JSON file's path.
 
         Each file appears whole or not at all (temporary file, then rename).
         """
@@ -92,14 +85,11 @@ class Report:
             "failures": self.failures,
             "clips": self.clips.to_dict(orient="records"),
         }
-        text = (
-            json.dumps(_plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-        )
-        _write(folder / f"{stem}.json", text)
+        text = json.dumps(_plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        rows = self.clips.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        _write(folder / f"{stem}.json", text + "\n")
         _write(folder / f"{stem}.md", self.markdown())
-        _write(
-            folder / f"{stem}.csv", self.clips.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        )
+        _write(folder / f"{stem}.csv", rows)
         return folder / f"{stem}.json"
 
     def _rows(self) -> Iterator[list[str]]:
@@ -134,6 +124,7 @@ def evaluate(
     reconstruct: wav [1, 1, T] -> wav [1, 1, T] at `sample_rate`; eval mode, no_grad and the device are its
         own matter.
     clips: items with `wav` [1, T] in [-1, 1], and `file` and `speaker` where known.
+    facts: see `Report`; read at the end, so that `reconstruct` may still add to them (the codes' entropy).
     workers: processes for the metrics, see `codec.metrics.score_clips`.
     audio_folder: where to write the first `audio_count` pairs, as 16-bit NN_name_reference.wav,
         NN_name_decoded.wav.
@@ -150,21 +141,17 @@ def evaluate(
             wav, name = item["wav"], _clip_name(item, index)
             if wav.ndim != 2 or wav.shape[0] != 1:
                 raise ValueError(f"Clip {name}: wav must be [1, T] (mono), not {list(wav.shape)}.")
-            rows.append(
-                {"clip": name, "speaker": item.get("speaker"), "seconds": wav.shape[-1] / sample_rate}
-            )
+            seconds = wav.shape[-1] / sample_rate
+            rows.append({"clip": name, "speaker": item.get("speaker"), "seconds": seconds})
             try:
                 decoded = reconstruct(wav[None])
             except Exception as error:  # one odd clip must not end an evaluation of an hour
-                failures.append(
-                    {"clip": name, "metric": "codec", "reason": f"{type(error).__name__}: {error}"}
-                )
+                reason = f"{type(error).__name__}: {error}"
+                failures.append({"clip": name, "metric": "codec", "reason": reason})
                 continue
             if decoded.shape != wav[None].shape:
                 shapes = f"{list(wav[None].shape)} became {list(decoded.shape)}"
-                raise ValueError(
-                    f"Clip {name}: the codec must return the length that it was given; {shapes}."
-                )
+                raise ValueError(f"Clip {name}: the codec must return the length it was given; {shapes}.")
             reference, estimate = (x.detach().float().cpu().numpy().reshape(-1) for x in (wav, decoded))
             if audio_folder is not None and index < audio_count:
                 _write_audio(Path(audio_folder), index, name, reference, estimate, sample_rate)
@@ -176,31 +163,24 @@ def evaluate(
         raise ValueError("There is no clip to evaluate.")
     scores.index = scored
     table = pandas.DataFrame(rows, columns=list(ABOUT_CLIP)).join(scores.drop(columns="clip"))
-    facts = {
-        "sample_rate": sample_rate,
-        **facts,
-        "clips": len(table),
-        "seconds": float(table["seconds"].sum()),
-    }
-    return Report(table, failures + missing, facts)
+    total = {"clips": len(table), "seconds": float(table["seconds"].sum())}
+    return Report(table, failures + missing, {"sample_rate": sample_rate, **facts, **total})
 
 
 def spectrogram_figure(reference, estimate, sample_rate: int) -> Figure:
-    """Reference above estimate ([T] or [1, T] arrays in [-1, 1]) as spectrograms in dB, for the training
-    logger.
+    """Reference above estimate ([T] or [1, T] in [-1, 1], on the CPU) as spectrograms in dB, for a logger.
 
-    One colour scale for both, 80 dB down from the reference's loudest bin, so that lost level is seen as
-    well. Built without pyplot, whose global state leaks a figure per call and is not safe in a logger's
-    thread.
+    One colour scale for both, 80 dB down from the reference's loudest bin, so that lost level is seen too.
+    Built without pyplot, whose global state leaks a figure per call and is not safe in a logger's thread.
     """
     size = 2 ** round(math.log2(0.04 * sample_rate))  # about 40 ms: harmonics are resolved, syllables too
     spectra = []
     for wav in (reference, estimate):
-        # [1 + size / 2, F]; zero padding keeps clips shorter than a window
         wav = np.asarray(wav, dtype=np.float32).reshape(-1)
-        wav = np.pad(wav, (0, max(0, size - len(wav))))
+        wav = np.pad(wav, (0, max(0, size - len(wav))))  # a clip may be shorter than one window
         frequencies, times, power = scipy.signal.spectrogram(wav, sample_rate, "hann", size, size * 3 // 4)
-        spectra.append(10 * np.log10(power + 1e-14))
+        spectra.append(10 * np.log10(power + 1e-14))  # [1 + size / 2, F]
+    extent = (0, times[-1] + times[0], 0, frequencies[-1] / 1000)  # s and kHz; times are the frames' centres
     figure = Figure(figsize=(10, 6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, 1, sharex=True, sharey=True)
@@ -210,12 +190,7 @@ def spectrogram_figure(reference, estimate, sample_rate: int) -> Figure:
             decibels,
             origin="lower",
             aspect="auto",
-            extent=(
-                0,
-                times[-1] + times[0],
-                0,
-                frequencies[-1] / 1000,
-            ),  # the first frame is centred at times[0]
+            extent=extent,
             vmin=top - 80,
             vmax=top,
             cmap="magma",
@@ -227,8 +202,7 @@ def spectrogram_figure(reference, estimate, sample_rate: int) -> Figure:
 
 
 def _clip_name(item: Mapping[str, Any], index: int) -> str:
-    """Folder and stem of the file: folders tell equal stems apart, and a whole path would name the
-    machine."""
+    """Folder and stem of the file: folders tell equal stems apart; a whole path would name the machine."""
     file = item.get("file")
     return "/".join(Path(file).with_suffix("").parts[-2:]) if file else f"clip{index:05d}"
 

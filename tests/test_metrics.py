@@ -35,9 +35,7 @@ def speech(seconds: float = 3.0, rate: int = RATE, seed: int = 0) -> np.ndarray:
     t = np.arange(int(seconds * rate)) / rate
     pitch = generator.uniform(100, 220) * (1 + 0.05 * np.sin(2 * np.pi * 0.7 * t))
     phase = 2 * np.pi * np.cumsum(pitch) / rate
-    formants = [
-        base + swing * np.sin(2 * np.pi * f * t) for base, swing, f in ((500, 200, 2.1), (1600, 600, 1.3))
-    ]
+    formants = [500 + 200 * np.sin(2 * np.pi * 2.1 * t), 1600 + 600 * np.sin(2 * np.pi * 1.3 * t)]
     wav = np.zeros_like(t)
     for k in range(1, 25):
         gain = 0.02 + sum(np.exp(-(((k * pitch - formant) / 200) ** 2)) for formant in formants)
@@ -213,14 +211,13 @@ def test_a_clip_with_too_little_speech_has_no_stoi():
 
 def test_estoi_repeats_itself_and_leaves_the_global_generator_alone():
     wav = speech()
-    gaps = np.where(
-        np.arange(len(wav)) % 8000 < 4000, 0, noisy(wav, 10)
-    )  # empty bands are filled with random noise
-    np.random.seed(5)
-    expected = np.random.random()
-    np.random.seed(5)
+    # bands without energy are filled with that noise
+    gaps = np.where(np.arange(len(wav)) % 8000 < 4000, 0, noisy(wav, 10))
+    np.random.seed(5)  # noqa: NPY002
+    expected = np.random.random()  # noqa: NPY002
+    np.random.seed(5)  # noqa: NPY002
     first = estoi(wav, gaps, RATE)
-    assert np.random.random() == expected
+    assert np.random.random() == expected  # noqa: NPY002
     assert estoi(wav, gaps, RATE) == first
 
 
@@ -237,9 +234,8 @@ def test_processes_agree_with_this_process_and_list_what_failed():
     assert list(here["clip"]) == ["clip0", "silent", "clip1", "clip2"]
     assert here.equals(there)
     assert here_failures == there_failures
-    assert [(f["clip"], f["metric"]) for f in here_failures] == [
-        ("silent", m) for m in METRICS if m != "mel_distance"
-    ]
+    assert {f["clip"] for f in here_failures} == {"silent"}
+    assert [f["metric"] for f in here_failures] == [name for name in METRICS if name != "mel_distance"]
     assert here_failures[0]["reason"] == "The estimate is silent."
     assert here.drop(columns="clip").isna().sum().sum() == len(here_failures)
 
@@ -250,9 +246,8 @@ def test_a_crash_loses_its_own_cell_only():
     pairs = [(f"clip{i}", loud if i == 2 else wav, noisy(wav, 10)) for i in range(5)]
     metrics = {"si_sdr": METRICS["si_sdr"], "killer": as_metric(kill_on_loud), "stoi": METRICS["stoi"]}
     table, failures = score_clips(pairs, RATE, metrics, workers=2)
-    assert failures == [
-        {"clip": "clip2", "metric": "killer", "reason": "The metric killed its process (SIGSEGV)."}
-    ]
+    reason = "The metric killed its process (SIGSEGV)."
+    assert failures == [{"clip": "clip2", "metric": "killer", "reason": reason}]
     assert np.isnan(table.loc[2, "killer"])
     assert table.isna().sum().sum() == 1
     assert list(table["clip"]) == [f"clip{i}" for i in range(5)]
@@ -274,6 +269,12 @@ def test_order_is_that_of_the_clips():
     assert list(table["late"]) == list(range(6))
 
 
+def test_no_metrics_still_give_one_row_per_clip():
+    pairs = [(f"clip{i}", np.zeros(4), np.zeros(4)) for i in range(6)]
+    table, failures = score_clips(pairs, RATE, metrics={}, workers=2)
+    assert (len(table), failures) == (6, [])
+
+
 def test_clips_are_read_no_faster_than_they_are_scored():
     # the one process sleeps 0.3 s on each: the last of four is asked for only when three are done
     times = []
@@ -289,9 +290,8 @@ def test_clips_are_read_no_faster_than_they_are_scored():
 
 def test_processes_use_one_thread():
     before = dict(os.environ)
-    table, _ = score_clips(
-        [("a", np.zeros(4), np.zeros(4))], RATE, {"threads": as_metric(threads)}, workers=1
-    )
+    pairs = [("a", np.zeros(4), np.zeros(4))]
+    table, _ = score_clips(pairs, RATE, {"threads": as_metric(threads)}, workers=1)
     assert table.loc[0, "threads"] == 1
     assert dict(os.environ) == before
 
@@ -310,7 +310,7 @@ def test_bootstrap_covers_the_true_mean_in_about_95_percent():
     for seed in range(1000):
         interval = bootstrap(generator.normal(3.0, 0.5, size=50), resamples=500, seed=seed)
         hits += interval.low <= 3.0 <= interval.high
-    assert 0.925 < hits / 1000 < 0.965  # the percentile bootstrap is known to be a little narrow at n = 50
+    assert 0.915 < hits / 1000 < 0.97  # the percentile bootstrap is known to be a little narrow at n = 50
 
 
 def test_bootstrap_ignores_nan_and_repeats_itself():

@@ -33,9 +33,8 @@ def quantize(wav: torch.Tensor) -> torch.Tensor:
 
 def report_of(count: int = 4, **options) -> Report:
     facts = {"n_q": 8, "kbps": 6.0, "checkpoint": None, "parameters": np.int64(123)}
-    return evaluate(
-        quantize, (clip(i) for i in range(count)), RATE, facts, workers=0, metrics=FAST, **options
-    )
+    clips = (clip(i) for i in range(count))
+    return evaluate(quantize, clips, RATE, facts, workers=0, metrics=FAST, **options)
 
 
 def test_every_clip_is_scored_and_summed_up():
@@ -71,9 +70,8 @@ def test_json_has_no_nan(tmp_path):
         {"clip": ["a", "b"], "speaker": [None, "s"], "seconds": [1.0, 2.0], "stoi": [math.nan, 0.51234567]}
     )
     failures = [{"clip": "a", "metric": "stoi", "reason": "The estimate is silent."}]
-    path = Report(clips, failures, {"entropy": math.nan, "rate": np.float32(1.5)}).write(
-        tmp_path, stem="test"
-    )
+    facts = {"entropy": math.nan, "rate": np.float32(1.5)}
+    path = Report(clips, failures, facts).write(tmp_path, stem="test")
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -108,9 +106,8 @@ def test_a_clip_on_which_the_codec_raises_is_listed():
 
     clips = [clip(0), {**clip(1), "wav": torch.ones(1, RATE)}, clip(2)]
     report = evaluate(moody, clips, RATE, {}, workers=0, metrics=FAST)
-    assert report.failures == [
-        {"clip": "s1/take 1", "metric": "codec", "reason": "RuntimeError: no latents today"}
-    ]
+    reason = "RuntimeError: no latents today"
+    assert report.failures == [{"clip": "s1/take 1", "metric": "codec", "reason": reason}]
     assert report.clips.loc[1, list(FAST)].isna().all()
     assert report.clips.loc[[0, 2], list(FAST)].notna().all(axis=None)
     assert report.summary()["stoi"]["failed"] == 1
@@ -126,7 +123,7 @@ def test_a_codec_that_always_raises_still_reports(tmp_path):
 
 
 def test_another_length_is_an_error():
-    with pytest.raises(ValueError, match="must return the length"):
+    with pytest.raises(ValueError, match="must return the length it was given"):
         evaluate(lambda wav: wav[..., :-1], [clip(0)], RATE, {}, workers=0)
     with pytest.raises(ValueError, match="no clip"):
         evaluate(quantize, [], RATE, {}, workers=0)

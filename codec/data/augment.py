@@ -73,8 +73,8 @@ class AugmentedStream(Stream):
         self.augment = augment
         self.seed = seed
 
-    def __iter__(self) -> Iterator[dict]:
-        self.crops.rank, self.crops.world = self.rank, self.world
-        rng = np.random.default_rng((self.seed, 2, self.part()[0]))
+    def items(self) -> Iterator[dict]:
+        self.crops.place(self.rank, self.world, self.start)
+        rng = np.random.default_rng((self.seed, 2, self.start, self.part()[0]))
         for item in self.crops:
             yield item | {"wav": self.augment(item["wav"], rng)}

@@ -91,16 +91,34 @@ class Corpus(ABC):
 
 
 class Stream(IterableDataset):
-    """Endless items in an order that cannot be addressed. Set `rank` and `world` before iterating under DDP."""
+    """Endless items in an order that cannot be addressed by draw number.
+
+    Iterating again goes on where the last iteration stopped.
+    """
 
     rank: int = 0
     world: int = 1
+    start: int = 0
+    _items: Iterator[dict] | None = None
+
+    @abstractmethod
+    def items(self) -> Iterator[dict]:
+        """The items of this reader, for ever."""
+
+    def place(self, rank: int, world: int, start: int) -> None:
+        """This is rank `rank` of `world`, after `start` draws in an earlier run: part of the seed."""
+        self.rank, self.world, self.start = rank, world, start
 
     def part(self) -> tuple[int, int]:
         """(index, count) of this reader among all workers of all ranks."""
         worker = get_worker_info()
         index, count = (worker.id, worker.num_workers) if worker else (0, 1)
         return self.rank * count + index, self.world * count
+
+    def __iter__(self) -> Iterator[dict]:
+        if self._items is None:
+            self._items = self.items()
+        return self._items
 
 
 def readable(clips: Sequence[dict], skipped: list[tuple[str, str]], limit: int | None = None) -> Iterator[dict]:

@@ -75,8 +75,8 @@ class Crops(Dataset):
         slot, skipped = self.slot(n), []
         for _ in range(TRIES):
             file, start = self.place(slot, rng.random())
-            recording = self.corpus.recording(file)
             try:
+                recording = self.corpus.recording(file)
                 wav = audio.read(recording.source, self.corpus.sample_rate, start, self.samples, recording.name)
             except AudioError as error:
                 skipped.append((error.file, error.reason))

@@ -63,16 +63,16 @@ class MixStream(Stream):
         self.shares = shares
         self.seed = seed
 
-    def __iter__(self) -> Iterator[dict]:
+    def items(self) -> Iterator[dict]:
         part, parts = self.part()
         sources = []
         for crops in self.crops.values():
             if isinstance(crops, Stream):
-                crops.rank, crops.world = self.rank, self.world
+                crops.place(self.rank, self.world, self.start)
                 sources.append(iter(crops))
             else:
-                sources.append(map(crops.__getitem__, itertools.count(part, parts)))
-        rng = np.random.default_rng((self.seed, 3, part))
+                sources.append(map(crops.__getitem__, itertools.count(self.start + part, parts)))
+        rng = np.random.default_rng((self.seed, 3, self.start, part))
         while True:
             chosen = rng.choice(len(sources), p=self.shares)
             yield _labelled(next(sources[chosen]), self.names[chosen])

@@ -79,25 +79,17 @@ class SpeechData(LightningDataModule):
             self.ledger.add(skipped, [item["file"] for item in self._val_items])
 
     def train_dataloader(self) -> DataLoader:
-        seed = self.seed
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        # The size of a stream's past is all that is known of it; a new seed makes a repetition unlikely.
-        crops = self.corpus.crops(self.samples, seed)
-        sampler = None
-        if isinstance(crops, Stream):
-            seed += self.draws()
-            crops = self.corpus.crops(self.samples, seed)
-            if self.augment is not None:
-                crops = AugmentedStream(crops, self.augment, seed)
-            crops.rank, crops.world = rank, world
-        else:
-            if self.augment is not None:
-                crops = AugmentedCrops(crops, self.augment, seed)
-            sampler = Draws(self.draws, rank, world)
+        crops = self.corpus.crops(self.samples, self.seed)
+        streamed = isinstance(crops, Stream)
+        if self.augment is not None:
+            crops = (AugmentedStream if streamed else AugmentedCrops)(crops, self.augment, self.seed)
+        if streamed:
+            crops.place(rank, world, self.draws())
         return DataLoader(
             crops,
             batch_size=self.batch_size,
-            sampler=sampler,
+            sampler=None if streamed else Draws(self.draws, rank, world),
             num_workers=self.workers,  # a worker process limits its torch to one thread by itself
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),

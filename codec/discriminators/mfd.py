@@ -1,10 +1,10 @@
-"""Multi-frequency discriminator of UniAudio (arXiv 2310.00704): six mel spectrograms from fine in time to fine in
-frequency, each as linear and as log magnitude. Written from the description of uniaudio666/UniAudio @ bbc1498 and
-yangdongchao/RSTnet @ 5f01e1f, `MultiFrequencyDiscriminator`.
+"""Multi-frequency discriminator of UniAudio (arXiv 2310.00704): six mel spectrograms from fine in time to
+fine in frequency, each as linear and as log magnitude. Written from the description of uniaudio666/UniAudio @
+bbc1498 and yangdongchao/RSTnet @ 5f01e1f, `MultiFrequencyDiscriminator`.
 
-Feature maps are the activations, not the convolutions' outputs: the original's in-place LeakyReLU makes them so.
-There are as many mel bands as bins, so the narrow bands at the bottom contain no bin at all. The original floors every
-filter weight at 1e-6, which keeps these rows finite in the log (they are clipped to 0 there); so do we.
+Feature maps are the activations, not the convolutions' outputs: the original's in-place LeakyReLU makes them
+so. There are as many mel bands as bins, so the narrow bands at the bottom contain no bin at all. The original
+floors every filter weight at 1e-6, which keeps these rows finite in the log, and so do we.
 """
 
 import warnings
@@ -20,7 +20,7 @@ from codec.discriminators.spectrum import Spectrum
 
 
 class MultiFrequency(nn.Module):
-    """sample_rate in Hz; hops in samples, each with a window of 4 hops; hidden: width of the last layer, per hop."""
+    """sample_rate in Hz; hops in samples, each with a window of 4 hops; hidden: widest layer, per hop."""
 
     def __init__(
         self,
@@ -35,7 +35,9 @@ class MultiFrequency(nn.Module):
                 f"hidden={list(hidden)}."
             )
         if bad := [width for width in hidden if width % 32]:
-            raise ValueError(f"hidden widths must be multiples of 32 (the first layer has hidden / 32), got {bad}.")
+            raise ValueError(
+                f"hidden widths must be multiples of 32 (the first layer has hidden / 32), got {bad}."
+            )
         self.spectra = nn.ModuleList(MelPair(sample_rate, hop) for hop in hops)
         self.critics = nn.ModuleList(Critic(width) for width in hidden)
 
@@ -47,14 +49,17 @@ class MultiFrequency(nn.Module):
         longest = max(spectrum.hop for spectrum in self.spectra)
         if wav.shape[-1] < 8 * longest:  # the third stride of 2 must leave two frames to reflect
             raise ValueError(
-                f"A waveform of {wav.shape[-1]} samples is too short for the multi-frequency discriminator with a hop "
-                f"of {longest}, which needs at least {8 * longest}: train on longer segments or configure smaller hops."
+                f"A waveform of {wav.shape[-1]} samples is too short for the multi-frequency discriminator "
+                f"with a hop of {longest}, which needs at least {8 * longest}: train on longer segments or "
+                "configure smaller hops."
             )
         return [critic(pair(wav)) for pair, critic in zip(self.spectra, self.critics, strict=True)]
 
 
 class MelPair(nn.Module):
-    """wav `[B, 1, T]` -> fp32 `[B, 2, 2 * hop + 1, F]`: mel magnitude, and its decibels mapped from [-80, 20] to [0, 1]."""
+    """wav `[B, 1, T]` -> fp32 `[B, 2, 2 * hop + 1, F]`: mel magnitude, and its decibels mapped from [-80, 20]
+    to [0, 1].
+    """
 
     def __init__(self, sample_rate: int, hop: int):
         super().__init__()
@@ -65,7 +70,9 @@ class MelPair(nn.Module):
         with warnings.catch_warnings():  # about the empty filters: see the head of this file
             warnings.simplefilter("ignore")
             filters = torchaudio.functional.melscale_fbanks(bins, 0.0, sample_rate / 2, bins, sample_rate)
-        self.register_buffer("filters", filters.T.clamp(min=1e-6).contiguous(), persistent=False)  # [bands, bins]
+        self.register_buffer(
+            "filters", filters.T.clamp(min=1e-6).contiguous(), persistent=False
+        )  # [bands, bins]
 
     def forward(self, wav: Tensor) -> Tensor:
         with without_autocast(wav):

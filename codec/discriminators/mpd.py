@@ -1,5 +1,6 @@
-"""Multi-period discriminator of HiFi-GAN (arXiv 2010.05646, section 2.3), with the widths that DAC keeps (arXiv
-2306.06546): the waveform folded into columns of every p-th sample, and convolutions along the columns only.
+"""Multi-period discriminator of HiFi-GAN (arXiv 2010.05646, section 2.3), with the widths that DAC keeps
+(arXiv 2306.06546): the waveform folded into columns of every p-th sample, and convolutions along the columns
+only.
 
 Where we differ from DAC's code: a length that the period already divides is not padded by one more period.
 """
@@ -14,7 +15,7 @@ from codec.discriminators.base import Maps, activations
 
 
 class MultiPeriod(nn.Module):
-    """periods in samples, coprime so that they see different phases; widths: channels of the layers before the last."""
+    """periods in samples, coprime to see different phases; widths: channels before the last layer."""
 
     def __init__(
         self,

@@ -1,10 +1,11 @@
-"""Multi-band multi-resolution complex spectrogram discriminator of DAC (arXiv 2306.06546, section 3.2): the spectrum is cut
-into bands, each with its own convolutions, and one last convolution judges them side by side.
+"""Multi-band multi-resolution complex spectrogram discriminator of DAC (arXiv 2306.06546): the
+spectrum is cut into bands, each with its own convolutions, and one last convolution judges them side by side.
 
-With the multi-period discriminator it has DAC's 42,519,760 parameters. DAC normalises the input of its whole set; here that
-is `DiscriminatorSet(normalize=True)`.
+With the multi-period discriminator it has DAC's 42,519,760 parameters. DAC normalises the input of its whole
+set; here that is `DiscriminatorSet(normalize=True)`.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -16,7 +17,7 @@ from codec.discriminators.spectrum import Spectrum, real_and_imaginary
 
 
 class MultiResolution(nn.Module):
-    """windows in samples, hop = window / 4; edges: borders of the bands, 0 = DC and 1 = half the sample rate."""
+    """windows in samples, hop = window / 4; edges: borders of the bands, from 0 (DC) to 1 (half the rate)."""
 
     def __init__(
         self,
@@ -28,9 +29,9 @@ class MultiResolution(nn.Module):
         self.resolutions = nn.ModuleList(Resolution(window, edges, width) for window in windows)
 
     def forward(self, wav: Tensor) -> Maps:
-        """wav `[B, 1, T]` -> per window 5 maps `[B, width, F, bins]` for each band, then the logits `[B, 1, F, bins]`.
+        """wav `[B, 1, T]` -> per window 5 maps `[B, width, F, bins]` for each band, then `[B, 1, F, bins]`.
 
-        Raises ValueError where T is not longer than about 3/8 of the longest window, which the reflection needs.
+        Raises ValueError where T is too short for the reflection, about 3/8 of the longest window.
         """
         return [resolution(wav) for resolution in self.resolutions]
 
@@ -44,7 +45,7 @@ class Resolution(nn.Module):
         self.spectrum = Spectrum(window, hop, pad=(window - hop) // 2, align=True)
         bins = window // 2 + 1
         borders = [int(edge * bins) for edge in edges]
-        self.slices = [slice(low, high) for low, high in zip(borders, borders[1:], strict=False)]
+        self.slices = [slice(low, high) for low, high in itertools.pairwise(borders)]
         self.bands = nn.ModuleList(band_layers(width) for _ in self.slices)
         self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
 

@@ -1,7 +1,7 @@
-"""Multi-scale waveform discriminator of MelGAN (arXiv 1910.06711, section 2.2) as SoundStream uses it (arXiv 2107.03312,
-section III.D): one network per scale, on the waveform at 1, 1/2 and 1/4 of its rate.
+"""Multi-scale waveform discriminator of MelGAN (arXiv 1910.06711, section 2.2) as SoundStream uses it (arXiv
+2107.03312, section III.D): one network per scale, on the waveform at 1, 1/2 and 1/4 of its rate.
 
-Where we differ: the average pooling ignores the zeros of its padding, so the edges keep their level.
+Where we differ: the first convolution pads with zeros like the others, where MelGAN reflects.
 """
 
 from torch import Tensor, nn
@@ -18,10 +18,12 @@ class MultiScale(nn.Module):
         if width % 4:
             raise ValueError(f"width must be a multiple of 4 for the grouped convolutions, got {width}.")
         self.scales = nn.ModuleList(Scale(width) for _ in range(scales))
-        self.halve = nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False)  # T -> floor(T / 2)
+        self.halve = nn.AvgPool1d(
+            4, stride=2, padding=1, count_include_pad=False
+        )  # T -> T // 2, edges keep their level
 
     def forward(self, wav: Tensor) -> Maps:
-        """wav `[B, 1, T]` -> 7 maps per scale; scale i sees T / 2^i samples, its logits are `[B, 1, T / (256 * 2^i)]`."""
+        """wav `[B, 1, T]` -> 7 maps per scale; scale i sees T / 2^i samples, gives 1/256 as many logits."""
         maps = []
         for i, scale in enumerate(self.scales):
             wav = self.halve(wav) if i else wav
@@ -30,7 +32,7 @@ class MultiScale(nn.Module):
 
 
 class Scale(nn.Module):
-    """One waveform discriminator: four grouped convolutions with stride 4, hence one logit per 256 samples."""
+    """One waveform discriminator: four grouped convolutions with stride 4, one logit per 256 samples."""
 
     def __init__(self, width: int):
         super().__init__()

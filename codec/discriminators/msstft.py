@@ -1,7 +1,8 @@
 """Multi-scale complex STFT discriminator of EnCodec (arXiv 2210.13438, section 3.4).
 
-Structure and numbers follow audiocraft @ 896ec7c (LeakyReLU 0.3 as in its EnCodec configuration; its class and the older
-encodec package default to 0.2). As there, the first convolution has no weight norm: 472,330 parameters at five scales.
+Structure and numbers follow audiocraft @ 896ec7c (LeakyReLU 0.3 as in its EnCodec configuration; its class
+and the older encodec package default to 0.2). As there, the first convolution has no weight norm: 472,330
+parameters at five scales.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ class MultiScaleSTFT(nn.Module):
         self.scales = nn.ModuleList(Scale(window, width) for window in windows)
 
     def forward(self, wav: Tensor) -> Maps:
-        """wav `[B, 1, T]`, T at least the longest window (ValueError otherwise) -> 6 maps `[B, C, F, bins]` per window."""
+        """wav `[B, 1, T]` -> 6 maps `[B, C, F, bins]` per window. Raises ValueError where T is shorter."""
         return [scale(wav) for scale in self.scales]
 
 

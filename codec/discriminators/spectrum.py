@@ -11,7 +11,7 @@ class Spectrum(nn.Module):
     """STFT with a periodic Hann window as long as the transform.
 
     window: window and transform length in samples; hop in samples.
-    pad: samples of reflection at both ends; 0, (window - hop) / 2 and window / 2 are the three habits of the field.
+    pad: samples of reflection at both ends; the field uses 0, (window - hop) / 2 and window / 2.
     align: also reflect at the right up to a whole number of hops.
     scale: factor on the result, folded into the window.
     """
@@ -31,8 +31,8 @@ class Spectrum(nn.Module):
         if samples <= right or samples + self.pad + right < size:
             needed = max(right + 1, size - self.pad - right)
             raise ValueError(
-                f"A waveform of {samples} samples is too short for a spectrogram with a window of {size}, which needs "
-                f"at least {needed}: train on longer segments or configure shorter windows."
+                f"A waveform of {samples} samples is too short for a spectrogram with a window of {size}, "
+                f"which needs at least {needed}: train on longer segments or configure shorter windows."
             )
         with without_autocast(wav):
             x = wav.float()
@@ -45,5 +45,5 @@ class Spectrum(nn.Module):
 
 
 def real_and_imaginary(spectrum: Tensor) -> Tensor:
-    """complex `[B, bins, F]` -> fp32 `[B, 2, F, bins]`: time before frequency, as EnCodec and DAC lay it out."""
+    """complex `[B, bins, F]` -> fp32 `[B, 2, F, bins]`: time before frequency, as in EnCodec and DAC."""
     return torch.view_as_real(spectrum).permute(0, 3, 2, 1)  # [B, bins, F, 2] -> [B, 2, F, bins]

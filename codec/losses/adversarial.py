@@ -1,8 +1,8 @@
 """Adversarial losses on the discriminators' logits, and feature matching on their other maps.
 
-Hinge: Lim and Ye, arXiv 1705.02894; least squares: Mao et al., arXiv 1611.04076; feature matching: MelGAN, arXiv 1910.06711,
-section 2.3. `reduction` is over sub-discriminators: "mean" as in SoundStream, EnCodec and UniAudio, so that weights survive a
-change of the set; "sum" as in HiFi-GAN and DAC, over maps too.
+Hinge: Lim and Ye, arXiv 1705.02894; least squares: Mao et al., arXiv 1611.04076; feature matching: MelGAN,
+arXiv 1910.06711, section 2.3. `reduction` is over sub-discriminators: "mean" as in SoundStream, EnCodec and
+UniAudio, so that weights survive a change of the set; "sum" as in HiFi-GAN and DAC, over maps too.
 """
 
 import torch
@@ -14,7 +14,7 @@ Maps = list[list[Tensor]]
 
 
 class Adversarial(nn.Module):
-    """The contract: per sub-discriminator scalars come from `real`, `fake` and `fool` of one tensor of logits."""
+    """The contract: a subclass gives `real`, `fake` and `fool`, each one tensor of logits -> scalar."""
 
     def __init__(self, reduction: str = "mean"):
         super().__init__()
@@ -62,8 +62,8 @@ class LeastSquares(Adversarial):
 class FeatureMatching(nn.Module):
     """L1 between the maps of real and generated sound, without the logits; the real side gets no gradient.
 
-    normalize: divide each map's distance by the real map's mean magnitude (EnCodec, arXiv 2210.13438, equation 2), so that
-    a layer's scale does not decide its weight.
+    normalize: divide each map's distance by the real map's mean magnitude (EnCodec, arXiv 2210.13438):
+    a layer's scale then does not decide its weight.
     """
 
     def __init__(self, normalize: bool = True, reduction: str = "mean"):

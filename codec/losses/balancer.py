@@ -1,12 +1,13 @@
 """Two ways to turn several losses of one waveform into one gradient at that waveform.
 
-`Balancer` is EnCodec's (arXiv 2210.13438, section 3.4, equation 3), with the details of audiocraft @ 896ec7c: weights are
-shares of the gradient and not factors on the losses. Where we differ: a gradient that is exactly zero does not enter the
-running mean, so a loss that starts late does not start with a mean near zero and thus a huge step; ranks count equally.
-Weights are relative to the losses that are present, in both codes.
+`Balancer` is EnCodec's (arXiv 2210.13438, section 3.4), with the details of audiocraft @ 896ec7c:
+weights are shares of the gradient and not factors on the losses. Where we differ: a gradient that is exactly
+zero does not enter the running mean, so a loss that starts late does not start with a mean near zero and thus
+a huge step; ranks count equally. Weights are relative to the losses that are present, in both codes.
 
-Contract: `combine(losses, weights, estimate) -> gradient`, shaped like `estimate`. `shares` holds, after a call, one
-detached scalar per loss for logging. `prepare(names)` is called once, before a checkpoint is loaded.
+Contract: `combine(losses, weights, estimate) -> gradient`, shaped like `estimate`. `shares` holds, after a
+call, one detached scalar per loss for logging. `prepare(names)` is called once, before a checkpoint is
+loaded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,8 @@ from torch import Tensor, autograd, nn
 class Weighted(nn.Module):
     """The gradient of the weighted sum, in one backward pass.
 
-    `shares` are shares of the sum's value, |w L| / sum |w L|: a gradient per loss would cost a backward pass per loss.
+    `shares` are shares of the sum's value, |w L| / sum |w L|: a gradient per loss would cost a backward pass
+    per loss.
     """
 
     def __init__(self):
@@ -35,7 +37,7 @@ class Weighted(nn.Module):
             return torch.zeros_like(estimate)
         terms = {name: weights[name] * loss for name, loss in active.items()}
         sizes = torch.stack([term.detach().abs() for term in terms.values()])
-        self.shares = dict(zip(terms, sizes / sizes.sum(), strict=True))
+        self.shares = dict(zip(terms, sizes / sizes.sum().clamp(min=1e-12), strict=True))
         return autograd.grad(sum(terms.values()), estimate, retain_graph=True)[0]
 
 
@@ -43,8 +45,8 @@ class Balancer(nn.Module):
     """G = total_norm * sum_i w_i / sum(w) * g_i / mean ||g_i||, with a running mean over steps and ranks.
 
     decay: of the running mean, whose start is corrected for bias.
-    per_item: the norm of each item's gradient, averaged over the batch, rather than the norm of the whole batch's.
-    The running means are buffers of the checkpoint, two numbers per loss: the decayed sum and the decayed count.
+    per_item: the norm of each item's gradient, averaged over the batch, rather than the whole batch's norm.
+    The running means are buffers of the checkpoint, per loss the decayed sum and the decayed count.
     `shares` are shares of the raw gradients' norms before balancing; after it they are the weights.
     """
 
@@ -92,5 +94,7 @@ class Balancer(nn.Module):
 def active_losses(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
     """The losses with a weight other than 0. Raises ValueError for a loss that has none."""
     if missing := sorted(set(losses) - set(weights)):
-        raise ValueError(f"No weight for {', '.join(missing)}; there are weights for {', '.join(sorted(weights))}.")
+        raise ValueError(
+            f"No weight for {', '.join(missing)}; there are weights for {', '.join(sorted(weights))}."
+        )
     return {name: loss for name, loss in losses.items() if weights[name]}

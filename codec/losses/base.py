@@ -1,7 +1,7 @@
-"""The contract of a loss, and all losses of a training run as one object, so that the training step names none.
+"""The contract of a loss, and all losses of a run as one object, so that the training step names none.
 
-Contract: an `nn.Module` called with (target, estimate), both `[B, 1, T]`, that returns a scalar; it computes spectra in fp32
-whatever autocast says, is 0 for equal inputs, and has finite gradients at silence.
+Contract: an `nn.Module` called with (target, estimate), both `[B, 1, T]`, that returns a scalar; it computes
+spectra in fp32 whatever autocast says, is 0 for equal inputs, and has finite gradients at silence.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,12 @@ from codec.losses.balancer import Balancer, Weighted
 
 
 class Losses(nn.Module):
-    """Reconstruction terms, adversarial loss and feature matching, their weights, and the way to combine them.
+    """Reconstruction terms, adversarial loss and feature matching, their weights, and how to combine them.
 
-    terms: losses by name. weights: one per term, plus "adversarial" and "feature"; a weight of 0 switches a loss off.
-    commitment: weight of the quantizer's own loss, which does not pass through the waveform; the training step reads it.
+    terms: losses by name. weights: one per term, plus "adversarial" and "feature"; a weight of 0 switches a
+    loss off.
+    commitment: weight of the quantizer's own loss, which does not pass through the waveform; the training
+    step reads it.
     Raises ValueError where the keys of `terms` and `weights` do not fit each other.
     """
 
@@ -59,7 +61,9 @@ class Losses(nn.Module):
         return self.adversarial.discriminator(logits(real_maps), logits(fake_maps))
 
     def gradient(self, losses: Mapping[str, Tensor], estimate: Tensor) -> Tensor:
-        """Losses by name, of the leaf `estimate` `[B, 1, T]` -> their combined gradient `[B, 1, T]`; keeps the graph."""
+        """Losses by name, of the leaf `estimate` `[B, 1, T]` -> their combined gradient `[B, 1, T]`; keeps
+        the graph.
+        """
         return self.combine(losses, self.weights, estimate)
 
 
@@ -70,12 +74,14 @@ def logits(maps: Maps) -> list[Tensor]:
 def check_keys(terms: set[str], weights: set[str]) -> None:
     reserved = {"adversarial", "feature"}
     if taken := terms & reserved:
-        raise ValueError(f"A loss term may not be called {' or '.join(sorted(taken))}: the discriminators' losses are.")
+        raise ValueError(
+            f"A loss term may not be called {' or '.join(sorted(taken))}: the discriminators' losses are."
+        )
     valid = terms | reserved
     if weights != valid:
         missing = ", ".join(sorted(valid - weights)) or "none"
         extra = ", ".join(sorted(weights - valid)) or "none"
         raise ValueError(
-            f"The losses and their weights do not fit: weights missing for {missing}, weights without a loss: {extra}; "
-            f"valid keys are {', '.join(sorted(valid))}."
+            f"The losses and their weights do not fit: weights missing for {missing}, weights without a "
+            f"loss: {extra}; valid keys are {', '.join(sorted(valid))}."
         )

@@ -1,8 +1,8 @@
-"""Multi-scale mel loss as in EnCodec (arXiv 2210.13438, section 3.4; audiocraft's `msspec`) and DAC (arXiv 2306.06546,
-section 3.3).
+"""Multi-scale mel loss as in EnCodec (arXiv 2210.13438, section 3.4; audiocraft's `msspec`) and DAC (arXiv
+2306.06546).
 
-Where we differ: both are means over the scales here. EnCodec divides the sum over five scales by 10: `linear=0.5, log=0.5`.
-DAC sums its seven scales: `log=7`.
+Where we differ: both are means over the scales here. EnCodec divides the sum over five scales by 10:
+`linear=0.5, log=0.5`. DAC sums its seven scales: `log=7`.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,14 @@ CONVENTIONS = ("librosa", "torchaudio")
 
 
 class MultiScaleMel(nn.Module):
-    """(target, estimate) `[B, 1, T]` -> mean over scales of `linear * |mel - mel'| + log * distance(log10 mel, log10 mel')`.
+    """(target, estimate) `[B, 1, T]` -> scalar: a linear and a log distance of mels, averaged over scales.
 
+    linear, log: the weights of the two distances.
     sample_rate, f_min in Hz; windows in samples, hop a quarter; mels: bands, one number or one per window.
     distance: "l1" or "l2" (mean squared), of the logs; the linear part is always L1.
-    convention: "librosa" is DAC's: magnitudes, Slaney filters of unit area, log10(max(mel, floor)), which gives no gradient
-    below the floor; "torchaudio" is EnCodec's: power normalised by the window, HTK filters, log10(mel + floor).
+    convention: "librosa" is DAC's: magnitudes, Slaney filters of unit area, log10(max(mel, floor)), which
+    gives no gradient below the floor; "torchaudio" is EnCodec's: power normalised by the window, HTK filters,
+    log10(mel + floor).
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class MultiScaleMel(nn.Module):
         super().__init__()
         mels = [mels] * len(windows) if isinstance(mels, int) else mels
         if len(mels) != len(windows):
-            raise ValueError(f"mels must be one number or one per window: {len(mels)} for {len(windows)} windows.")
+            raise ValueError(
+                f"mels must be one number or one per window: {len(mels)} for {len(windows)} windows."
+            )
         if distance not in DISTANCES:
             raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}.")
         if convention not in CONVENTIONS:

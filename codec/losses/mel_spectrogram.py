@@ -1,7 +1,7 @@
 """The mel spectrogram that the mel losses compare. fp32, whatever autocast says.
 
-One framing for all recipes: ceil(T / hop) frames, reflection of (window - hop) / 2 at the ends, as in EnCodec. DAC centres
-the frames, which gives one more.
+One framing for all recipes: ceil(T / hop) frames, reflection of (window - hop) / 2 at the ends, as in
+EnCodec. DAC centres the frames, which gives one more.
 """
 
 import warnings
@@ -16,8 +16,8 @@ class MelSpectrogram(nn.Module):
     """wav `[B, 1, T]` -> mel `[B, M, ceil(T / hop)]` with a Hann window and hop = window / 4.
 
     sample_rate and f_min in Hz, window in samples.
-    power: 1 for magnitudes, 2 for their squares. normalized: divide the spectrum by the window's energy.
-    slaney: Slaney's scale and filters of unit area (librosa), instead of the HTK scale and height 1 (torchaudio).
+    power: 1 for magnitudes, 2 for their squares. normalized: as if the window had energy 1.
+    slaney: Slaney's scale and filters of unit area (librosa), not the HTK scale and height 1 (torchaudio).
     Short windows with many bands have filters without a bin; their rows are 0.
     """
 
@@ -33,7 +33,9 @@ class MelSpectrogram(nn.Module):
     ):
         super().__init__()
         if window % 4:
-            raise ValueError(f"window must be a multiple of 4 samples, for a hop of a quarter of it: got {window}.")
+            raise ValueError(
+                f"window must be a multiple of 4 samples, for a hop of a quarter of it: got {window}."
+            )
         self.hop, self.power = window // 4, power
         hann = torch.hann_window(window)
         if normalized:
@@ -60,8 +62,8 @@ class MelSpectrogram(nn.Module):
         right = left + -samples % self.hop
         if samples <= right:
             raise ValueError(
-                f"A waveform of {samples} samples is too short for a mel loss with a window of {size}, which needs at "
-                f"least {right + 1}: train on longer segments or configure shorter windows."
+                f"A waveform of {samples} samples is too short for a mel loss with a window of {size}, which "
+                f"needs at least {right + 1}: train on longer segments or configure shorter windows."
             )
         with torch.autocast(wav.device.type, enabled=False):
             x = F.pad(wav.float(), (left, right), mode="reflect").squeeze(1)  # [B, 1, T] -> [B, T]

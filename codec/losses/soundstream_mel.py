@@ -1,8 +1,9 @@
-"""SoundStream's multi-scale mel loss (arXiv 2107.03312, equation 4; after Gritsenko et al., arXiv 2008.01160).
+"""SoundStream's multi-scale mel loss (arXiv 2107.03312, section III.E; after arXiv 2008.01160).
 
-Per scale s, with S the mel spectrogram of 64 bands: |S - S'|_1 + sqrt(s / 2) |ln S - ln S'|_2, norms over the bands.
-Where we differ: a mean over frames instead of a sum, so that the loss does not grow with the segment. The paper states
-neither whether S is magnitude or power nor its floor: window-normalised magnitude and 1e-5 here.
+Per scale s, with S the mel spectrogram of 64 bands: |S - S'|_1 + sqrt(s / 2) |ln S - ln S'|_2, norms over the
+bands.
+Where we differ: a mean over frames instead of a sum, so that the loss does not grow with the segment. The
+paper states neither whether S is magnitude or power nor its floor: window-normalised magnitude and 1e-5 here.
 """
 
 import math
@@ -25,7 +26,9 @@ class SoundStreamMel(nn.Module):
         floor: float = 1e-5,
     ):
         super().__init__()
-        self.scales = nn.ModuleList(MelSpectrogram(sample_rate, size, mels, normalized=True) for size in windows)
+        self.scales = nn.ModuleList(
+            MelSpectrogram(sample_rate, size, mels, normalized=True) for size in windows
+        )
         self.alphas = [math.sqrt(size / 2) for size in windows]
         self.floor = floor
 

@@ -1,5 +1,6 @@
-"""Multi-resolution STFT loss (Parallel WaveGAN, arXiv 1910.11480, section 2.2) in the field's library, auraloss: spectral
-convergence plus L1 of log magnitudes, averaged over resolutions. Sizes of the YAML files: UniAudio (arXiv 2310.00704).
+"""Multi-resolution STFT loss (Parallel WaveGAN, arXiv 1910.11480, section 2.2) in the field's library,
+auraloss: spectral convergence plus L1 of log magnitudes, averaged over resolutions. Sizes of the YAML files:
+UniAudio (arXiv 2310.00704).
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 
 class MultiResolutionSTFT(nn.Module):
-    """(target, estimate) `[B, C, T]` -> scalar; not symmetric, as spectral convergence divides by the target's norm.
+    """(target, estimate) `[B, C, T]` -> scalar; not symmetric: one part is divided by the target's norm.
 
     ffts, hops, windows: in samples, one of each per resolution; a window is centred in its transform.
     floor: smallest power, which keeps silence finite.
@@ -35,8 +36,8 @@ class MultiResolutionSTFT(nn.Module):
         """Raises ValueError where T is not longer than half the longest transform."""
         if target.shape[-1] < self.shortest:
             raise ValueError(
-                f"{target.shape[-1]} samples are too short for the multi-resolution STFT loss, which needs at least "
-                f"{self.shortest}: train on longer segments or configure shorter transforms."
+                f"{target.shape[-1]} samples are too short for the multi-resolution STFT loss, which needs "
+                f"at least {self.shortest}: train on longer segments or configure shorter transforms."
             )
         with torch.autocast(target.device.type, enabled=False):
             return self.stft(estimate.float(), target.float())  # auraloss takes the estimate first

@@ -1,0 +1,73 @@
+"""The corpus that is always there: speech by eSpeak NG, made on first use.
+
+For tests, demonstrations and phone-level questions: its phones and their times are known. A codec for real use is
+trained on recordings.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from codec.data.base import CorpusError
+from codec.data.cache import cache_dir, key
+from codec.data.folder import FolderCorpus
+
+FORMAT = 1  # raise it when synth.py or sentences.py changes what is made
+
+
+class EspeakCorpus(FolderCorpus):
+    """`voices` x `utterances` sentences in ten languages, each voice a speaker; whole voices are held out.
+
+    The same arguments give the same samples. 48 x 12 utterances are about 45 minutes at 22,050 Hz, made in some ten seconds.
+    Files lie below `cache` (default: the user's cache folder). Raises CorpusError if they cannot be made.
+    """
+
+    def __init__(
+        self,
+        sample_rate: int,
+        voices: int = 48,
+        utterances: int = 12,
+        holdout: float = 0.1,
+        seed: int = 0,
+        cache: str | Path | None = None,
+    ):
+        folder = made(voices, utterances, seed, Path(cache) if cache else cache_dir() / "espeak")
+        super().__init__(folder, sample_rate, holdout=holdout, seed=seed)
+
+
+def made(voices: int, utterances: int, seed: int, cache: Path) -> Path:
+    """The folder with this corpus, made if it is not there. Several processes may ask at once."""
+    try:
+        library = version("espeakng-loader")
+    except PackageNotFoundError:
+        raise CorpusError("the espeak corpus needs eSpeak NG: pip install espeakng-loader.") from None
+    folder = cache / key(FORMAT, library, voices, utterances, seed)
+    if folder.is_dir():
+        return folder
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=cache, prefix="unfinished-"))
+    except OSError as error:
+        raise CorpusError(f"cannot write the espeak corpus to {cache} ({error.strerror}): set CODEC_CACHE.") from None
+    try:
+        # A process of its own: eSpeak keeps state that shapes what it says next, and starts from the same only there.
+        task = json.dumps({"folder": str(work), "voices": voices, "utterances": utterances, "seed": seed})
+        package = Path(__file__).parents[2]
+        path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
+        command = [sys.executable, "-m", "codec.data.synth", task]
+        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
+        if done.returncode:
+            raise CorpusError(f"eSpeak NG failed: {(done.stderr.strip() or 'it crashed').splitlines()[-1]}")
+        try:
+            os.rename(work, folder)  # appears whole or not at all
+        except OSError:
+            if not folder.is_dir():  # else another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder

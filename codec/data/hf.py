@@ -1,0 +1,151 @@
+"""Any dataset of the Hugging Face Hub, or a local one in a format its `datasets` library reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import numpy as np
+from datasets import Audio, Dataset, IterableDataset, Value, load_dataset
+
+from codec.data import audio
+from codec.data.audio import AudioError
+from codec.data.base import Corpus, CorpusError, Recording
+from codec.data.cache import cache_dir, key, load_json, save_json
+from codec.data.hf_stream import HubStream
+from codec.data.indexed import IndexedCorpus, hold_out
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what, and how one row becomes a recording."""
+
+    audio: str
+    text: str | None = None
+    speaker: str | None = None
+
+    def names(self) -> list[str]:
+        return [name for name in (self.audio, self.text, self.speaker) if name]
+
+    def recording(self, row: Mapping[str, Any], place: str) -> Recording:
+        """`place` says where the row is. The audio is bytes, a path, or a dict of both. Raises AudioError."""
+        value = row[self.audio]
+        found = value if isinstance(value, Mapping) else {"bytes" if isinstance(value, bytes) else "path": value}
+        path, data = found.get("path") or "", found.get("bytes")
+        name = f"{place}:{str(path).rpartition('/')[2]}".rstrip(":")
+        if not data and not path:
+            raise AudioError(name, "has neither bytes nor a path")
+        if not data:
+            try:
+                with fsspec.open(path, "rb") as file:  # local, or at a URL
+                    data = file.read()
+            except (OSError, ValueError) as error:
+                raise AudioError(name, f"cannot be opened ({error})") from None
+        text, speaker = (str(row[c]) if c and row[c] is not None else "" for c in (self.text, self.speaker))
+        return Recording(data, name, speaker, text)
+
+
+class HubTable(IndexedCorpus):
+    """A map-style dataset. The share `holdout` is val and test alike, by speaker where a column names speakers.
+
+    Durations are read from the files' headers once, which takes a pass over the data, and kept in the user's cache.
+    """
+
+    def __init__(self, dataset: Dataset, columns: Columns, sample_rate: int, name: str, holdout: float, seed: int):
+        self.dataset = dataset
+        self.columns = columns
+        self.size = len(dataset)
+        frames, rates, self.bad = self._index()
+        self.numbers = np.flatnonzero(frames)
+        if not len(self.numbers):
+            raise CorpusError(f"none of the {self.size} rows of {name} can be read{_first(self.bad)}.")
+        lengths = np.array([audio.length(int(frames[i]), int(rates[i]), sample_rate) for i in self.numbers], np.int64)
+        speakers = dataset[columns.speaker] if columns.speaker else [""] * self.size
+        speakers = [str(speakers[i] or "") for i in self.numbers]
+        held = hold_out([str(i) for i in self.numbers], speakers, holdout, seed)
+        free, held = np.flatnonzero(~held), np.flatnonzero(held)
+        super().__init__(sample_rate, lengths, {"train": free, "val": held, "test": held})
+
+    def recording(self, i: int) -> Recording:
+        number = int(self.numbers[i])
+        return self.columns.recording(self.dataset[number], f"row {number}")
+
+    def _index(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
+        """frames [rows], 0 where unreadable, rates [rows], and the (name, reason) of the unreadable."""
+        cached = cache_dir() / "hub" / f"{key(self.dataset._fingerprint, self.columns)}.json"
+        index = load_json(cached)
+        if len(index.get("frames", ())) != self.size:
+            index = {"frames": [], "rates": [], "bad": []}
+            for number, row in enumerate(self.dataset.select_columns(self.columns.audio)):
+                frames, rate = 0, 1
+                try:
+                    recording = Columns(self.columns.audio).recording(row, f"row {number}")
+                    frames, rate = audio.probe(recording.source, recording.name)
+                except AudioError as error:
+                    index["bad"].append((error.file, error.reason))
+                index["frames"].append(frames)
+                index["rates"].append(rate)
+            save_json(cached, index)
+        return np.array(index["frames"]), np.array(index["rates"]), [(file, why) for file, why in index["bad"]]
+
+
+def open_hub(
+    name: str,
+    column: str,
+    sample_rate: int,
+    split: str = "train",
+    config: str | None = None,
+    streaming: bool = False,
+    text_column: str | None = None,
+    speaker_column: str | None = None,
+    holdout: float = 0.05,
+    held: int = 32,
+    seed: int = 0,
+) -> Corpus:
+    """The corpus of a dataset by name on the Hub or path of a local folder.
+
+    Args:
+        column: of the audio: the library's Audio, a struct of bytes and path, bytes, or paths.
+        split, config: as `load_dataset` calls them.
+        streaming: read while training, nothing is stored; resumes in a new order. Else: download first, exact resume.
+        holdout: share held out (not streaming). held: recordings held out from the start of a stream.
+
+    Raises CorpusError if the dataset or a column is not there. Code that comes with a dataset is never run.
+    """
+    columns = Columns(column, text_column, speaker_column)
+    dataset = _load(name, config, split, streaming)
+    _check(dataset, columns, name)
+    if streaming:
+        try:  # a parquet file then gives only these columns and few rows at a time
+            dataset = load_dataset(name, config, split=split, streaming=True, columns=columns.names(), batch_size=16)
+        except (ValueError, TypeError):  # other formats have no such options
+            pass
+    dataset = dataset.select_columns(columns.names())
+    feature = (dataset.features or {}).get(column)
+    if isinstance(feature, Audio) or (isinstance(feature, Value) and feature.dtype in ("string", "large_string")):
+        dataset = dataset.cast_column(column, Audio(decode=False))
+    if streaming:
+        return HubStream(dataset, columns.recording, sample_rate, name, held)
+    return HubTable(dataset, columns, sample_rate, name, holdout, seed)
+
+
+def _load(name: str, config: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
+    try:
+        return load_dataset(name, config, split=split, streaming=streaming)
+    except Exception as error:  # dozens of kinds, from the network to the parser: all mean that it is not there
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise CorpusError(
+            f"cannot open the dataset {name!r} (config {config}, split {split}): {reason}; check these names and the "
+            "network, or give the path of a local copy."
+        ) from None
+
+
+def _check(dataset: Dataset | IterableDataset, columns: Columns, name: str) -> None:
+    there = dataset.column_names or list(next(iter(dataset), {}))
+    for column in columns.names():
+        if column not in there:
+            raise CorpusError(f"{name} has no column {column!r}; it has {', '.join(there) or 'no rows'}.")
+
+
+def _first(bad: list[tuple[str, str]]) -> str:
+    return f" ({bad[0][0]} {bad[0][1]})" if bad else ""

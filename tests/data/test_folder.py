@@ -1,0 +1,210 @@
+"""Folders: draws, splits, manifests, and bad input."""
+
+import csv
+import os
+import shutil
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from codec.data.base import CorpusError, readable
+from codec.data.folder import FolderCorpus
+
+RATE = 16_000
+
+
+def manifest(root, rows, name="manifest.csv"):
+    with open(root / name, "w", newline="") as file:
+        table = csv.DictWriter(file, fieldnames=list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def names(clips):
+    return [clip["file"] for clip in clips]
+
+
+def test_a_draw_depends_on_seed_and_number_alone(folder):
+    first, second = (FolderCorpus(folder, RATE).crops(4000, seed=3) for _ in range(2))
+    backwards = {n: second[n] for n in reversed(range(60))}
+    for n in range(60):
+        item, again = first[n], backwards[n]
+        assert item["file"] == again["file"] and torch.equal(item["wav"], again["wav"])
+    other = FolderCorpus(folder, RATE).crops(4000, seed=4)
+    assert [first[n]["file"] for n in range(20)] != [other[n]["file"] for n in range(20)]
+
+
+def test_an_item_keeps_the_contract(folder):
+    item = FolderCorpus(folder, 24_000).crops(12_000, 0)[7]
+    assert item["wav"].shape == (1, 12_000) and item["wav"].dtype == torch.float32
+    assert item["wav"].abs().max() <= 1
+    assert (item["speaker"], item["text"], item["phones"], item["skipped"]) == ("", "", [], [])
+
+
+def test_each_epoch_has_every_slot_once_in_a_new_order(folder):
+    crops = FolderCorpus(folder, RATE, holdout=0).crops(4000, 0)
+    assert crops.slots == sum(-(-round(0.3 * (i + 1) * RATE) // 4000) for i in range(10))
+    epochs = [[crops.slot(n) for n in range(e * crops.slots, (e + 1) * crops.slots)] for e in range(3)]
+    assert all(sorted(epoch) == list(range(crops.slots)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_crops_reach_every_part_of_a_file(tmp_path, write):
+    write(tmp_path / "a.wav", 1.0)
+    crops = FolderCorpus(tmp_path, RATE, holdout=0).crops(3000, 0)
+    places = [crops.place(slot, jitter) for slot in range(crops.slots) for jitter in (0, 0.5, 1 - 1e-9)]
+    starts = [start for _, start in places]
+    assert min(starts) == 0 and max(starts) == RATE - 3000 and starts == sorted(starts)
+
+
+def test_a_clip_of_5_ms_is_padded_on_the_right(tmp_path, write):
+    write(tmp_path / "a.wav", 0.005)
+    corpus = FolderCorpus(tmp_path, RATE, holdout=0)
+    wav = corpus.crops(4000, 0)[0]["wav"]
+    assert wav.shape == (1, 4000) and wav[0, :80].abs().min() >= 0 and wav[0, :80].any() and not wav[0, 80:].any()
+
+
+def test_clips_are_whole_in_fixed_order_and_cut(folder):
+    corpus = FolderCorpus(folder, RATE, holdout=1)
+    clips = corpus.clips("test")
+    assert len(clips) == 10 and names(clips) == sorted(names(clips))
+    assert [clip["wav"].shape[-1] for clip in clips] == [round(corpus.lengths[i]) for i in range(10)]
+    assert max(clip["wav"].shape[-1] for clip in corpus.clips("test", 0.5)) == RATE // 2
+    with pytest.raises(CorpusError, match="holdout"):
+        corpus.crops(4000, 0)
+
+
+def test_files_are_held_out_and_never_trained_on(folder):
+    corpus = FolderCorpus(folder, RATE, holdout=0.3)
+    crops = corpus.crops(4000, 0)
+    trained = {crops[n]["file"] for n in range(2 * crops.slots)}
+    held = names(corpus.clips("val"))
+    assert len(held) == 3 and len(trained) == 7 and not trained & set(held)
+    assert names(FolderCorpus(folder, RATE, holdout=0.3).clips("test")) == held
+    assert len(FolderCorpus(folder, RATE, holdout=0.01).clips("val")) == 1
+
+
+def test_whole_speakers_are_held_out(folder):
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.flac"))
+    manifest(folder, [{"file": file, "speaker": f"s{i % 5}", "text": f"t{i}"} for i, file in enumerate(files)])
+    corpus = FolderCorpus(folder, RATE, holdout=0.2)
+    crops = corpus.crops(4000, 0)
+    trained = {crops[n]["speaker"] for n in range(crops.slots)}
+    held = {clip["speaker"] for clip in corpus.clips("val")}
+    assert len(trained) == 4 and len(held) == 1 and not trained & held
+    assert {clip["text"] for clip in corpus.clips("val")} < {f"t{i}" for i in range(10)}
+
+
+def test_a_speaker_who_is_nearly_everything_stays_in_training(folder):
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.flac"))
+    manifest(folder, [{"file": file, "speaker": "big" if i else "small"} for i, file in enumerate(files)])
+    assert [clip["speaker"] for clip in FolderCorpus(folder, RATE, holdout=0.05).clips("val")] == ["small"]
+
+
+def test_the_split_of_a_manifest_is_honoured(folder):
+    rows = [{"file": f"part{i % 2}/{i}.flac", "split": ("train", "", "dev", "test")[i % 4]} for i in range(8)]
+    manifest(folder, rows, "mine.csv")
+    corpus = FolderCorpus(folder, RATE, manifest=folder / "mine.csv", holdout=0.5)
+    assert corpus.size == 8
+    assert names(corpus.clips("val")) == ["part0/2.flac", "part0/6.flac"]
+    assert names(corpus.clips("test")) == ["part1/3.flac", "part1/7.flac"]
+    crops = corpus.crops(4000, 0)
+    assert {crops[n]["file"][-6] for n in range(crops.slots)} == set("0145")
+
+
+def test_phones_follow_the_crop(tmp_path, write):
+    write(tmp_path / "a.wav", 2.0)
+    manifest(tmp_path, [{"file": "a.wav", "phones": "a@0.1 b@0.5 c@1.0 d@1.5"}])
+    crops = FolderCorpus(tmp_path, RATE, holdout=0).crops(RATE // 2, 0)
+    whole = FolderCorpus(tmp_path, RATE, holdout=1).clips("test")[0]
+    assert whole["phones"] == [("a", 0.1), ("b", 0.5), ("c", 1.0), ("d", 1.5)]
+    for n in range(20):
+        _, start = crops.place(crops.slot(n), np.random.default_rng((0, 1, n)).random())
+        expected = [(s, max(0, t - start / RATE)) for s, t in whole["phones"] if 0 < t - start / RATE < 0.5]
+        sounding = [(s, 0.0) for s, t in whole["phones"] if t <= start / RATE][-1:]
+        found = crops[n]["phones"]
+        assert [s for s, _ in found] == [s for s, _ in sounding + expected]
+        np.testing.assert_allclose([t for _, t in found], [t for _, t in sounding + expected], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["../secret.wav", "/etc/passwd", "a/../../secret.wav", ""])
+def test_a_manifest_cannot_leave_its_folder(folder, write, name):
+    write(folder.parent / "secret.wav")
+    manifest(folder, [{"file": name, "text": "x"}])
+    with pytest.raises(CorpusError, match="inside"):
+        FolderCorpus(folder, RATE)
+
+
+def test_a_manifest_without_files_says_which_columns_it_has(folder):
+    manifest(folder, [{"path": "0.flac", "words": "x"}])
+    with pytest.raises(CorpusError, match="path, words"):
+        FolderCorpus(folder, RATE)
+    manifest(folder, [{"file": "part0/0.flac", "split": "middle"}])
+    with pytest.raises(CorpusError, match="middle"):
+        FolderCorpus(folder, RATE)
+
+
+def test_missing_and_empty_folders_are_one_sentence(tmp_path):
+    with pytest.raises(CorpusError, match="is not a folder"):
+        FolderCorpus(tmp_path / "nowhere", RATE)
+    (tmp_path / "notes.txt").write_text("nothing here")
+    with pytest.raises(CorpusError, match="holds no audio"):
+        FolderCorpus(tmp_path, RATE)
+
+
+def test_nothing_readable_is_one_sentence(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.wav").write_text("no audio")
+    with pytest.raises(CorpusError, match="none of the 4 audio files") as caught:
+        FolderCorpus(tmp_path, RATE)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files_are_reported_and_replaced(folder):
+    (folder / "text.wav").write_text("no audio")
+    soundfile.write(folder / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    corpus = FolderCorpus(folder, RATE, holdout=0)
+    assert corpus.size == 12 and [file for file, _ in corpus.bad] == ["text.wav"]
+    crops = corpus.crops(4000, 0)
+    items = [crops[n] for n in range(crops.slots)]
+    assert {file for item in items for file, _ in item["skipped"]} == {"nan.wav"}
+    assert all(item["file"] != "nan.wav" and torch.isfinite(item["wav"]).all() for item in items)
+    skipped = []
+    assert len(list(readable(FolderCorpus(folder, RATE, holdout=1).clips("test"), skipped))) == 10
+    assert skipped == [("nan.wav", "has NaN or infinite samples")]
+
+
+def test_a_draw_among_broken_files_gives_up_with_a_sentence(tmp_path):
+    for i in range(5):
+        soundfile.write(tmp_path / f"{i}.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.raises(CorpusError, match="in a row"):
+        FolderCorpus(tmp_path, RATE, holdout=0).crops(4000, 0)[0]
+
+
+def test_the_index_is_kept_outside_and_notices_a_change(folder, write, cache, monkeypatch):
+    before = sorted(folder.rglob("*"))
+    FolderCorpus(folder, RATE)
+    assert sorted(folder.rglob("*")) == before and list((cache / "folders").iterdir())
+    write(folder / "part0" / "0.flac", 2.0, seed=99)
+    looked = []
+    probe = FolderCorpus.__init__.__globals__["audio"].probe
+    monkeypatch.setattr("codec.data.audio.probe", lambda *a: (looked.append(a[1]), probe(*a))[1])
+    assert FolderCorpus(folder, RATE).lengths[0] == 2 * RATE
+    assert looked == ["part0/0.flac"]
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(folder, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "file" / "cache"))
+    assert FolderCorpus(folder, RATE).size == 10
+
+
+def test_a_file_that_vanishes_is_skipped(folder):
+    corpus = FolderCorpus(folder, RATE, holdout=0)
+    os.remove(folder / "part1" / "9.flac")
+    crops = corpus.crops(4000, 0)
+    skipped = {pair for n in range(crops.slots) for pair in crops[n]["skipped"]}
+    assert skipped == {("part1/9.flac", "is missing")}
+    shutil.rmtree(folder)

@@ -1,0 +1,163 @@
+"""From several losses to one gradient."""
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from codec.losses.balancer import Balancer, Weighted
+
+WEIGHTS = {"a": 3.0, "b": 1.0}
+
+
+def leaf(seed=0):
+    return torch.randn(4, 1, 50, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+
+
+def losses(wav, scale=1.0):
+    """Two losses whose gradients are orthogonal and of very different size."""
+    return {"a": wav[..., :25].square().mean(), "b": scale * 1e-3 * wav[..., 25:].abs().mean()}
+
+
+def balancer(**options):
+    made = Balancer(**options)
+    made.prepare(WEIGHTS)
+    return made
+
+
+def norms(grad):
+    return grad[..., :25].norm(dim=(1, 2)).mean(), grad[..., 25:].norm(dim=(1, 2)).mean()
+
+
+def test_weighted_is_the_gradient_of_the_weighted_sum():
+    wav = leaf()
+    expected = torch.autograd.grad(sum(WEIGHTS[k] * v for k, v in losses(wav).items()), wav)[0]
+    combine = Weighted()
+    torch.testing.assert_close(combine(losses(wav), WEIGHTS, wav), expected)
+    assert sum(combine.shares.values()).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("combine", [Weighted(), balancer()])
+def test_the_graph_survives_and_the_gradient_is_a_constant(combine):
+    wav = leaf()
+    found = losses(wav)
+    grad = combine(found, WEIGHTS, wav)
+    assert not grad.requires_grad
+    assert wav.grad is None
+    assert grad.shape == wav.shape
+    sum(found.values()).backward()  # raises if the graph was freed
+
+
+def test_balanced_shares_are_the_weights():
+    combine = balancer()
+    for seed in range(20):
+        wav = leaf(seed)
+        grad = combine(losses(wav), WEIGHTS, wav)
+    large, small = norms(grad)
+    assert (large / small).item() == pytest.approx(3, rel=0.1)
+    assert (large + small).item() == pytest.approx(1, rel=0.1)  # total_norm
+
+
+def test_total_norm_scales_the_gradient():
+    wav = leaf()
+    one, five = balancer(), balancer(total_norm=5.0)
+    torch.testing.assert_close(5 * one(losses(wav), WEIGHTS, wav), five(losses(wav), WEIGHTS, wav))
+
+
+@pytest.mark.parametrize("per_item", [True, False])
+def test_the_scale_of_a_loss_does_not_matter(per_item):
+    one, thousand = balancer(per_item=per_item), balancer(per_item=per_item)
+    for seed in range(3):
+        wav = leaf(seed)
+        a = one(losses(wav), WEIGHTS, wav)
+        b = thousand(losses(wav, scale=1000), WEIGHTS, wav)
+    torch.testing.assert_close(a, b)
+
+
+def test_the_running_mean_is_a_bias_corrected_decay():
+    combine, seen = balancer(decay=0.5), []
+    for seed in range(3):
+        wav = leaf(seed)
+        seen.append(torch.autograd.grad(losses(wav)["a"], wav)[0].flatten(1).norm(dim=1).mean())
+        combine(losses(wav), WEIGHTS, wav)
+    total, count = combine.means.a
+    torch.testing.assert_close(total / count, (0.25 * seen[0] + 0.5 * seen[1] + seen[2]) / 1.75)
+
+
+@pytest.mark.parametrize("absent", ["left out", "zero"])
+def test_a_loss_that_starts_late_has_its_share_at_once(absent):
+    combine = balancer()
+    for seed in range(50):
+        wav = leaf(seed)
+        found = losses(wav)
+        if absent == "left out":
+            del found["b"]
+        else:
+            found["b"] = 0 * found["b"]
+        grad = combine(found, WEIGHTS, wav)
+        assert grad.isfinite().all()
+    if absent == "left out":  # the weights of the active losses alone
+        assert norms(grad)[0].item() == pytest.approx(1, rel=0.1)
+    wav = leaf(99)
+    large, small = norms(combine(losses(wav), WEIGHTS, wav))
+    assert (large / small).item() == pytest.approx(3, rel=0.2)
+
+
+def test_a_resumed_balancer_goes_on_where_it_stopped():
+    first = balancer()
+    for seed in range(5):
+        wav = leaf(seed)
+        first(losses(wav), WEIGHTS, wav)
+    second = balancer()
+    assert set(second.state_dict()) == set(first.state_dict()) == {"means.a", "means.b"}
+    second.load_state_dict(first.state_dict())
+    wav = leaf(9)
+    torch.testing.assert_close(
+        first(losses(wav), WEIGHTS, wav), second(losses(wav), WEIGHTS, wav), rtol=0, atol=0
+    )
+
+
+def test_raw_shares_are_reported():
+    combine, wav = balancer(), leaf()
+    combine(losses(wav), WEIGHTS, wav)
+    assert set(combine.shares) == {"a", "b"}
+    assert sum(combine.shares.values()).item() == pytest.approx(1)
+    assert combine.shares["a"] > 0.9
+    assert not combine.shares["a"].requires_grad
+
+
+@pytest.mark.parametrize("combine", [Weighted(), balancer()])
+def test_a_weight_of_zero_switches_a_loss_off(combine):
+    wav = leaf()
+    grad = combine(losses(wav), {"a": 1.0, "b": 0.0}, wav)
+    assert grad[..., 25:].eq(0).all()
+    assert grad[..., :25].ne(0).any()
+    assert combine(losses(wav), {"a": 0.0, "b": 0.0}, wav).eq(0).all()
+
+
+@pytest.mark.parametrize("combine", [Weighted(), balancer()])
+def test_a_loss_without_a_weight_raises(combine):
+    wav = leaf()
+    with pytest.raises(ValueError, match="No weight for c; there are weights for a, b"):
+        combine({**losses(wav), "c": wav.mean()}, WEIGHTS, wav)
+
+
+def one_rank(rank, store, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    combine, wav = balancer(), leaf(rank)
+    combine(losses(wav, scale=1 + rank), WEIGHTS, wav)
+    torch.save(combine.state_dict(), f"{results}/{rank}")
+    dist.destroy_process_group()
+
+
+def test_ranks_share_one_running_mean(tmp_path):
+    torch.multiprocessing.spawn(one_rank, (tmp_path / "store", tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
+    alone = []
+    for rank in (0, 1):
+        combine, wav = balancer(), leaf(rank)
+        combine(losses(wav, scale=1 + rank), WEIGHTS, wav)
+        alone.append(combine.state_dict())
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
+        torch.testing.assert_close(first[key], (alone[0][key] + alone[1][key]) / 2)

@@ -1,0 +1,37 @@
+"""Small parts for tests: built in milliseconds, structured like the real ones."""
+
+import torch
+from torch import Tensor, nn
+
+from codec.decoders.seanet import SEANetDecoder
+from codec.encoders.seanet import SEANetEncoder
+from codec.layers.seanet import Units
+from codec.model import Codec
+from codec.quantizers.base import Quantizer
+from codec.quantizers.rvq import RVQ
+
+MIMI = dict(dim=512, channels=64, strides=[4, 5, 6, 8], units=Units((1,), 3, 2), last_kernel=3)
+ENCODEC = dict(dim=128, channels=32, strides=[2, 4, 5, 8], units=Units((1,), 3, 2, "conv"), last_kernel=7, lstm=2)
+SMALL = dict(dim=8, channels=4, strides=[2, 4], units=Units((1, 3), 3, 2))
+
+
+def small_codec(quantizer: Quantizer | None = None, seed: int = 0, **changes) -> Codec:
+    """A codec at 800 Hz with hop 8 (100 frames per second), a few thousand parameters."""
+    torch.manual_seed(seed)
+    options = SMALL | changes
+    quantizer = quantizer or RVQ(8, 100, n_q=3, codebook_size=16, dropout=0.0)
+    return Codec(SEANetEncoder(**options), quantizer, SEANetDecoder(**options), 800, 100)
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def tone_batch(batch: int, samples: int, seed: int = 0) -> Tensor:
+    """``[B, 1, T]`` sums of three slowly modulated sines and a little noise, peak about 0.5."""
+    generator = torch.Generator().manual_seed(seed)
+    t = torch.arange(samples)[None, None]
+    period = torch.rand(batch, 3, 1, generator=generator) * 60 + 8
+    envelope = 0.6 + 0.4 * torch.sin(2 * torch.pi * t / (20 * period))
+    wav = (envelope * torch.sin(2 * torch.pi * t / period)).mean(1, keepdim=True)
+    return 0.5 * wav + 0.01 * torch.randn(wav.shape, generator=generator)
