@@ -1,10 +1,9 @@
 """Score a checkpoint: PESQ, STOI, ESTOI, SI-SDR and mel distance, per clip and in total.
 
-    python eval.py ckpt=runs/.../checkpoints/last.ckpt
-    python eval.py ckpt=... dataset=folder dataset.path=DIR dataset.holdout=1.0 n_q=4
+python eval.py ckpt=runs/.../checkpoints/last.ckpt
+python eval.py ckpt=... dataset=folder dataset.path=DIR dataset.holdout=1.0 n_q=4
 """
 
-import sys
 from pathlib import Path
 
 import hydra
@@ -15,24 +14,29 @@ from omegaconf import DictConfig
 from codec.checkpoint import CheckpointError, build, load_codec
 from codec.data.base import CorpusError, readable
 from codec.evaluation import evaluate_codec
+from codec.run import one_sentence
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def main(cfg: DictConfig) -> None:
-    try:
+    with one_sentence():
         evaluate(cfg)
-    except (CheckpointError, CorpusError, ValueError) as error:
-        sys.exit(f"error: {error}")
 
 
 def evaluate(cfg: DictConfig) -> None:
     codec, config = load_codec(cfg.ckpt, cfg.ema)
-    n_q = codec.quantizer.check_n_q(cfg.n_q)
+    try:
+        n_q = codec.quantizer.check_n_q(cfg.n_q)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     cfg.sample_rate = codec.sample_rate
     corpus = instantiate(cfg.dataset, _convert_="all") if cfg.dataset else build(config["dataset"])
     device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    held_out = corpus.clips(cfg.split, cfg.seconds)
+    if not len(held_out):
+        raise CorpusError("the dataset holds nothing out to score: dataset.holdout=1 takes all of it")
     skipped: list[tuple[str, str]] = []
-    clips = readable(corpus.clips(cfg.split, cfg.seconds), skipped, cfg.clips)
+    clips = readable(held_out, skipped, cfg.clips)
 
     stem = f"eval_{Path(cfg.ckpt).stem}_nq{n_q}" if n_q else f"eval_{Path(cfg.ckpt).stem}"
     folder = Path(cfg.out or Path(cfg.ckpt).parent)

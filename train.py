@@ -1,12 +1,11 @@
 """Train a codec: compose the configuration, seed, build, fit, report.
 
-    python train.py                                             # a small SoundStream on generated speech, minutes on a CPU
-    python train.py model=soundstream disc=msd+mfd dataset=folder dataset.path=DIR
-    python train.py --help                                      # every option; --info defaults: where each comes from
+python train.py                       # a small codec on generated speech, in minutes on a CPU
+python train.py model=soundstream disc=msd+mfd dataset=folder dataset.path=DIR
+python train.py --help                # every option; --info defaults tells where each value comes from
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import hydra
@@ -15,11 +14,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
-from codec.data.base import CorpusError, readable
+from codec.checkpoint import load_checkpoint, load_codec
+from codec.data.base import readable
 from codec.data.module import SpeechData
 from codec.evaluation import evaluate_codec
-from codec.run import precision, record
+from codec.run import one_sentence, precision, record
 from codec.task import CodecTask
 
 log = logging.getLogger("train")
@@ -27,23 +26,25 @@ log = logging.getLogger("train")
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    try:
+    with one_sentence():
         return train(cfg)
-    except (CorpusError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
 
 
 def train(cfg: DictConfig) -> float:
-    """-> the mean mel distance of the final report, the number that a sweep minimises."""
+    """Fit and report -> the mean mel distance of the report, the number that a sweep minimises."""
+    trainer, data = fit(cfg)
+    trainer.save_checkpoint(Path(cfg.run_dir, "checkpoints", "last.ckpt"))  # the very end, wherever validation fell
+    return report(cfg, data, trainer.strategy.root_device) if trainer.is_global_zero else float("nan")
+
+
+def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision("high")
     config = OmegaConf.to_container(cfg, resolve=True)  # plain and resolved: what a checkpoint carries
-    run = Path(cfg.run_dir)
-
     parts = {"codec": cfg.codec, "discriminators": cfg.disc, "losses": cfg.loss, "optim": cfg.optim}
     built = {name: instantiate(part, _convert_="all") for name, part in parts.items()}
     task = CodecTask(**built, adversarial_start=cfg.adversarial_start, config=config)
-    for name, part in record(run, config, task).items():
+    for name, part in record(cfg.run_dir, config, task).items():
         log.info("%-22s %12s parameters  %s", name, f"{part['parameters']:,}", part["class"])
 
     data = instantiate(cfg.data, _convert_="all")
@@ -54,9 +55,7 @@ def train(cfg: DictConfig) -> float:
     if cfg.ckpt_path:
         load_checkpoint(cfg.ckpt_path)  # one sentence now rather than a trace from inside the trainer
     trainer.fit(task, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    if not trainer.is_global_zero:
-        return float("nan")
-    return report(cfg, data, trainer.strategy.root_device)
+    return trainer, data
 
 
 def report(cfg: DictConfig, data: SpeechData, device: torch.device) -> float:

@@ -25,7 +25,7 @@ BATCH = 16
 
 
 def speechlike(folder: Path, files: int, seconds: float, rate: int) -> None:
-    """FLAC files that compress about as well as speech does: noise with a falling spectrum and a syllabic envelope."""
+    """FLAC files that compress about as well as speech: noise of falling spectrum and syllabic envelope."""
     rng = np.random.default_rng(0)
     time_axis = np.arange(int(seconds * rate)) / rate
     for i in range(files):
@@ -80,7 +80,16 @@ def main() -> None:
                     "times_real_time_median": round(statistics.median(speeds), 1),
                     "times_real_time_min": round(min(speeds), 1),
                 })  # fmt: skip
-        print(json.dumps({"files": corpus.size, "hours": round(corpus.lengths.sum() / rate / 3600, 3), "results": results}, indent=2))
+        print(
+            json.dumps(
+                {
+                    "files": corpus.size,
+                    "hours": round(corpus.lengths.sum() / rate / 3600, 3),
+                    "results": results,
+                },
+                indent=2,
+            )
+        )
 
 
 if __name__ == "__main__":

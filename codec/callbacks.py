@@ -15,8 +15,8 @@ from codec.report import spectrogram_figure
 class EMA(Callback):
     """Exponential moving average of the codec's parameters (not of discriminators or buffers).
 
-    Validation runs on the averaged weights. They are saved in the checkpoint under ``ema``, apart from the state_dict, which
-    keeps the raw weights for resuming.
+    Validation runs on the averaged weights. They are saved in the checkpoint under ``ema``, apart from the state_dict,
+    which keeps the raw weights for resuming.
 
     Args:
         decay: per optimiser step; while step n is small, at most (1 + n) / (10 + n).
@@ -62,7 +62,9 @@ class EMA(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         self._swap(task, False)
 
-    def on_exception(self, trainer: lightning.Trainer, task: lightning.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: lightning.Trainer, task: lightning.LightningModule, exception: BaseException
+    ) -> None:
         self._swap(task, False)  # an interrupted validation must not leave averaged weights behind
 
     def on_save_checkpoint(self, trainer, task, checkpoint: dict[str, Any]) -> None:
@@ -71,6 +73,30 @@ class EMA(Callback):
 
     def on_load_checkpoint(self, trainer, task, checkpoint: dict[str, Any]) -> None:
         self.average = checkpoint.get("ema")
+
+
+class RandomState(Callback):
+    """Saves torch's random state of this process in the checkpoint and goes on from it when resumed.
+
+    It is set just before the first step, after the loaders have been made: they draw numbers, too.
+    """
+
+    def __init__(self):
+        self.restored: dict[str, torch.Tensor] | None = None
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+        return {"cpu": torch.get_rng_state(), **cuda}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.restored = state
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.restored is not None:
+            torch.set_rng_state(self.restored["cpu"].cpu())
+            if "cuda" in self.restored and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self.restored["cuda"].cpu())
+            self.restored = None
 
 
 class Progress(TQDMProgressBar):
@@ -91,7 +117,9 @@ class Progress(TQDMProgressBar):
         logged = trainer.logged_metrics
         names = [*task.losses.weights, "disc", "audio_s_per_s"]
         shown = {name: logged[f"train/{name}"] for name in names if f"train/{name}" in logged}
-        shown |= {name: logged[f"val/{name}"] for name in METRICS if f"val/{name}" in logged and name in ("pesq_wb", "stoi")}
+        shown |= {
+            name: logged[f"val/{name}"] for name in METRICS if f"val/{name}" in logged and name in ("pesq_wb", "stoi")
+        }
         return {name: f"{float(value):.3g}" for name, value in shown.items()}
 
 
@@ -118,10 +146,10 @@ class Throughput(Callback):
 
 
 class ValidationReport(Callback):
-    """Scores the validation clips with PESQ, STOI and the mel distance, and logs audio and spectrograms of the first few.
+    """Scores the validation clips with PESQ, STOI and the mel distance, and logs audio and pictures of the first few.
 
-    Logs ``val/pesq_wb``, ``val/stoi`` and ``val/mel_distance`` (means over the clips that could be scored), and ``val/failed``,
-    the number of scores that could not be computed.
+    Logs ``val/pesq_wb``, ``val/stoi`` and ``val/mel_distance`` (means over the clips that could be scored), and
+    ``val/failed``, the number of scores that could not be computed.
 
     Args:
         metrics: names from codec.metrics.METRICS.
@@ -167,4 +195,6 @@ class ValidationReport(Callback):
 
                 audio = {"reference": reference, "decoded": estimate}
                 logged = {f"{name}/{k}": wandb.Audio(v.clip(-1, 1), sample_rate=rate) for k, v in audio.items()}
-                logger.experiment.log({**logged, f"{name}/spectrogram": wandb.Image(figure), "trainer/global_step": step})
+                logger.experiment.log(
+                    {**logged, f"{name}/spectrogram": wandb.Image(figure), "trainer/global_step": step}
+                )

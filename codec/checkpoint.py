@@ -1,7 +1,7 @@
 """From a checkpoint file back to a codec, without trusting the file.
 
-A checkpoint is loaded with ``weights_only=True`` (tensors and plain values; nothing is unpickled), and the configuration inside
-it may build classes of this package only.
+A checkpoint is loaded with ``weights_only=True`` (tensors and plain values; nothing is unpickled), and the
+configuration inside it may build classes of this package only.
 """
 
 import importlib
@@ -13,6 +13,8 @@ from hydra.utils import instantiate
 
 from codec.model import Codec
 
+FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
+
 
 class CheckpointError(ValueError):
     """The file is not a checkpoint that this project can use; the message says why."""
@@ -22,7 +24,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Everything in a checkpoint, on the CPU.
 
     Raises:
-        CheckpointError: if there is no such file, it is damaged, holds more than tensors and plain values, or has no ``config``.
+        CheckpointError: if there is no such file, it is damaged, holds more than tensors and plain values, or has no
+        ``config``.
     """
     path = Path(path)
     if not path.is_file():
@@ -31,8 +34,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint of weights and plain values: {first[:200]}") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("config"), dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of weights and plain values: {first[:200]}"
+        ) from error
+    if (
+        not isinstance(checkpoint, dict)
+        or not isinstance(checkpoint.get("config"), dict)
+        or "state_dict" not in checkpoint
+    ):
         raise CheckpointError(f"{path} is no checkpoint of this project: it has no configuration and weights")
     return checkpoint
 
@@ -60,7 +69,8 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) 
     """``module.load_state_dict`` whose refusal is one sentence.
 
     Raises:
-        CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each) and loads nothing.
+        CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each) and loads
+        nothing.
     """
     own = module.state_dict()
     shape = lambda v: tuple(v.shape) if isinstance(v, torch.Tensor) else None  # noqa: E731
@@ -73,7 +83,9 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) 
             if shape(own[k]) != shape(weights[k])
         ],
     }
-    named = [f"{len(v)} {kind} ({', '.join(v[:3])}{', ...' if len(v) > 3 else ''})" for kind, v in problems.items() if v]
+    named = [
+        f"{len(v)} {kind} ({', '.join(v[:3])}{', ...' if len(v) > 3 else ''})" for kind, v in problems.items() if v
+    ]
     if named:
         raise CheckpointError(f"the weights in {source} do not fit this model: {'; '.join(named)}")
     module.load_state_dict(weights)
@@ -93,7 +105,9 @@ def check_targets(config: Any) -> None:
     """Refuse any ``_target_`` that is not a class defined in this package (see :func:`build`)."""
     if isinstance(config, dict):
         if "_target_" in config and not _is_own_class(config["_target_"]):
-            raise CheckpointError(f"the configuration names {str(config['_target_'])[:100]!r}, which is not a class of this package")
+            raise CheckpointError(
+                f"the configuration names {str(config['_target_'])[:100]!r}, which is not a class of this package"
+            )
         for value in config.values():
             check_targets(value)
     elif isinstance(config, list | tuple):
@@ -104,6 +118,8 @@ def check_targets(config: Any) -> None:
 def _is_own_class(target: Any) -> bool:
     if not isinstance(target, str) or not target.startswith("codec."):
         return False
+    if target in FACTORIES:
+        return True
     module, _, name = target.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name, None)

@@ -1,7 +1,6 @@
 """A codec on held-out clips: its scores, and what its codes really cost."""
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -22,8 +21,8 @@ def evaluate_codec(
 ) -> Report:
     """Encode and decode every clip with ``n_q`` codebooks and report on it.
 
-    Besides ``facts`` the report states frame rate (Hz), n_q, nominal bitrate, and, over the codes of these very clips, entropy
-    bitrate (kbit/s, an ideal coder without context), usage and perplexity of each codebook.
+    Besides ``facts`` the report states frame rate (Hz), n_q, nominal bitrate, and, over the codes of these very clips,
+    entropy bitrate (kbit/s, an ideal coder without context), usage and perplexity of each codebook.
 
     Args:
         options: for :func:`codec.report.evaluate` (workers, audio_folder, audio_count, metrics).
@@ -40,7 +39,7 @@ def evaluate_codec(
         "parameters": sum(p.numel() for p in codec.parameters()),
         "frame_rate_hz": codec.frame_rate,
         "n_q": n_q,
-        "kbps": codec.bitrate() if not n_q else codec.bitrate(n_q),
+        "kbps": codec.bitrate(n_q or None),
     }
     try:
         report = evaluate(counter, clips, codec.sample_rate, known, **options)
@@ -68,7 +67,7 @@ class CodeCounter:
         return out.wav.float()
 
     def facts(self) -> dict[str, Any]:
-        """Entropy bitrate in kbit/s, and per codebook usage (share of codes seen) and perplexity; empty without codes."""
+        """Entropy bitrate (kbit/s), per codebook the share of codes seen and the perplexity; empty without codes."""
         if self.counts is None:
             return {}
         statistics = codebook_statistics(self.counts.float())

@@ -21,8 +21,8 @@ class CodecOutput(NamedTuple):
 class Codec(nn.Module):
     """A neural audio codec at one sample rate.
 
-    Waveforms are mono ``[B, 1, T]`` float in [-1, 1] at ``sample_rate``, with any T >= 1: they are padded on the right with
-    zeros to whole frames (F = ceil(T / hop_length)), and what comes back is cut to T.
+    Waveforms are mono ``[B, 1, T]`` float in [-1, 1] at ``sample_rate``, with any T >= 1: they are padded on the right
+    with zeros to whole frames (F = ceil(T / hop_length)), and what comes back is cut to T.
 
     Args:
         encoder, quantizer, decoder: the parts; see their contracts in ``base.py`` beside them.
@@ -43,8 +43,8 @@ class Codec(nn.Module):
         actual = sample_rate / encoder.hop_length
         if abs(actual - frame_rate) > 1e-6 * actual:
             raise ValueError(
-                f"sample_rate {sample_rate} / hop {encoder.hop_length} is {actual:g} frames per second, but frame_rate says "
-                f"{frame_rate:g}: set frame_rate={actual:g}, or change the strides"
+                f"sample_rate {sample_rate} / hop {encoder.hop_length} is {actual:g} frames per second, but frame_rate "
+                f"says {frame_rate:g}: set frame_rate={actual:g}, or change the strides"
             )
         if not encoder.dim == quantizer.dim == decoder.dim:
             raise ValueError(

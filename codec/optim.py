@@ -9,7 +9,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up over ``warmup`` steps, then half a cosine down to ``final`` (a share of the peak) at the last step."""
+    """Linear warm-up over ``warmup`` steps, then half a cosine that ends at ``final``, a share of the peak."""
 
     warmup: int = 0
     final: float = 0.0
@@ -51,8 +51,8 @@ class Optim:
 
     Args:
         codec, disc: the two sides.
-        schedule: (step, steps) -> factor on the learning rate; see :class:`Cosine`, :class:`Exponential`. The discriminators'
-            schedule starts when they do.
+        schedule: (step, steps) -> factor on the learning rate; see :class:`Cosine`, :class:`Exponential`. That of the
+            discriminators starts when they do.
     """
 
     codec: Side
@@ -68,8 +68,8 @@ class Optim:
             parameters = [p for p in module.parameters() if p.requires_grad]
             if not parameters:
                 continue
-            group = dict(name=name, params=parameters, lr=side.lr, betas=tuple(side.betas), weight_decay=side.weight_decay)
-            groups.append(group)
+            options = dict(lr=side.lr, betas=tuple(side.betas), weight_decay=side.weight_decay)
+            groups.append(dict(name=name, params=parameters, **options))
             start = starts[name]
             factors.append(lambda s, start=start: 0.0 if s < start else self.schedule(s - start, steps - start))
         optimizer = torch.optim.AdamW(groups)

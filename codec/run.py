@@ -1,13 +1,33 @@
-"""What a run leaves behind besides weights: the resolved configuration, the commit, and the parts really built."""
+"""Around a run: how it ends on bad input, its precision, and what it leaves behind besides weights."""
 
 import json
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 from torch import nn
+
+from codec.checkpoint import CheckpointError
+from codec.data.base import CorpusError
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """End the program with one sentence where the input is at fault; other errors keep their trace."""
+    try:
+        yield
+    except InstantiationException as error:  # Hydra's wrapping of a part that refused its arguments
+        if not isinstance(error.__cause__, CorpusError | ValueError):
+            raise
+        sys.exit(f"error: {error.__cause__}")
+    except (CorpusError, CheckpointError) as error:
+        sys.exit(f"error: {error}")
 
 
 def precision(choice: str) -> str:

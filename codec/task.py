@@ -1,10 +1,10 @@
 """Training a codec: the whole GAN step in one backward pass, under Lightning's automatic optimisation.
 
 The reconstruction is cut into a leaf, ``estimate``. The discriminators run once on the recording and once on the leaf;
-their own loss flows into their weights only (nothing else lies behind a leaf), and the gradient of the codec's losses at the
-leaf is handed on to the codec as ``(out.wav * gradient).sum()``. One scalar, one backward pass, one optimiser with a
-parameter group for each side; the gradients equal those of the usual two passes at the same weights (tests/test_task.py).
-The update is simultaneous, not alternating.
+their own loss flows into their weights only (nothing else lies behind a leaf), and the gradient of the codec's losses
+at the leaf is handed on to the codec as ``(out.wav * gradient).sum()``. One scalar, one backward pass, one optimiser
+with a parameter group for each side; the gradients equal those of the usual two passes at the same weights
+(tests/test_task.py). The update is simultaneous, not alternating.
 """
 
 from typing import Any
@@ -25,7 +25,8 @@ class CodecTask(lightning.LightningModule):
     Args:
         codec, discriminators, losses, optim: the parts, built.
         adversarial_start: optimiser step at which the discriminators begin to run, to learn and to teach.
-        config: the plain, resolved configuration that built the parts; it travels inside checkpoints, so that a codec can
+        config: the plain, resolved configuration that built the parts; it travels inside checkpoints, so that a codec
+        can
             be rebuilt from the checkpoint alone.
     """
 
@@ -78,7 +79,8 @@ class CodecTask(lightning.LightningModule):
         return total, values
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Logs the reconstruction losses and returns the estimate ``[B, 1, T]`` for the callbacks that score and show it."""
+        """Logs the reconstruction losses and returns the estimate ``[B, 1, T]`` for the callbacks that score and show
+        it."""
         wav = batch["wav"]
         estimate = self.codec(wav).wav.float()
         losses = self.losses.reconstruction(wav, estimate)
@@ -88,7 +90,9 @@ class CodecTask(lightning.LightningModule):
     def configure_optimizers(self):
         steps = self.trainer.max_steps
         if steps < 1:
-            raise ValueError("training is counted in steps: set max_steps to how many (max_epochs alone does not end it)")
+            raise ValueError(
+                "training is counted in steps: set max_steps to how many (max_epochs alone does not end it)"
+            )
         optimizer, scheduler = self.optim.build(self.codec, self.discriminators, steps, self.adversarial_start)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

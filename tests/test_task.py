@@ -65,7 +65,9 @@ def fit(task, steps, folder=None, callbacks=(), val=None, **options):
 @pytest.fixture(autouse=True)
 def _at_step(monkeypatch):
     """`one_pass` asks Lightning for the step; outside a Trainer it is 0."""
-    monkeypatch.setattr(lightning.LightningModule, "global_step", property(lambda s: s._trainer.global_step if s._trainer else 0))
+    monkeypatch.setattr(
+        lightning.LightningModule, "global_step", property(lambda s: s._trainer.global_step if s._trainer else 0)
+    )
 
 
 def gradients(module) -> list[torch.Tensor]:
@@ -75,7 +77,7 @@ def gradients(module) -> list[torch.Tensor]:
 @pytest.mark.parametrize("adversarial", [Hinge, LeastSquares])
 @pytest.mark.parametrize("combine", [Weighted, Balancer])
 def test_one_pass_gives_the_gradients_of_two(adversarial, combine):
-    """Discriminator pass: its loss on detached output. Generator pass: all losses back-propagated through everything."""
+    """Discriminator pass: its loss on detached output. Generator pass: all losses through everything."""
     wav = tone_batch(4, T)
     task = small_task(combine(), adversarial())
     task.codec.quantizer.dropout = 0.0
@@ -136,7 +138,9 @@ def test_discriminators_wait_for_their_turn(tmp_path):
     trainer = fit(task, 5, tmp_path, [Watch()])
     assert seen == [(True, False)] * 3 + [(False, True)] * 2
     # Adam's count starts with the first real gradient, or its first steps would be far too long.
-    steps = {int(s["step"]) for p, s in trainer.optimizers[0].state.items() if p in set(task.discriminators.parameters())}
+    steps = {
+        int(s["step"]) for p, s in trainer.optimizers[0].state.items() if p in set(task.discriminators.parameters())
+    }
     assert steps == {2}
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
-# Samples of the lower of two rates that are read on either side of a crop and cut off again: the resampling filter
-# reaches less far than this, so that a crop equals that piece of the whole resampled file.
+# Samples of the lower of two rates that are read on either side of a crop and cut off again: the resampling
+# filter reaches less far than this, so that a crop equals that piece of the whole resampled file.
 CONTEXT = 256
 
 LOUDEST = 16.0  # float files that reach beyond this are in another unit, not merely a little over full scale
@@ -46,14 +46,17 @@ def read(
 ) -> np.ndarray:
     """Mono float32 [T] in [-1, 1] at `sample_rate` from a path or from a file's bytes.
 
-    `start` and `samples` count at `sample_rate`; only that piece of the file is decoded. T is below `samples` where
-    the recording ends early. Raises AudioError for broken, empty or non-finite audio.
+    `start` and `samples` count at `sample_rate`; only that piece of the file is decoded. T is below `samples`
+    where the recording ends early. Raises AudioError for broken, empty or non-finite audio.
     """
     name = _name(source, name)
     with _open(source, name) as file:
         rate = file.samplerate
         common = math.gcd(rate, sample_rate)
-        ours, theirs = sample_rate // common, rate // common  # `ours` samples here last as long as `theirs` there
+        ours, theirs = (
+            sample_rate // common,
+            rate // common,
+        )  # `ours` samples here last as long as `theirs` there
         context = 0 if rate == sample_rate else math.ceil(CONTEXT * max(1.0, sample_rate / rate))
         # Begin on a sample that both rates have, so that the resampler's phase is that of the whole file.
         block = max(0, start - context) // ours

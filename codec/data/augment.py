@@ -13,8 +13,8 @@ from codec.data.base import Stream
 class Augment:
     """wav [1, T] -> wav [1, T] in [-1, 1], drawn from the given rng alone.
 
-    gain: range in dB, lowered where it would clip. flip: probability of reversed polarity. noise: range of the
-    signal-to-noise ratio in dB, None for no noise; colour: "white" or "pink" (3 dB less per octave).
+    gain: range in dB, lowered where it would clip. flip: probability of reversed polarity. noise: range of
+    the signal-to-noise ratio in dB, None for no noise; colour: "white" or "pink" (3 dB less per octave).
     """
 
     def __init__(

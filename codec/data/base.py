@@ -33,7 +33,7 @@ class CorpusError(RuntimeError):
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording before it is read. `phones` is "symbol@seconds symbol@seconds ..." from its first sample."""
+    """One recording before it is read. `phones` is "symbol@seconds ..." from its first sample."""
 
     source: str | Path | bytes
     name: str
@@ -42,11 +42,17 @@ class Recording:
     phones: str = ""
 
     def item(self, wav: np.ndarray, start: int, samples: int, sample_rate: int) -> dict:
-        """The item for `wav` [T], which begins at sample `start` of this recording; zeros up to `samples` follow."""
+        """The item for `wav` [T], which begins at sample `start`; zeros up to `samples` follow."""
         padded = torch.zeros(1, max(samples, len(wav)))
         padded[0, : len(wav)] = torch.from_numpy(wav)
         phones = _phones_within(self.phones, start / sample_rate, len(wav) / sample_rate)
-        return {"wav": padded, "speaker": self.speaker, "text": self.text, "phones": phones, "file": self.name}
+        return {
+            "wav": padded,
+            "speaker": self.speaker,
+            "text": self.text,
+            "phones": phones,
+            "file": self.name,
+        }
 
 
 def _phones_within(phones: str, start: float, seconds: float) -> list[tuple[str, float]]:
@@ -77,16 +83,17 @@ class Corpus(ABC):
     def crops(self, samples: int, seed: int) -> Dataset:
         """Endless training crops of `samples` samples.
 
-        Either map-style, where `ds[n]` is defined for every draw number n >= 0 and depends on (seed, n) alone, or a
-        `Stream`. An unreadable recording is replaced by another one and listed under the item's "skipped".
+        Either map-style, where `ds[n]` is defined for every draw number n >= 0 and depends on (seed, n)
+        alone, or a `Stream`. An unreadable recording is replaced by another one and listed under the item's
+        "skipped".
         """
 
     @abstractmethod
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
         """Held-out recordings from their beginning, cut to `max_seconds`, in a fixed order.
 
-        `split` is "val" or "test"; a corpus with one held-out set gives the same for both. Reading an item raises
-        `AudioError` if its file is broken: `readable` goes on with the next.
+        `split` is "val" or "test"; a corpus with one held-out set gives the same for both. Reading an item
+        raises `AudioError` if its file is broken: `readable` goes on with the next.
         """
 
 
@@ -122,7 +129,7 @@ class Stream(IterableDataset):
 
 
 def readable(clips: Sequence[dict], skipped: list[tuple[str, str]], limit: int | None = None) -> Iterator[dict]:
-    """The first `limit` clips that can be read; appends (file, reason) of the others met on the way to `skipped`."""
+    """The first `limit` clips that can be read; (file, reason) of the others met go to `skipped`."""
     given = 0
     for i in range(len(clips)):
         if limit is not None and given >= limit:

@@ -27,7 +27,7 @@ def load_json(path: Path) -> dict:
 
 
 def save_json(path: Path, content: dict) -> None:
-    """Write in one step, so that a reader or a kill never meets half a file; a folder without room costs only time."""
+    """Write in one step, so that nobody meets half a file; failing to write costs only time."""
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent)

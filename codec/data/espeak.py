@@ -1,7 +1,7 @@
 """The corpus that is always there: speech by eSpeak NG, made on first use.
 
-For tests, demonstrations and phone-level questions: its phones and their times are known. A codec for real use is
-trained on recordings.
+For tests, demonstrations and phone-level questions: its phones and their times are known. A codec for real
+use is trained on recordings.
 """
 
 import json
@@ -23,8 +23,9 @@ FORMAT = 1  # raise it when synth.py or sentences.py changes what is made
 class EspeakCorpus(FolderCorpus):
     """`voices` x `utterances` sentences in ten languages, each voice a speaker; whole voices are held out.
 
-    The same arguments give the same samples. 48 x 12 utterances are about 45 minutes at 22,050 Hz, made in some ten seconds.
-    Files lie below `cache` (default: the user's cache folder). Raises CorpusError if they cannot be made.
+    The same arguments give the same samples. 48 x 12 utterances are about 45 minutes at 22,050 Hz, made in
+    some ten seconds. Files lie below `cache` (default: the user's cache folder). Raises CorpusError if they
+    cannot be made.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ def made(voices: int, utterances: int, seed: int, cache: Path) -> Path:
     except OSError as error:
         raise CorpusError(f"cannot write the espeak corpus to {cache} ({error.strerror}): set CODEC_CACHE.") from None
     try:
-        # A process of its own: eSpeak keeps state that shapes what it says next, and starts from the same only there.
+        # A process of its own: eSpeak keeps state that shapes what it says next, and starts from the same
+        # only there.
         task = json.dumps({"folder": str(work), "voices": voices, "utterances": utterances, "seed": seed})
         package = Path(__file__).parents[2]
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))

@@ -13,7 +13,7 @@ from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.cache import cache_dir, key, load_json, save_json
-from codec.data.indexed import IndexedCorpus, hold_out
+from codec.data.indexed import IndexedCorpus, hold_out, in_turns
 
 EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 class FolderCorpus(IndexedCorpus):
     """The audio files below `path`.
 
-    A manifest (CSV; `manifest.csv` in the folder is found by itself) limits the corpus to the files it lists. Columns:
-    `file` (relative to the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and `phones`
-    ("symbol@seconds symbol@seconds ..."). Where nothing is marked val or test, the share `holdout` is held out, by
-    speaker where speakers are known, else by file, and serves as val and test alike; where the manifest marks them,
-    rows without a mark are for training. `holdout=0` holds out nothing more, `holdout=1` makes every file a clip
-    (evaluation), whatever the manifest says.
+    A manifest (CSV; `manifest.csv` in the folder is found by itself) limits the corpus to the files it lists.
+    Columns: `file` (relative to the folder) and, where known, `speaker`, `text`, `split` (train, val or test)
+    and `phones` ("symbol@seconds symbol@seconds ..."). Where nothing is marked val or test, the share
+    `holdout` is held out, by speaker where speakers are known, else by file, and serves as val and test
+    alike; where the manifest marks them, rows without a mark are for training. `holdout=0` holds out nothing
+    more, `holdout=1` makes every file a clip (evaluation), whatever the manifest says.
 
     Raises CorpusError if the folder is missing, holds no audio, or none that can be read.
     """
@@ -94,22 +94,22 @@ class FolderCorpus(IndexedCorpus):
         return rows
 
     def _split(self, holdout: float, seed: int) -> dict[str, np.ndarray]:
+        names = [row["file"] for row in self.rows]
+        speakers = [row.get("speaker") or "" for row in self.rows]
         everything = np.arange(len(self.rows))
-        if holdout >= 1:
-            return {"train": everything[:0], "val": everything, "test": everything}
-        splits = np.array([SPLITS.get(row.get("split") or "", "train") for row in self.rows])
-        named = {name: everything[splits == name] for name in ("train", "val", "test")}
-        if not len(named["val"]) and not len(named["test"]):
-            speakers = [row.get("speaker") or "" for row in self.rows]
-            held = hold_out([row["file"] for row in self.rows], speakers, holdout, seed)
-            named = {"train": everything[~held], "val": everything[held], "test": everything[held]}
-            if holdout > 0 and not held.any():
-                log.warning("%s has nothing to hold out: validation hears the training files", self.root)
-                named["val"] = named["test"] = everything
+        named = {"train": everything[:0], "val": everything, "test": everything}
+        if holdout < 1:
+            marks = np.array([SPLITS.get(row.get("split") or "", "train") for row in self.rows])
+            named = {name: everything[marks == name] for name in named}
+            if not len(named["val"]) and not len(named["test"]):
+                held = hold_out(names, speakers, holdout, seed)
+                named = {"train": everything[~held], "val": everything[held], "test": everything[held]}
+                if holdout > 0 and not held.any():
+                    log.warning("%s has nothing to hold out: validation hears the training files", self.root)
+                    named["val"] = named["test"] = everything
+        val, test = (in_turns(named[name], names, speakers) for name in ("val", "test"))
         # A manifest that names only one of the two uses it for both.
-        named["val"] = named["val"] if len(named["val"]) else named["test"]
-        named["test"] = named["test"] if len(named["test"]) else named["val"]
-        return named
+        return {"train": named["train"], "val": val if len(val) else test, "test": test if len(test) else val}
 
 
 def _index(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]], list[tuple[str, str]]]:

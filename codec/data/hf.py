@@ -1,5 +1,6 @@
 """Any dataset of the Hugging Face Hub, or a local one in a format its `datasets` library reads."""
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
 from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.hf_stream import HubStream
-from codec.data.indexed import IndexedCorpus, hold_out
+from codec.data.indexed import IndexedCorpus, hold_out, in_turns
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,9 @@ class Columns:
     def recording(self, row: Mapping[str, Any], place: str) -> Recording:
         """`place` says where the row is. The audio is bytes, a path, or a dict of both. Raises AudioError."""
         value = row[self.audio]
-        found = value if isinstance(value, Mapping) else {"bytes" if isinstance(value, bytes) else "path": value}
-        path, data = found.get("path") or "", found.get("bytes")
+        if not isinstance(value, Mapping):
+            value = {"bytes" if isinstance(value, bytes) else "path": value}
+        path, data = value.get("path") or "", value.get("bytes")
         name = f"{place}:{str(path).rpartition('/')[2]}".rstrip(":")
         if not data and not path:
             raise AudioError(name, "has neither bytes nor a path")
@@ -46,9 +48,11 @@ class Columns:
 
 
 class HubTable(IndexedCorpus):
-    """A map-style dataset. The share `holdout` is val and test alike, by speaker where a column names speakers.
+    """A map-style dataset. The share `holdout` is val and test alike, by speaker where a column names
+    speakers.
 
-    Durations are read from the files' headers once, which takes a pass over the data, and kept in the user's cache.
+    Durations are read from the files' headers once, which takes a pass over the data, and kept in the user's
+    cache.
     """
 
     def __init__(self, dataset: Dataset, columns: Columns, sample_rate: int, name: str, holdout: float, seed: int):
@@ -60,10 +64,11 @@ class HubTable(IndexedCorpus):
         if not len(self.numbers):
             raise CorpusError(f"none of the {self.size} rows of {name} can be read{_first(self.bad)}.")
         lengths = np.array([audio.length(int(frames[i]), int(rates[i]), sample_rate) for i in self.numbers], np.int64)
-        speakers = dataset[columns.speaker] if columns.speaker else [""] * self.size
+        speakers = list(dataset[columns.speaker]) if columns.speaker else [""] * self.size
         speakers = [str(speakers[i] or "") for i in self.numbers]
-        held = hold_out([str(i) for i in self.numbers], speakers, holdout, seed)
-        free, held = np.flatnonzero(~held), np.flatnonzero(held)
+        names = [str(i) for i in self.numbers]
+        mask = hold_out(names, speakers, holdout, seed)
+        free, held = np.flatnonzero(~mask), in_turns(np.flatnonzero(mask), names, speakers)
         super().__init__(sample_rate, lengths, {"train": free, "val": held, "test": held})
 
     def recording(self, i: int) -> Recording:
@@ -86,7 +91,11 @@ class HubTable(IndexedCorpus):
                 index["frames"].append(frames)
                 index["rates"].append(rate)
             save_json(cached, index)
-        return np.array(index["frames"]), np.array(index["rates"]), [(file, why) for file, why in index["bad"]]
+        return (
+            np.array(index["frames"]),
+            np.array(index["rates"]),
+            [(file, why) for file, why in index["bad"]],
+        )
 
 
 def open_hub(
@@ -107,7 +116,8 @@ def open_hub(
     Args:
         column: of the audio: the library's Audio, a struct of bytes and path, bytes, or paths.
         split, config: as `load_dataset` calls them.
-        streaming: read while training, nothing is stored; resumes in a new order. Else: download first, exact resume.
+        streaming: read while training, nothing is stored; resumes in a new order. Else: download first, exact
+            resume.
         holdout: share held out (not streaming). held: recordings held out from the start of a stream.
 
     Raises CorpusError if the dataset or a column is not there. Code that comes with a dataset is never run.
@@ -116,10 +126,10 @@ def open_hub(
     dataset = _load(name, config, split, streaming)
     _check(dataset, columns, name)
     if streaming:
-        try:  # a parquet file then gives only these columns and few rows at a time
-            dataset = load_dataset(name, config, split=split, streaming=True, columns=columns.names(), batch_size=16)
-        except (ValueError, TypeError):  # other formats have no such options
-            pass
+        # A parquet file then gives only these columns, few rows at a time; other formats refuse.
+        options = {"columns": columns.names(), "batch_size": 16}
+        with contextlib.suppress(ValueError, TypeError):
+            dataset = load_dataset(name, config, split=split, streaming=True, **options)
     dataset = dataset.select_columns(columns.names())
     feature = (dataset.features or {}).get(column)
     if isinstance(feature, Audio) or (isinstance(feature, Value) and feature.dtype in ("string", "large_string")):
@@ -132,11 +142,11 @@ def open_hub(
 def _load(name: str, config: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
     try:
         return load_dataset(name, config, split=split, streaming=streaming)
-    except Exception as error:  # dozens of kinds, from the network to the parser: all mean that it is not there
+    except Exception as error:  # of dozens of kinds, from the network to the parser: it is not to be had
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise CorpusError(
-            f"cannot open the dataset {name!r} (config {config}, split {split}): {reason}; check these names and the "
-            "network, or give the path of a local copy."
+            f"cannot open the dataset {name!r} (config {config}, split {split}): {reason}; check these names "
+            "and the network, or give the path of a local copy."
         ) from None
 
 

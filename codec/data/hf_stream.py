@@ -1,7 +1,8 @@
 """A dataset of the Hugging Face Hub that is read while training.
 
-Order, sharding and shuffling are ours and use of the library only "give me the rows of one file, in order": its own
-ways lose shards, drop the buffer, or let every rank read everything when files do not divide by ranks.
+Order, sharding and shuffling are ours and use of the library only "give me the rows of one file, in order":
+its own ways lose shards, drop the buffer, or let every rank read everything when files do not divide by
+ranks.
 """
 
 import itertools
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 class HubStream(Corpus):
     """The rows of `dataset`, each made a recording by `recording(row, place)`.
 
-    The first `held` readable recordings, in the dataset's own order, are val and test alike; training skips them.
+    The first `held` readable recordings, in the dataset's own order, are val and test alike; training skips
+    them.
     """
 
     def __init__(
@@ -53,12 +55,16 @@ class HubStream(Corpus):
 
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
         samples = None if max_seconds is None else int(max_seconds * self.sample_rate)
-        recordings, self.bad, _ = self._start
+        recordings = self._start[0]
         wavs = [audio.read(r.source, self.sample_rate, 0, samples, r.name) for r in recordings]
         return [r.item(wav, 0, 0, self.sample_rate) for r, wav in zip(recordings, wavs, strict=True)]
 
+    @property
+    def bad(self) -> Sequence[tuple[str, str]]:
+        return self._start[1]
+
     def rows(self, shard: int, first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(number, row) of one shard in order, from row `first`. Opens the file again when the network fails."""
+        """(number, row) of one shard in order, from row `first`; opens it again when the network fails."""
         row, failures = first, 0
         while True:
             try:
@@ -100,15 +106,18 @@ class HubStream(Corpus):
         if not recordings:
             raise CorpusError(f"none of the first {len(bad)} recordings of {self.name} can be read{reason}.")
         if len(recordings) < self.held:
-            raise CorpusError(f"{self.name} has {len(recordings)} readable recordings: hold out fewer than {self.held}.")
+            raise CorpusError(
+                f"{self.name} has {len(recordings)} readable recordings: hold out fewer than {self.held}."
+            )
         return recordings, bad, skip
 
 
 class StreamCrops(Stream):
     """Crops of a stream, shuffled within a bounded buffer.
 
-    Whole files belong to one reader (a worker of a rank) for a pass, dealt out anew for the next; with fewer files
-    than readers, several share a file row by row. A recording gives as many crops as fit, CROPS at most.
+    Whole files belong to one reader (a worker of a rank) for a pass, dealt out anew for the next; with fewer
+    files than readers, several share a file row by row. A recording gives as many crops as fit, CROPS at
+    most.
     """
 
     def __init__(self, corpus: HubStream, samples: int, seed: int):
@@ -152,20 +161,27 @@ class StreamCrops(Stream):
 
     def _rows(self) -> Iterator[tuple[dict[str, Any], str]]:
         """(row, place) of this reader, pass after pass."""
-        part, parts = self.part()
-        shards = self.corpus.shards
-        sharing, turn = (1, 0) if shards >= parts else (len(range(part % shards, parts, shards)), part // shards)
         empty = 0
         for epoch in itertools.count():
-            order = np.random.default_rng((self.seed, 5, self.start, epoch)).permutation(shards)
-            mine = order[part::parts] if shards >= parts else order[[part % shards]]
-            seen = False
-            for shard in mine:
-                for row, content in self.corpus.rows(int(shard), self.held.get(int(shard), 0)):
-                    if (row + epoch) % sharing == turn:
-                        seen = True
-                        yield content, f"{shard}/{row}"
+            empty += 1
+            for found in self.rows(epoch):
+                empty = 0
+                yield found
             # Few files, most of them held out: another pass may deal this reader something.
-            empty = 0 if seen else empty + 1
-            if empty > 10 * parts + shards:
+            if empty > 10 * self.part()[1] + self.corpus.shards:
                 raise CorpusError(f"{self.corpus.name} has nothing left for training: hold out fewer recordings.")
+
+    def rows(self, epoch: int) -> Iterator[tuple[dict[str, Any], str]]:
+        """(row, place) of this reader's share of one pass; the shares of all readers are the whole, once."""
+        part, parts = self.part()
+        shards = self.corpus.shards
+        order = np.random.default_rng((self.seed, 5, self.start, epoch)).permutation(shards)
+        if shards >= parts:
+            mine, sharing, turn = order[part::parts], 1, 0
+        else:
+            mine = order[[part % shards]]
+            sharing, turn = len(range(part % shards, parts, shards)), part // shards
+        for shard in map(int, mine):
+            for row, content in self.corpus.rows(shard, self.held.get(shard, 0)):
+                if (row + epoch) % sharing == turn:
+                    yield content, f"{shard}/{row}"

@@ -15,8 +15,8 @@ from codec.data.cache import key
 class IndexedCorpus(Corpus):
     """A corpus of numbered recordings.
 
-    `lengths` [recordings] int64 counts samples at `sample_rate`; `splits` maps "train", "val" and "test" to the
-    numbers of the recordings in each.
+    `lengths` [recordings] int64 counts samples at `sample_rate`; `splits` maps "train", "val" and "test" to
+    the numbers of the recordings in each.
     """
 
     def __init__(self, sample_rate: int, lengths: np.ndarray, splits: dict[str, np.ndarray]):
@@ -37,10 +37,12 @@ class IndexedCorpus(Corpus):
 
 
 class Crops(Dataset):
-    """ds[n] for every n >= 0, a function of (seed, n) alone, so that resuming and sharding are arithmetic on n.
+    """ds[n] for every n >= 0, a function of (seed, n) alone, so that resuming and sharding are arithmetic on
+    n.
 
-    Each recording is ceil(duration / crop) slots, so long ones are drawn in proportion to their length. An epoch is a
-    permutation of all slots; slot k of K starts in the k-th K-th of the possible starts, at a random point.
+    Each recording is ceil(duration / crop) slots, so long ones are drawn in proportion to their length. An
+    epoch is a permutation of all slots; slot k of K starts in the k-th K-th of the possible starts, at a
+    random point.
     """
 
     def __init__(self, corpus: IndexedCorpus, files: np.ndarray, samples: int, seed: int):
@@ -107,15 +109,15 @@ class Clips(Sequence):
 def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: int) -> np.ndarray:
     """Mask [recordings] of those held out: about `share` of them, whole speakers where two or more are known.
 
-    The choice hangs on hashes of (seed, name), so that it hardly moves when a corpus grows. With 0 < share < 1
-    something is held out and something left wherever there are two groups.
+    The choice hangs on hashes of (seed, name), so that it hardly moves when a corpus grows. With 0 < share <
+    1 something is held out and something left wherever there are two groups.
     """
     groups = list(speakers) if len(set(speakers) - {""}) > 1 else list(names)
     groups = [group or f"file {name}" for group, name in zip(groups, names, strict=True)]
     sizes: dict[str, int] = {}
     for group in groups:
         sizes[group] = sizes.get(group, 0) + 1
-    wanted = share * len(names)
+    wanted = max(1, round(share * len(names)))
     held: set[str] = set()
     if share >= 1:
         held = set(sizes)
@@ -124,7 +126,7 @@ def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: 
         count = 0
         for group in order:
             # A speaker who is far more than was asked for stays in training.
-            if count < wanted and count + sizes[group] <= max(1, 2 * wanted):
+            if count < wanted and count + sizes[group] <= 2 * wanted:
                 held.add(group)
                 count += sizes[group]
         if not held:
@@ -132,3 +134,18 @@ def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: 
         if len(held) == len(sizes):
             held.discard(max(order, key=sizes.__getitem__))
     return np.array([group in held for group in groups], bool)
+
+
+def in_turns(which: np.ndarray, names: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
+    """`which` in the order of clips: speakers take turns, so that the first few clips are of many.
+
+    Within a speaker the order is a fixed shuffle, since neighbours in a folder are alike too.
+    """
+    shuffled = sorted(which, key=lambda i: key(names[i]))
+    turns: dict[str, int] = {}
+    order = []
+    for i in shuffled:
+        turns[speakers[i]] = turns.get(speakers[i], 0) + 1
+        order.append((turns[speakers[i]], speakers[i], i))
+    order.sort(key=lambda turn: turn[:2])
+    return np.array([i for _, _, i in order], np.int64)

@@ -15,8 +15,8 @@ log = logging.getLogger(__name__)
 class Ledger:
     """Names each bad recording once, counts them, and stops the run when they are too many.
 
-    `size` is the number of recordings, None for a stream: then the recordings met so far are counted instead. Each
-    rank keeps its own account.
+    `size` is the number of recordings, None for a stream: then the recordings met so far are counted instead.
+    Each rank keeps its own account.
     """
 
     def __init__(self, size: int | None):
@@ -43,7 +43,8 @@ class Ledger:
         if not self.bad:
             return "every recording met could be read"
         first = ", ".join(f"{file} {reason}" for file, reason in list(self.bad.items())[:3])
-        return f"{len(self.bad)} of {self._total()} recordings cannot be read ({first}{', ...' * (len(self.bad) > 3)})"
+        more = ", ..." if len(self.bad) > 3 else ""
+        return f"{len(self.bad)} of {self._total()} recordings cannot be read ({first}{more})"
 
     def _total(self) -> int:
         return len(self._met) + len(self.bad) if self.size is None else self.size

@@ -11,9 +11,11 @@ from codec.data.base import Corpus, CorpusError, Stream
 
 
 class MixCorpus(Corpus):
-    """Draws from `corpora` in proportion to `weights`, both by name; a name in one and not in the other raises.
+    """Draws from `corpora` in proportion to `weights`, both by name; a name in one and not in the other
+    raises.
 
-    Files are reported as "name/file". Held-out clips take turns: the first of each corpus, the second of each, ...
+    Files are reported as "name/file". Held-out clips take turns: the first of each corpus, the second of
+    each, ...
     """
 
     def __init__(self, corpora: dict[str, Corpus], weights: dict[str, float]):
@@ -29,7 +31,10 @@ class MixCorpus(Corpus):
         self.shares = np.array([weights[name] for name in self.corpora]) / sum(weights.values())
         sizes = [corpus.size for corpus in self.corpora.values()]
         self.size = None if None in sizes else sum(sizes)
-        self.bad = [(f"{name}/{file}", why) for name, corpus in self.corpora.items() for file, why in corpus.bad]
+
+    @property
+    def bad(self) -> Sequence[tuple[str, str]]:
+        return [(f"{name}/{file}", why) for name, corpus in self.corpora.items() for file, why in corpus.bad]
 
     def crops(self, samples: int, seed: int) -> Dataset:
         crops = {name: corpus.crops(samples, seed) for name, corpus in self.corpora.items()}
@@ -41,7 +46,7 @@ class MixCorpus(Corpus):
 
 
 class MixCrops(Dataset):
-    """Draw n is draw n of the corpus that (seed, n) chooses, so that nothing comes twice in an epoch of its corpus."""
+    """Draw n is draw n of the corpus that (seed, n) chooses: nothing comes twice in its epoch."""
 
     def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
         self.names = list(crops)
@@ -55,7 +60,7 @@ class MixCrops(Dataset):
 
 
 class MixStream(Stream):
-    """The same where at least one corpus is a stream; every reader takes its own draws of the map-style ones."""
+    """The same with at least one stream among them; readers share out the draws of the map-style ones."""
 
     def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
         self.names = list(crops)

@@ -20,15 +20,15 @@ log = logging.getLogger(__name__)
 class SpeechData(LightningDataModule):
     """Endless batches of training crops, and held-out clips for validation.
 
-    A batch is a dict: wav [B, 1, T] float32, and the lists speaker, text, phones, file of length B (see base.py).
-    Training is counted in steps (`max_steps`); there is no end of an epoch.
+    A batch is a dict: wav [B, 1, T] float32, and the lists speaker, text, phones, file of length B (see
+    base.py). Training is counted in steps (`max_steps`); there is no end of an epoch.
 
-    **The Trainer needs `use_distributed_sampler=False`**: rank r of w already takes the draws r, r + w, r + 2w, ...
-    A resumed run goes on with the draw after the last one it trained on, also with another batch size or number of
-    ranks; a streamed corpus cannot, and goes on in a new order.
+    **The Trainer needs `use_distributed_sampler=False`**: rank r of w already takes the draws r, r + w, r +
+    2w, ... A resumed run goes on with the draw after the last one it trained on, also with another batch size
+    or number of ranks; a streamed corpus cannot, and goes on in a new order.
 
-    Every rank validates on the same clips, so that all agree on every number. Recordings that cannot be read are
-    named once, counted in `ledger`, and end the run with a CorpusError when they are too many.
+    Every rank validates on the same clips, so that all agree on every number. Recordings that cannot be read
+    are named once, counted in `ledger`, and end the run with a CorpusError when they are too many.
 
     Args:
         corpus: at the codec's sample rate.
@@ -37,7 +37,8 @@ class SpeechData(LightningDataModule):
         batch_size: crops per rank and step.
         workers: loader processes per rank; 0 loads in the training process.
         seed: of the order, the crops and the augmentation.
-        val_clips, val_seconds: how many held-out recordings are kept in memory for validation, and how much of each.
+        val_clips, val_seconds: how many held-out recordings are kept in memory for validation, and how much
+            of each.
         augment: applied to training crops only.
     """
 
@@ -77,6 +78,8 @@ class SpeechData(LightningDataModule):
             clips = self.corpus.clips("val", self.val_seconds)
             self._val_items = [self._at_least_a_segment(item) for item in readable(clips, skipped, self.val_clips)]
             self.ledger.add(skipped, [item["file"] for item in self._val_items])
+            if not self._val_items:
+                raise CorpusError("nothing is held out for validation: raise dataset.holdout above 0.")
 
     def train_dataloader(self) -> DataLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -132,7 +135,7 @@ class SpeechData(LightningDataModule):
 
 
 class Draws(Sampler[int]):
-    """The draw numbers of one rank, from where training stands when the loader is asked for its first batch."""
+    """The draw numbers of one rank, from where training stands when the loader begins."""
 
     def __init__(self, start: Callable[[], int], rank: int, world: int):
         self.start = start

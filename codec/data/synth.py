@@ -1,7 +1,7 @@
 """Writes a folder of synthetic speech: `python -m codec.data.synth '{"folder": ..., "voices": 48, ...}'`.
 
-eSpeak NG (GPL-3, not part of this project) is called through the library in the espeakng-loader package. Names and
-numbers below are those of its header, speak_lib.h.
+eSpeak NG (GPL-3, not part of this project) is called through the library in the espeakng-loader package.
+Names and numbers below are those of its header, speak_lib.h.
 """
 
 import csv
@@ -19,14 +19,20 @@ from codec.data.sentences import LANGUAGES, sentence
 
 RATE = 22_050  # Hz
 # Accents whose sentences are those of the language before the first "-".
+# fmt: off
 ACCENTS = (
-    "en-us de fr es it nl pl pt sv fi en en-gb-scotland es-419 fr-be pt-br en-gb-x-rp fr-ch en-us-nyc"
-).split()
+    "en-us", "de", "fr", "es", "it", "nl", "pl", "pt", "sv", "fi", "en", "en-gb-scotland", "es-419",
+    "fr-be", "pt-br", "en-gb-x-rp", "fr-ch", "en-us-nyc",
+)
 VARIANTS = (
-    "m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 klatt klatt2 klatt3 klatt4 Alex Alicia Andrea Andy Annie Denis Diogo Gene "
-    "Henrique Hugo Lee Linda Marco Mario Michael Mike adam anika antonio aunty belinda benjamin boris caleb david "
-    "ed edward grandma grandpa john marcelo max michel miguel norbert pablo paul pedro quincy rob robert sandro"
-).split()
+    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2",
+    "klatt3", "klatt4", "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique",
+    "Hugo", "Lee", "Linda", "Marco", "Mario", "Michael", "Mike", "adam", "anika", "antonio", "aunty",
+    "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "grandma", "grandpa", "john",
+    "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert",
+    "sandro",
+)
+# fmt: on
 
 SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: hand the samples over before espeak_Synth returns
 PHONEME_EVENTS, PHONEME_IPA = 1, 2
@@ -123,7 +129,8 @@ def write(folder: Path, voices: int, utterances: int, seed: int) -> None:
         table.writerow(["file", "speaker", "text", "phones"])
         for number in range(voices):
             accent = ACCENTS[number % len(ACCENTS)]
-            # A vocal tract does not come twice among the first 56 voices, nor a pair of accent and tract at all.
+            # A vocal tract does not come twice among the first 56 voices, nor a pair of accent and tract at
+            # all.
             speaker = f"{accent}+{variants[(number + number // len(ACCENTS)) % len(VARIANTS)]}"
             rng = random.Random(f"{seed} {speaker}")
             espeak.voice(speaker, rng.randint(130, 200), rng.randint(30, 70), rng.randint(35, 75))

@@ -1,8 +1,9 @@
 """Inverse-STFT decoder: all layers at the frame rate, the waveform from one inverse FFT per frame.
 
-Vocos, arXiv 2306.00814, section 3: a stack of ConvNeXt blocks predicts log magnitude and phase of an STFT. We differ in that
-frames are cut so that F frames give exactly F * hop samples with the same overlap everywhere, and in that a latent frame may
-be split into several STFT frames (``split``), which buys time resolution for the same number of operations per block.
+Vocos, arXiv 2306.00814, section 3: a stack of ConvNeXt blocks predicts log magnitude and phase of an STFT. We differ in
+that frames are cut so that F frames give exactly F * hop samples with the same overlap everywhere, and in that a latent
+frame may be split into several STFT frames (``split``), which buys time resolution for the same number of operations
+per block.
 """
 
 import torch
@@ -16,7 +17,8 @@ from codec.layers.precision import fp32
 class ISTFTDecoder(Decoder):
     """``[B, dim, F] -> [B, 1, F * hop_length]``.
 
-    Looks ahead: ``n_fft / 2`` samples through the overlapping windows and, unless ``causal``, kernel / 2 frames per block.
+    Looks ahead: ``n_fft / 2`` samples through the overlapping windows and, unless ``causal``, kernel / 2 frames per
+    block.
 
     Args:
         dim: latent channels D.
@@ -46,7 +48,9 @@ class ISTFTDecoder(Decoder):
     ):
         super().__init__()
         if hop_length % split or overlap % 2:
-            raise ValueError(f"split={split} must divide the hop of {hop_length} samples, and overlap={overlap} be even")
+            raise ValueError(
+                f"split={split} must divide the hop of {hop_length} samples, and overlap={overlap} be even"
+            )
         self.dim, self.hop_length, self.split, self.causal = dim, hop_length, split, causal
         self.hop = hop_length // split
         self.n_fft = overlap * self.hop

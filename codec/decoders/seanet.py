@@ -19,8 +19,10 @@ from codec.layers.streaming import Sequential, State
 class SEANetDecoder(Decoder):
     """``[B, dim, F] -> [B, 1, F * hop_length]``; hop_length is the product of the strides.
 
-    Args: as for :class:`codec.encoders.seanet.SEANetEncoder`; ``channels`` is the width before the last convolution, and
-        ``strides`` are the ENCODER's, so that one list in the configuration serves both (the decoder reverses it).
+    Args:
+        channels: width before the last convolution.
+        strides: the ENCODER's, so that one list in the configuration serves both; used in reverse.
+        others: as for :class:`codec.encoders.seanet.SEANetEncoder`.
     """
 
     def __init__(

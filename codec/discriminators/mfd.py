@@ -35,9 +35,7 @@ class MultiFrequency(nn.Module):
                 f"hidden={list(hidden)}."
             )
         if bad := [width for width in hidden if width % 32]:
-            raise ValueError(
-                f"hidden widths must be multiples of 32 (the first layer has hidden / 32), got {bad}."
-            )
+            raise ValueError(f"hidden widths must be multiples of 32 (the first layer has hidden / 32), got {bad}.")
         self.spectra = nn.ModuleList(MelPair(sample_rate, hop) for hop in hops)
         self.critics = nn.ModuleList(Critic(width) for width in hidden)
 
@@ -70,9 +68,7 @@ class MelPair(nn.Module):
         with warnings.catch_warnings():  # about the empty filters: see the head of this file
             warnings.simplefilter("ignore")
             filters = torchaudio.functional.melscale_fbanks(bins, 0.0, sample_rate / 2, bins, sample_rate)
-        self.register_buffer(
-            "filters", filters.T.clamp(min=1e-6).contiguous(), persistent=False
-        )  # [bands, bins]
+        self.register_buffer("filters", filters.T.clamp(min=1e-6).contiguous(), persistent=False)  # [bands, bins]
 
     def forward(self, wav: Tensor) -> Tensor:
         with without_autocast(wav):
@@ -89,9 +85,7 @@ class Critic(nn.Module):
         super().__init__()
         widths = [2, *(width // divisor for divisor in (32, 16, 8, 4, 2, 1)), 1]
         convs = [
-            weight_norm(
-                nn.Conv2d(widths[i], widths[i + 1], 3, stride=1 + i % 2, padding=1, padding_mode="reflect")
-            )
+            weight_norm(nn.Conv2d(widths[i], widths[i + 1], 3, stride=1 + i % 2, padding=1, padding_mode="reflect"))
             for i in range(7)
         ]
         self.layers, self.last = nn.ModuleList(convs[:-1]), convs[-1]

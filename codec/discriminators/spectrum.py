@@ -39,9 +39,7 @@ class Spectrum(nn.Module):
             if right:
                 x = F.pad(x, (self.pad, right), mode="reflect")
             # [B, 1, T] -> [B, T] -> [B, bins, F]
-            return torch.stft(
-                x.squeeze(1), size, self.hop, window=self.window, center=False, return_complex=True
-            )
+            return torch.stft(x.squeeze(1), size, self.hop, window=self.window, center=False, return_complex=True)
 
 
 def real_and_imaginary(spectrum: Tensor) -> Tensor:

@@ -51,7 +51,9 @@ class CausalConv1d(nn.Module):
         super().__init__()
         span = (kernel_size - 1) * dilation + 1  # samples that one output sees
         if span < stride:
-            raise ValueError(f"kernel {kernel_size} (dilation {dilation}) is shorter than stride {stride}: samples are lost")
+            raise ValueError(
+                f"kernel {kernel_size} (dilation {dilation}) is shorter than stride {stride}: samples are lost"
+            )
         self.stride, self.padding, self.pad_mode = stride, span - stride, pad_mode
         conv = nn.Conv1d(in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
         self.conv = maybe_weight_norm(conv, weight_norm)

@@ -13,7 +13,8 @@ from codec.layers.streaming import Sequential, State
 class Units:
     """How the residual units between two resampling layers look.
 
-    SoundStream: ``dilations=(1, 3, 9), kernel=7, compress=1``; EnCodec and Mimi: ``dilations=(1,), kernel=3, compress=2``.
+    SoundStream has dilations (1, 3, 9), kernel 7, compress 1; EnCodec and Mimi have dilations (1,), kernel 3,
+    compress 2.
 
     Args:
         dilations: one unit for each entry.

@@ -94,7 +94,5 @@ class Balancer(nn.Module):
 def active_losses(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
     """The losses with a weight other than 0. Raises ValueError for a loss that has none."""
     if missing := sorted(set(losses) - set(weights)):
-        raise ValueError(
-            f"No weight for {', '.join(missing)}; there are weights for {', '.join(sorted(weights))}."
-        )
+        raise ValueError(f"No weight for {', '.join(missing)}; there are weights for {', '.join(sorted(weights))}.")
     return {name: loss for name, loss in losses.items() if weights[name]}

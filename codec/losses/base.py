@@ -74,9 +74,7 @@ def logits(maps: Maps) -> list[Tensor]:
 def check_keys(terms: set[str], weights: set[str]) -> None:
     reserved = {"adversarial", "feature"}
     if taken := terms & reserved:
-        raise ValueError(
-            f"A loss term may not be called {' or '.join(sorted(taken))}: the discriminators' losses are."
-        )
+        raise ValueError(f"A loss term may not be called {' or '.join(sorted(taken))}: the discriminators' losses are.")
     valid = terms | reserved
     if weights != valid:
         missing = ", ".join(sorted(valid - weights)) or "none"

@@ -43,9 +43,7 @@ class MultiScaleMel(nn.Module):
         super().__init__()
         mels = [mels] * len(windows) if isinstance(mels, int) else mels
         if len(mels) != len(windows):
-            raise ValueError(
-                f"mels must be one number or one per window: {len(mels)} for {len(windows)} windows."
-            )
+            raise ValueError(f"mels must be one number or one per window: {len(mels)} for {len(windows)} windows.")
         if distance not in DISTANCES:
             raise ValueError(f"distance must be one of {', '.join(DISTANCES)}, got {distance!r}.")
         if convention not in CONVENTIONS:

@@ -33,9 +33,7 @@ class MelSpectrogram(nn.Module):
     ):
         super().__init__()
         if window % 4:
-            raise ValueError(
-                f"window must be a multiple of 4 samples, for a hop of a quarter of it: got {window}."
-            )
+            raise ValueError(f"window must be a multiple of 4 samples, for a hop of a quarter of it: got {window}.")
         self.hop, self.power = window // 4, power
         hann = torch.hann_window(window)
         if normalized:

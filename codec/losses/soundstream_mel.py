@@ -26,9 +26,7 @@ class SoundStreamMel(nn.Module):
         floor: float = 1e-5,
     ):
         super().__init__()
-        self.scales = nn.ModuleList(
-            MelSpectrogram(sample_rate, size, mels, normalized=True) for size in windows
-        )
+        self.scales = nn.ModuleList(MelSpectrogram(sample_rate, size, mels, normalized=True) for size in windows)
         self.alphas = [math.sqrt(size / 2) for size in windows]
         self.floor = floor
 

@@ -57,7 +57,7 @@ class Quantizer(nn.Module):
         if n_q is None:
             return self.n_q
         if not 1 <= n_q <= self.n_q:
-            has = f"has {self.n_q} codebooks: choose 1 to {self.n_q}" if self.n_q else "is continuous and has no codebooks"
+            has = f"has {self.n_q} codebooks: choose 1 to {self.n_q}" if self.n_q else "has no codebooks (continuous)"
             raise ValueError(f"n_q={n_q}, but the quantizer {has}")
         return n_q
 

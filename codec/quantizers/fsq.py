@@ -1,9 +1,9 @@
 """Finite scalar quantization (arXiv 2309.15505), residual as an option.
 
-Each of a few channels is bounded by tanh and rounded to a handful of levels; the codebook is their product, so nothing is
-learned or can collapse. With ``n_q`` > 1 the next stage quantizes what the last one left, on a grid finer by the number
-of steps. We differ from the paper in that the L levels of a channel always lie evenly over [-1, 1], ends included (the
-paper shifts even counts by half a step, so that zero is a level).
+Each of a few channels is bounded by tanh and rounded to a handful of levels; the codebook is their product, so nothing
+is learned or can collapse. With ``n_q`` > 1 the next stage quantizes what the last one left, on a grid finer by the
+number of steps. We differ from the paper in that the L levels of a channel always lie evenly over [-1, 1], ends
+included (the paper shifts even counts by half a step, so that zero is a level).
 """
 
 import math

@@ -17,7 +17,9 @@ class NoQuantizer(Quantizer):
         return Quantized(z, None, z.new_zeros(()), {})
 
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
-        raise ValueError("quantizer=none is continuous and has no codes: use Codec.latents, or train with quantizer=rvq")
+        raise ValueError(
+            "quantizer=none is continuous and has no codes: use Codec.latents, or train with quantizer=rvq"
+        )
 
     decode = encode
 

@@ -1,9 +1,9 @@
 """Residual vector quantization with EMA codebooks.
 
-SoundStream, arXiv 2107.03312, section III-B: k-means initialisation, moving-average codebooks, replacement of unused codes,
-quantizer dropout. Straight-through around the SUM of all levels (each level sees a detached residual), as in Mimi,
-arXiv 2410.00037. We differ from SoundStream in that the codes to be replaced are those with less than a share of uniform
-usage (Mimi's rule), so that the threshold means the same at every batch size.
+SoundStream, arXiv 2107.03312, section III-B: k-means initialisation, moving-average codebooks, replacement of unused
+codes, quantizer dropout. Straight-through around the SUM of all levels (each level sees a detached residual), as in
+Mimi, arXiv 2410.00037. We differ from SoundStream in that the codes to be replaced are those with less than a share of
+uniform usage (Mimi's rule), so that the threshold means the same at every batch size.
 """
 
 import math
@@ -84,7 +84,8 @@ class RVQ(Quantizer):
         for k in range(n_q):
             code = self._nearest(residual, k)
             quantized = F.embedding(code, self.codebooks[k]) * keep[k, :, None]
-            if learn:  # the gradient-carrying residual, for the commitment to the code (not to the zero of a dropped level)
+            if learn:
+                # Commitment of the residual that carries a gradient; to the code, not to the zero of a dropped level.
                 losses.append(((vectors - total - quantized).square().mean(-1) * keep[k]).sum())
                 inputs.append(residual)
             codes.append(code)
@@ -119,8 +120,8 @@ class RVQ(Quantizer):
         return self.check_n_q(n_q) * math.log2(self.size) * self.frame_rate / 1000
 
     def metrics(self) -> dict[str, Tensor]:
-        """Usage (codes that are not dead), perplexity and entropy (bits) per codebook, and the entropy bitrate in kbit/s,
-        all from the moving averages."""
+        """From the moving averages: per codebook the usage (share of codes that are not dead), perplexity and entropy
+        (bits), and in total the entropy bitrate (kbit/s)."""
         share = self.usage / self.usage.sum(-1, keepdim=True).clamp(min=1e-12)
         return per_codebook_metrics(share, self.frame_rate, used=self.dead_below / self.size)
 
@@ -136,7 +137,8 @@ class RVQ(Quantizer):
         flat = (codes + torch.arange(k, device=codes.device)[:, None] * self.size).flatten()  # [K * N]
         weight = keep.flatten().float()
         new = inputs.new_zeros(k * self.size, width + 1)  # the sums, and the counts in the last column
-        new.index_add_(0, flat, torch.cat([inputs.flatten(0, 1), torch.ones_like(weight)[:, None]], -1) * weight[:, None])
+        rows = torch.cat([inputs.flatten(0, 1), torch.ones_like(weight)[:, None]], dim=-1)
+        new.index_add_(0, flat, rows * weight[:, None])
         if _distributed():
             dist.all_reduce(new)
         new = new.view(k, self.size, width + 1)
@@ -160,7 +162,10 @@ class RVQ(Quantizer):
         dead = self.usage[:k] < self.dead_below * uniform
         if not bool(dead.any()):
             return
-        picks = torch.stack([_sample(x[m], self.size) if m.any() else self.codebooks[i] for i, (x, m) in enumerate(zip(inputs, keep))])
+        picks = self.codebooks[:k].clone()
+        for level in range(k):
+            if keep[level].any():
+                picks[level] = _sample(inputs[level][keep[level]], self.size)
         if _distributed():
             dist.broadcast(picks, src=0)
         self.sums[:k] = torch.where(dead[..., None], picks * uniform[..., None], self.sums[:k])
@@ -190,7 +195,8 @@ class RVQ(Quantizer):
 def kmeans(x: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
     """Lloyd's k-means of x ``[N, C]`` -> means ``[clusters, C]`` and sizes ``[clusters]`` (float).
 
-    Starts from random vectors of x (with fewer vectors than clusters: repeated, a little apart). Empty clusters keep their mean.
+    Starts from random vectors of x (with fewer vectors than clusters: repeated, a little apart). Empty clusters keep
+    their mean.
     """
     means = _sample(x, clusters)
     if x.shape[0] < clusters:

@@ -1,4 +1,6 @@
+import atexit
 import os
+import shutil
 import tempfile
 
 # Before any test module imports `datasets`, which reads these once.
@@ -8,6 +10,8 @@ os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="codec-tests-")
 import numpy as np
 import pytest
 import soundfile
+
+atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

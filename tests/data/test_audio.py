@@ -10,7 +10,7 @@ from codec.data import audio
 from codec.data.audio import AudioError
 
 
-@pytest.mark.parametrize("theirs, ours", [(24_000, 16_000), (16_000, 24_000), (44_100, 24_000), (11_127, 24_000)])
+@pytest.mark.parametrize(("theirs", "ours"), [(24_000, 16_000), (16_000, 24_000), (44_100, 24_000), (11_127, 24_000)])
 def test_a_resampled_crop_is_that_piece_of_the_resampled_file(tmp_path, write, theirs, ours):
     path = write(tmp_path / "a.flac", 3.0, theirs)
     whole = audio.read(path, ours)
@@ -93,7 +93,8 @@ def test_each_fault_is_named_with_its_file(tmp_path, write):
     for fault, path in broken(tmp_path, write).items():
         with pytest.raises(AudioError, match=fault.strip()) as caught:
             audio.read(path, 16_000, name="the file")
-        assert caught.value.file == "the file" and "\n" not in str(caught.value)
+        assert caught.value.file == "the file"
+        assert "\n" not in str(caught.value)
 
 
 def test_an_error_survives_the_way_between_processes():

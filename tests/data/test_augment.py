@@ -13,7 +13,8 @@ WAV = 0.1 * torch.randn(1, 16_000, generator=torch.Generator().manual_seed(0))
 def test_it_is_a_function_of_the_rng():
     augment = Augment(noise=(5, 20), colour="pink")
     one, two, three = (augment(WAV, np.random.default_rng(seed)) for seed in (1, 1, 2))
-    assert torch.equal(one, two) and not torch.equal(one, three)
+    assert torch.equal(one, two)
+    assert not torch.equal(one, three)
 
 
 def test_gain_stays_in_range_and_never_clips():
@@ -21,7 +22,7 @@ def test_gain_stays_in_range_and_never_clips():
     for seed in range(30):
         ratio = augment(WAV, np.random.default_rng(seed)) / WAV
         assert 10 ** (-12 / 20) * 0.999 <= ratio.mean() <= 10 ** (6 / 20) * 1.001
-        assert augment(WAV * 10 / WAV.abs().max() / 10, np.random.default_rng(seed)).abs().max() <= 1.0001
+        assert augment(WAV / WAV.abs().max(), np.random.default_rng(seed)).abs().max() <= 1
 
 
 def test_flip_has_its_probability():
@@ -44,7 +45,8 @@ def test_augmented_crops_depend_on_seed_and_number_alone(folder):
     crops = FolderCorpus(folder, 16_000).crops(4000, 0)
     one, two = (AugmentedCrops(crops, Augment(), 0) for _ in range(2))
     later = two[9]["wav"]
-    assert torch.equal(one[3]["wav"], two[3]["wav"]) and torch.equal(one[9]["wav"], later)
+    assert torch.equal(one[3]["wav"], two[3]["wav"])
+    assert torch.equal(one[9]["wav"], later)
     assert not torch.equal(one[3]["wav"], crops[3]["wav"])
 
 

@@ -62,9 +62,7 @@ def test_silence_gives_finite_maps_and_gradients(critic):
 
 def test_a_second_call_gives_the_same(critic):
     first, second = critic(waves()), critic(waves())
-    assert all(
-        torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True)
-    )
+    assert all(torch.equal(a, b) for x, y in zip(first, second, strict=True) for a, b in zip(x, y, strict=True))
 
 
 def test_items_of_a_batch_do_not_see_each_other(critic):

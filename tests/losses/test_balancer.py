@@ -111,9 +111,7 @@ def test_a_resumed_balancer_goes_on_where_it_stopped():
     assert set(second.state_dict()) == set(first.state_dict()) == {"means.a", "means.b"}
     second.load_state_dict(first.state_dict())
     wav = leaf(9)
-    torch.testing.assert_close(
-        first(losses(wav), WEIGHTS, wav), second(losses(wav), WEIGHTS, wav), rtol=0, atol=0
-    )
+    torch.testing.assert_close(first(losses(wav), WEIGHTS, wav), second(losses(wav), WEIGHTS, wav), rtol=0, atol=0)
 
 
 def test_raw_shares_are_reported():

@@ -1,0 +1,152 @@
+"""One training step: the one-pass step against the usual two-optimiser step, on the same networks and batches.
+
+    python bench/train_step.py                    # JSON: medians, ratios, n; a few minutes on two cores
+    python bench/train_step.py --cases msd+mfd:encodec --model soundstream --batch 4 --rounds 15
+
+The usual step is that of HiFi-GAN, DAC and EnCodec: the discriminators run on recording and detached output, backward, step;
+then again on recording and output for the codec, backward, step. `usual` leaves the discriminators' weights in the codec's
+graph (their gradients are computed and thrown away, as in most code); `usual_frozen` takes them out, as audiocraft does.
+The sides run interleaved in one process, in an order drawn for each round, so that a noisy machine hits all alike.
+"""
+
+import argparse
+import copy
+import json
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize
+from hydra.utils import instantiate
+from torch import autograd
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from codec.losses.balancer import Balancer
+from codec.task import CodecTask
+
+
+def build(model: str, disc: str, loss: str) -> CodecTask:
+    with initialize(version_base="1.3", config_path="../conf"):
+        cfg = compose("train", overrides=[f"model={model}", f"disc={disc}", f"loss={loss}", "quantizer.kmeans_iters=2"])
+    parts = {"codec": cfg.codec, "discriminators": cfg.disc, "losses": cfg.loss, "optim": cfg.optim}
+    torch.manual_seed(0)
+    return CodecTask(**{name: instantiate(part, _convert_="all") for name, part in parts.items()})
+
+
+class OnePass:
+    def __init__(self, task: CodecTask):
+        self.task, self.optimizer = task, task.optim.build(task.codec, task.discriminators, 1000, 0)[0]
+
+    def __call__(self, wav: torch.Tensor) -> None:
+        total, _ = self.task.one_pass(wav)
+        self.optimizer.zero_grad()
+        total.backward()
+        self.task.optim.clip(self.optimizer)
+        self.optimizer.step()
+
+
+class Usual:
+    def __init__(self, task: CodecTask, frozen: bool):
+        self.task, self.frozen = task, frozen
+        self.codec = torch.optim.AdamW(task.codec.parameters(), lr=3e-4, betas=(0.8, 0.99), weight_decay=0.0)
+        self.disc = torch.optim.AdamW(task.discriminators.parameters(), lr=3e-4, betas=(0.8, 0.99), weight_decay=0.0)
+
+    def __call__(self, wav: torch.Tensor) -> None:
+        task, losses = self.task, self.task.losses
+        out = task.codec(wav)
+        disc_loss = losses.discriminator(task.discriminators(wav), task.discriminators(out.wav.detach()))
+        self.disc.zero_grad()
+        disc_loss.backward()
+        torch.nn.utils.clip_grad_norm_(task.discriminators.parameters(), 10.0)
+        self.disc.step()
+
+        task.discriminators.requires_grad_(not self.frozen)
+        values = losses.reconstruction(wav, out.wav) | losses.generator(
+            task.discriminators(wav), task.discriminators(out.wav)
+        )
+        self.codec.zero_grad()
+        commitment = losses.commitment * out.quantized.loss
+        if isinstance(losses.combine, Balancer):
+            self.balance(values, out.wav)
+            (out.wav * self.gradient).sum().add(commitment).backward()
+        else:
+            (sum(losses.weights[name] * value for name, value in values.items()) + commitment).backward()
+        torch.nn.utils.clip_grad_norm_(task.codec.parameters(), 10.0)
+        self.codec.step()
+        task.discriminators.requires_grad_(True)
+
+    def balance(self, values: dict[str, torch.Tensor], estimate: torch.Tensor) -> None:
+        """EnCodec's balancer; unless frozen, each loss also computes the gradients of the discriminators' weights."""
+        losses = self.task.losses
+        if self.frozen:
+            self.gradient = losses.gradient(values, estimate)
+            return
+        weights = list(self.task.discriminators.parameters())
+        gradients, norms = [], []
+        for value in values.values():
+            gradients.append(autograd.grad(value, [estimate, *weights], retain_graph=True, allow_unused=True)[0])
+            norms.append(gradients[-1].flatten(1).norm(dim=1).mean())
+        total = sum(losses.weights.values())
+        self.gradient = sum(
+            g * (losses.weights[n] / total / (m + 1e-12)) for n, g, m in zip(values, gradients, norms, strict=True)
+        )
+
+
+def measure(task: CodecTask, wav: torch.Tensor, rounds: int, autocast: bool) -> dict:
+    sides = {
+        "one_pass": OnePass(copy.deepcopy(task)),
+        "usual": Usual(copy.deepcopy(task), frozen=False),
+        "usual_frozen": Usual(copy.deepcopy(task), frozen=True),
+    }
+    seconds = {name: [] for name in sides}
+    for round_ in range(rounds + 1):
+        for name in random.sample(list(sides), len(sides)):
+            start = time.perf_counter()
+            with torch.autocast(wav.device.type, torch.bfloat16, enabled=autocast):
+                sides[name](wav)
+            if wav.is_cuda:
+                torch.cuda.synchronize()
+            if round_:  # the first is a warm-up
+                seconds[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratios = {
+        name: statistics.median(b / a for a, b in zip(seconds["one_pass"], seconds[name], strict=True))
+        for name in ("usual", "usual_frozen")
+    }
+    return {
+        "median_s": {name: round(value, 4) for name, value in medians.items()},
+        "ratio_to_one_pass": {name: round(value, 3) for name, value in ratios.items()},
+        "audio_s_per_s": round(wav.shape[0] * wav.shape[-1] / task.codec.sample_rate / medians["one_pass"], 2),
+        "n": rounds,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cases = ["msd+mfd:encodec", "msstft:encodec", "msd+mfd:balancer", "msstft:balancer"]
+    parser.add_argument("--cases", nargs="+", default=cases, help="disc:loss pairs")
+    parser.add_argument("--model", default="soundstream_16k")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    random.seed(0)
+    result = {"torch": torch.__version__, **vars(options), "cases": {}}
+    for case in options.cases:
+        task = build(options.model, *case.split(":")).to(options.device).train()
+        wav = 0.1 * torch.randn(options.batch, 1, int(options.seconds * task.codec.sample_rate), device=options.device)
+        result["cases"][case] = measure(task, wav, options.rounds, options.bf16)
+        print(f"{case}: {result['cases'][case]}", file=sys.stderr, flush=True)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
+os.environ.setdefault("WANDB_MODE", "offline")
+torch.set_num_threads(2)
+warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+def speechlike(seconds: float, rate: int, seed: int) -> np.ndarray:
+    """Harmonics of a gliding pitch under a syllable envelope, [T]: enough like speech for PESQ and STOI to score it."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * rate)) / rate
+    pitch = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.3, 0.8) * t))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    wav = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, 20))
+    syllables = np.clip(np.sin(2 * np.pi * rng.uniform(2, 4) * t + rng.uniform(0, 6)), 0, None) ** 0.5
+    wav = wav * syllables + 0.002 * rng.standard_normal(len(t))
+    return (0.3 * wav / np.abs(wav).max()).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def speech_folder(tmp_path_factory) -> Path:
+    """Twelve FLAC recordings of 1.5 s at 16 kHz by four speakers, with a manifest."""
+    folder = tmp_path_factory.mktemp("speech")
+    lines = ["file,speaker"]
+    for n in range(12):
+        soundfile.write(folder / f"{n:02d}.flac", speechlike(1.5, 16_000, n), 16_000)
+        lines.append(f"{n:02d}.flac,s{n % 4}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory):
+    """Caches of a test run are its own."""
+    os.environ["CODEC_CACHE"] = str(tmp_path_factory.mktemp("cache"))

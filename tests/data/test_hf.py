@@ -1,0 +1,209 @@
+"""Datasets of the Hub, from a local one with the schema of gpt-omni/VoiceAssistant-400K."""
+
+import io
+import pickle
+from itertools import islice
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from datasets import Audio, Features, Value
+from torch.utils.data import DataLoader
+
+from codec.data.base import CorpusError
+from codec.data.hf import open_hub
+from codec.data.hf_stream import HubStream
+from codec.data.module import collate
+from tests.data.conftest import noise
+
+RATE = 16_000
+STRUCT = {"bytes": Value("binary"), "path": Value("string")}
+
+
+def schema(kind):
+    text = dict.fromkeys(("split_name", "index", "question", "answer", "answer_snac"), Value("string"))
+    return Features({**text, "round": Value("string"), "question_audio": kind})
+
+
+def flac(seconds, seed):
+    data = io.BytesIO()
+    soundfile.write(data, noise(round(seconds * 22_050), seed), 22_050, format="FLAC")
+    return data.getvalue()
+
+
+def hub(folder, kind=None, shards=3, rows=4, bad=()):
+    """`shards` parquet files of `rows` recordings of 0.5 s and more; those numbered in `bad` are text."""
+    features = schema(kind or Audio())
+    (folder / "data").mkdir(parents=True)
+    for shard in range(shards):
+        numbers = range(shard * rows, (shard + 1) * rows)
+        table = {name: [f"{name} {i}" for i in numbers] for name in features if name != "question_audio"}
+        sound = [b"no audio" if i in bad else flac(0.5 + 0.1 * i, i) for i in numbers]
+        table["question_audio"] = [{"bytes": b, "path": f"{i}.flac"} for i, b in zip(numbers, sound, strict=True)]
+        name = f"train-{shard:05d}-of-{shards:05d}.parquet"
+        pq.write_table(pa.table(table, schema=features.arrow_schema), folder / "data" / name)
+    return str(folder)
+
+
+def question(**options):
+    return {"column": "question_audio", "text_column": "question", "sample_rate": RATE} | options
+
+
+def texts(items):
+    return {item["text"] for item in items}
+
+
+@pytest.mark.parametrize("kind", [Audio(), STRUCT], ids=["audio", "struct"])
+@pytest.mark.parametrize("streaming", [False, True], ids=["table", "stream"])
+def test_both_ways_give_every_recording_with_its_text(tmp_path, kind, streaming):
+    corpus = open_hub(hub(tmp_path, kind), **question(streaming=streaming, held=2, holdout=0.2))
+    crops = corpus.crops(4000, 0)
+    items = list(islice(crops, 300)) if streaming else [crops[n] for n in range(crops.slots)]
+    held = texts(corpus.clips("val"))
+    assert len(held) == 2
+    assert texts(items) == {f"question {i}" for i in range(12)} - held
+    assert all(item["wav"].shape == (1, 4000) and item["wav"].std() > 0.1 for item in items)
+    longest = max(corpus.clips("val"), key=lambda clip: clip["wav"].shape[-1])
+    seconds = 0.5 + 0.1 * int(longest["text"].split()[1])
+    assert longest["wav"].shape[-1] == pytest.approx(seconds * RATE, abs=1)
+    assert corpus.clips("val", 0.25)[0]["wav"].shape == (1, 4000)
+
+
+def test_a_table_draws_by_number_and_is_indexed_once(tmp_path, monkeypatch):
+    name = hub(tmp_path)
+    one = open_hub(name, **question()).crops(4000, 1)
+    monkeypatch.setattr("codec.data.audio.probe", lambda *_: pytest.fail("indexed again"))
+    two = open_hub(name, **question()).crops(4000, 1)
+    later = two[30]
+    assert all(torch.equal(one[n]["wav"], two[n]["wav"]) for n in range(10))
+    assert torch.equal(one[30]["wav"], later["wav"])
+
+
+def test_a_stream_with_one_seed_is_one_order(tmp_path):
+    corpus = open_hub(hub(tmp_path), **question(streaming=True, held=1))
+    runs = [[item["text"] for item in islice(corpus.crops(4000, seed), 100)] for seed in (0, 0, 1)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("readers", [2, 3, 5])
+def test_the_readers_of_a_stream_share_a_pass_out(tmp_path, readers):
+    corpus = open_hub(hub(tmp_path), **question(streaming=True, held=1))
+    for epoch in range(2):
+        places = []
+        for rank in range(readers):
+            crops = corpus.crops(4000, 0)
+            crops.place(rank, readers, 0)
+            places += [place for _, place in crops.rows(epoch)]
+        assert sorted(places) == [f"{shard}/{row}" for shard in range(3) for row in range(4)][1:]
+
+
+def test_a_stream_iterated_again_goes_on(tmp_path):
+    corpus = open_hub(hub(tmp_path), **question(streaming=True, held=1))
+    once = [item["text"] for item in islice(corpus.crops(4000, 0), 40)]
+    crops = corpus.crops(4000, 0)
+    twice = [item["text"] for _ in range(2) for item in islice(crops, 20)]
+    assert once == twice
+
+
+def test_speakers_are_held_out_whole(tmp_path):
+    corpus = open_hub(hub(tmp_path), **question(speaker_column="answer", holdout=0.3))
+    held = {clip["speaker"] for clip in corpus.clips("test")}
+    crops = corpus.crops(4000, 0)
+    assert len(held) == 4
+    assert not held & {crops[n]["speaker"] for n in range(crops.slots)}
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["table", "stream"])
+def test_crops_can_be_sent_to_a_spawned_worker(tmp_path, streaming):
+    crops = open_hub(hub(tmp_path), **question(streaming=streaming, held=1)).crops(4000, 0)
+    sent = pickle.loads(pickle.dumps(crops))
+    one, two = (next(iter(c)) if streaming else c[5] for c in (crops, sent))
+    assert torch.equal(one["wav"], two["wav"])
+
+
+def test_workers_of_a_stream_read_everything_between_them(tmp_path):
+    corpus = open_hub(hub(tmp_path, shards=2), **question(streaming=True, held=1))
+    loader = DataLoader(corpus.crops(4000, 0), 10, num_workers=3, collate_fn=collate)
+    seen = {text for batch in islice(loader, 30) for text in batch["text"]}
+    assert seen == {f"question {i}" for i in range(1, 8)}
+
+
+def test_a_stream_goes_on_after_the_network_fails(tmp_path, monkeypatch):
+    corpus = open_hub(hub(tmp_path), **question(streaming=True, held=1))
+    expected = [content["question"] for _, content in corpus.rows(1)]
+    whole, opened = corpus.dataset, []
+
+    class Flaky:
+        def shard(self, **options):
+            opened.append(options)
+            self.part = whole.shard(**options)
+            return self
+
+        def iter(self, batch_size):
+            for i, batch in enumerate(self.part.iter(batch_size=batch_size)):
+                if len(opened) == 1 and i == 2:
+                    raise ConnectionError("the line is dead")
+                yield batch
+
+    corpus.dataset = Flaky()
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    assert [content["question"] for _, content in corpus.rows(1)] == expected
+    assert len(opened) == 2
+
+
+def test_a_stream_that_stays_dead_ends_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    corpus = open_hub(hub(tmp_path), **question(streaming=True))
+
+    class Dead:
+        def shard(self, **_):
+            raise ConnectionError("the line is dead")
+
+    corpus.dataset = Dead()
+    with pytest.raises(CorpusError, match="the line is dead"):
+        corpus.crops(4000, 0)
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["table", "stream"])
+def test_bad_rows_are_skipped_and_named(tmp_path, streaming):
+    corpus = open_hub(hub(tmp_path, bad=[0, 7]), **question(streaming=streaming, held=2, holdout=0))
+    crops = corpus.crops(4000, 0)
+    items = list(islice(crops, 300)) if streaming else [crops[n] for n in range(50)]
+    bad = [file for file, _ in corpus.bad] + [file for item in items for file, _ in item["skipped"]]
+    assert sorted(set(bad)) == (["0/0:0.flac", "1/3:7.flac"] if streaming else ["row 0:0.flac", "row 7:7.flac"])
+    assert not texts(items) & {"question 0", "question 7"}
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["table", "stream"])
+def test_nothing_readable_is_one_sentence(tmp_path, streaming):
+    name = hub(tmp_path, bad=range(12))
+    with pytest.raises(CorpusError, match=r"none of the .*12 .*cannot be decoded") as caught:
+        open_hub(name, **question(streaming=streaming)).crops(4000, 0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["table", "stream"])
+def test_what_is_not_there_is_one_sentence_with_what_is(tmp_path, streaming):
+    name = hub(tmp_path)
+    for options, said in (
+        ({"column": "audio"}, "no column 'audio'; it has .*question_audio"),
+        ({"text_column": "words"}, "no column 'words'"),
+        ({"split": "test"}, "train"),
+    ):
+        with pytest.raises(CorpusError, match=said) as caught:
+            open_hub(name, **question(streaming=streaming, **options))
+        assert "\n" not in str(caught.value)
+    for missing in ("nobody/no-such-dataset", str(tmp_path / "nowhere")):
+        with pytest.raises(CorpusError, match="cannot open the dataset"):
+            open_hub(missing, **question(streaming=streaming))
+
+
+def test_too_short_a_stream_for_its_held_out_part_says_so(tmp_path):
+    corpus = open_hub(hub(tmp_path), **question(streaming=True, held=13))
+    assert isinstance(corpus, HubStream)
+    with pytest.raises(CorpusError, match="hold out fewer"):
+        corpus.crops(4000, 0)
+    with pytest.raises(CorpusError, match="nothing left"):
+        next(iter(open_hub(corpus.name, **question(streaming=True, held=12)).crops(4000, 0)))

@@ -1,0 +1,81 @@
+"""Who may import whom, read from the syntax trees, so that a convenient import cannot slip in (docs/design.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "codec").rglob("*.py"))
+# part of the package -> the parts that it may import besides itself
+ALLOWED = {
+    "layers": set(),
+    "metrics": set(),
+    "losses": {"layers"},
+    "discriminators": {"layers"},
+    "encoders": {"layers"},
+    "decoders": {"layers"},
+    "quantizers": {"layers"},
+    "data": set(),
+    "optim": set(),
+    "run": {"checkpoint", "data.base"},
+    "report": {"metrics"},
+    "model": {"encoders.base", "decoders.base", "quantizers.base"},
+    "checkpoint": {"model"},
+    "evaluation": {"model", "quantizers.base", "report"},
+    "task": {"model", "losses.base", "discriminators.base", "optim"},
+    "callbacks": {"metrics", "report"},
+}
+LIGHTNING = {"task", "callbacks", "data"}
+HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_import_directions(path):
+    names = path.relative_to(ROOT / "codec").with_suffix("").parts
+    part = names[0]
+    if part == "__init__":
+        assert not path.read_text().strip()
+        return
+    assert part in ALLOWED, f"say in ALLOWED what {part} may import"
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "codec":
+            own = rest.split(".")[0] == part
+            allowed = any(rest == a or rest.startswith(f"{a}.") for a in ALLOWED[part])
+            assert own or allowed, f"{part} imports {name}"
+        if package in ("lightning", "pytorch_lightning"):
+            assert part in LIGHTNING, f"{part} imports {name}"
+        if package == "hydra":
+            assert part in HYDRA, f"{part} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_packages_re_export_nothing(path):
+    if path.name == "__init__.py":
+        assert not path.read_text().strip()
+
+
+def test_the_programs_stay_short():
+    for name in ("train.py", "eval.py"):
+        assert len((ROOT / name).read_text().splitlines()) <= 80
+
+
+@pytest.mark.parametrize("path", [*FILES, ROOT / "train.py", ROOT / "eval.py"], ids=lambda p: p.name)
+def test_nothing_unpickles_or_decodes_with_torchaudio(path):
+    """Checkpoints are weights and plain values; audio is read by soundfile (torchaudio.load needs an FFmpeg)."""
+    text = path.read_text()
+    assert "weights_only=False" not in text
+    assert not imports(path) & {"pickle", "dill", "joblib"}
+    for call in ("torchaudio.load(", "torchaudio.save(", "trust_remote_code=True"):
+        assert call not in text

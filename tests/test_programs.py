@@ -1,0 +1,100 @@
+"""train.py and eval.py as a user calls them, in processes of their own, at a size of seconds."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.test_config import CHOICES, TINY
+
+ROOT = Path(__file__).parents[1]
+SMALL = [*TINY, *(f"{k}={v}" for k, v in CHOICES.items() if k != "disc"), "segment=0.52", "val_every=2"]
+SMALL += ["data.workers=0", "data.val_clips=2", "data.val_seconds=1.0", "report.clips=2", "report.seconds=1.0"]
+SMALL += ["callbacks.validation.metrics=[mel_distance]", "callbacks.validation.shown=0", "trainer.log_every_n_steps=1"]
+
+
+def run(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, str(ROOT / program), *arguments]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def losses(run_folder: Path) -> dict[int, dict[str, str]]:
+    """step -> the training losses logged for it."""
+    with open(run_folder / "csv" / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/mel")]
+    return {
+        int(r["step"]): {k: v for k, v in r.items() if k in ("train/mel", "train/disc", "train/feature")} for r in rows
+    }
+
+
+def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
+    data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25"]
+    small = [*SMALL, *data, "disc=msd", "disc.members.msd.width=4", "adversarial_start=1"]
+    small += ["optim/schedule=exponential"]  # a cosine would know of the longer run
+
+    whole = run("train.py", *small, "max_steps=4", f"run_dir={tmp_path / 'whole'}", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    for text in ("PESQ-WB", "STOI", "95 % interval", "listen", "tensorboard --logdir", "python eval.py ckpt="):
+        assert text in whole.stdout
+    folder = tmp_path / "whole"
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["dataset"]["path"] == str(speech_folder)
+    assert "${" not in (folder / "config.yaml").read_text()
+    parts = json.loads((folder / "parts.json").read_text())
+    assert parts["git_commit"]
+    assert set(parts["parts"]) == {"encoder", "quantizer", "decoder", "discriminator msd"}
+    assert json.loads((folder / "report.json").read_text())["facts"]["step"] == 4
+    assert {"best.ckpt", "last.ckpt"} == {p.name for p in (folder / "checkpoints").iterdir()}
+    last = folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    assert set(checkpoint["ema"]) < {k.removeprefix("codec.") for k in checkpoint["state_dict"]}
+
+    # A run of two steps, resumed to four, goes exactly where the whole run went.
+    first = run("train.py", *small, "max_steps=2", f"run_dir={tmp_path / 'first'}", cwd=tmp_path)
+    ckpt = f"ckpt_path={tmp_path / 'first' / 'checkpoints' / 'last.ckpt'}"
+    second = run("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}", cwd=tmp_path)
+    assert first.returncode == second.returncode == 0, second.stderr
+    expected = losses(folder)
+    assert len(expected) == 4
+    assert losses(tmp_path / "first") | losses(tmp_path / "second") == expected
+    other = torch.load(tmp_path / "second" / "checkpoints" / "last.ckpt", weights_only=True)
+    for part in ("state_dict", "ema"):
+        for name, value in checkpoint[part].items():
+            same = torch.equal(value, other[part][name]) if torch.is_tensor(value) else value == other[part][name]
+            assert same, name
+
+    scored = run("eval.py", f"ckpt={last}", *data, "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    report = json.loads((last.parent / "eval_last_nq3.json").read_text())
+    assert report["facts"]["n_q"] == 3
+    assert report["facts"]["kbps"] == pytest.approx(3 * 4 * 50 / 1000)
+    assert set(report["summary"]) == {"pesq_wb", "pesq_nb", "stoi", "estoi", "si_sdr", "mel_distance"}
+    assert (last.parent / "eval_last_nq3.md").is_file()
+    assert (last.parent / "eval_last_nq3.csv").is_file()
+
+    wrong = run("eval.py", f"ckpt={last}", "n_q=99", cwd=tmp_path)
+    assert wrong.returncode != 0
+    assert wrong.stderr.strip() == "error: n_q=99, but the quantizer has 8 codebooks: choose 1 to 8"
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "sentence"),
+    [
+        ("train.py", ["dataset=folder", "dataset.path=/nowhere"], "/nowhere"),
+        ("eval.py", ["ckpt=/nowhere/last.ckpt"], "there is no checkpoint at /nowhere/last.ckpt"),
+        ("train.py", ["disc=mfd+msd"], "msd+mfd"),
+        ("train.py", ["frame_rate=60"], "set frame_rate=50, or change the strides"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(program, arguments, sentence, tmp_path):
+    result = run(program, *arguments, cwd=tmp_path)
+    assert result.returncode != 0
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
