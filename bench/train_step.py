@@ -3,10 +3,11 @@
     python bench/train_step.py                    # JSON: medians, ratios, n; a few minutes on two cores
     python bench/train_step.py --cases msd+mfd:encodec --model soundstream --batch 4 --rounds 15
 
-The usual step is that of HiFi-GAN, DAC and EnCodec: the discriminators run on recording and detached output, backward, step;
-then again on recording and output for the codec, backward, step. `usual` leaves the discriminators' weights in the codec's
-graph (their gradients are computed and thrown away, as in most code); `usual_frozen` takes them out, as audiocraft does.
-The sides run interleaved in one process, in an order drawn for each round, so that a noisy machine hits all alike.
+The usual step is that of HiFi-GAN, DAC and EnCodec: the discriminators run on recording and detached output, backward,
+step; then again on recording and output for the codec, backward, step. `usual` leaves the discriminators in the
+graph (gradients of their weights are computed and thrown away, as in most code); `usual_frozen` takes them out, as
+audiocraft does. The sides run interleaved in one process, in an order drawn for each round, so that a noisy machine
+hits all alike. Ratios are medians of each round's ratio.
 """
 
 import argparse
@@ -129,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cases = ["msd+mfd:encodec", "msstft:encodec", "msd+mfd:balancer", "msstft:balancer"]
     parser.add_argument("--cases", nargs="+", default=cases, help="disc:loss pairs")
-    parser.add_argument("--model", default="soundstream_16k")
+    parser.add_argument("--model", default="encodec")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=7)

@@ -12,6 +12,7 @@ from typing import Any
 import lightning
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 
 from codec.discriminators.base import DiscriminatorSet
 from codec.losses.base import Losses
@@ -64,7 +65,8 @@ class CodecTask(lightning.LightningModule):
         estimate = out.wav.detach().float().requires_grad_()
         losses = self.losses.reconstruction(wav, estimate)
         if self.adversarial:
-            real, fake = self.discriminators(wav), self.discriminators(estimate)
+            with parametrize.cached():  # weight norm is computed once for both passes
+                real, fake = self.discriminators(wav), self.discriminators(estimate)
             losses |= self.losses.generator(real, fake)
             disc_loss = self.losses.discriminator(real, fake)
         else:  # DDP wants to see every parameter in every step; on_before_optimizer_step drops these zeros

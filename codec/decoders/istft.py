@@ -7,6 +7,7 @@ per block.
 """
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from codec.decoders.base import Decoder
@@ -40,8 +41,8 @@ class ISTFTDecoder(Decoder):
         hop_length: int,
         channels: int = 384,
         hidden: int = 1152,
-        blocks: int = 8,
-        split: int = 1,
+        blocks: int = 6,
+        split: int = 2,
         overlap: int = 4,
         kernel: int = 7,
         causal: bool = False,
@@ -66,7 +67,7 @@ class ISTFTDecoder(Decoder):
     def forward(self, latents: Tensor) -> Tensor:
         pad = (self.kernel - 1, 0) if self.causal else (self.kernel // 2, (self.kernel - 1) // 2)
         x = self.stem(nn.functional.pad(latents, pad))
-        x = x.unflatten(1, (-1, self.split)).transpose(2, 3).flatten(2)  # [B, C, F * split]
+        x = rearrange(x, "b (c s) f -> b c (f s)", s=self.split)
         x = self.norm_in(x.transpose(1, 2)).transpose(1, 2)
         x = self.blocks(x)
         return self._synthesise(self.head(self.norm_out(x.transpose(1, 2))))

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from codec.losses.mel import MultiScaleMel
 from codec.losses.mel_spectrogram import MelSpectrogram
 from codec.losses.soundstream_mel import SoundStreamMel
+from codec.losses.spectrum import RelativeSpectrum
 from codec.losses.stft import MultiResolutionSTFT
 from codec.losses.subband import PQMF, SubbandSTFT
 from codec.losses.waveform import L1
@@ -30,6 +31,7 @@ LOSSES = {
     "mel_soundstream": lambda: SoundStreamMel(RATE),
     "stft": MultiResolutionSTFT,
     "subband": SubbandSTFT,
+    "spectrum": RelativeSpectrum,
 }
 SYMMETRIC = ("l1", "mel_dac", "mel_encodec", "mel_soundstream")
 
@@ -188,3 +190,15 @@ def test_options_that_do_not_fit_are_refused():
         MelSpectrogram(RATE, window=30, mels=4)
     with pytest.raises(ValueError, match="equally long"):
         MultiResolutionSTFT(ffts=(512,))
+
+
+def test_relative_spectrum_is_what_it_says():
+    x = 0.1 * torch.randn(2, 1, 8000)
+    for part, expected in ({"magnitude": 0.0}, 1.0), ({"complex": 0.0}, 1.0), ({}, 2.0):
+        loss = RelativeSpectrum(**part)
+        assert float(loss(x, torch.zeros_like(x))) == pytest.approx(expected, rel=0.01)
+        assert float(loss(10 * x, 9 * x)) == pytest.approx(0.1 * expected, rel=0.01)  # relative to the target's level
+    assert float(RelativeSpectrum(complex=0.0)(x, -x)) == pytest.approx(0.0, abs=1e-6)  # magnitudes forgive the phase
+    assert float(RelativeSpectrum(magnitude=0.0)(x, -x)) == pytest.approx(2.0, rel=0.01)
+    with pytest.raises(ValueError, match="too short for a spectral window of 1024"):
+        loss(x[..., :1000], x[..., :1000])
