@@ -1,8 +1,8 @@
 """Relative distance of complex spectra and of their magnitudes, at several resolutions.
 
 Log-mel losses hear level and forgive phase; this one ties the phase where there is energy and weights bins by their
-size, as loudness does. Close to the spectral convergence of Parallel WaveGAN (arXiv 1910.11480, section 2.2), with L1 in
-place of L2, so that single loud frames do not decide, and with a complex part.
+size, as loudness does. Close to the spectral convergence of Parallel WaveGAN (arXiv 1910.11480, section 2.2), with L1
+in place of L2, so that single loud frames do not decide, and with a complex part.
 """
 
 from collections.abc import Sequence
