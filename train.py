@@ -14,11 +14,11 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from codec.checkpoint import load_checkpoint, load_codec
+from codec.checkpoint import load_checkpoint, load_codec, load_weights
 from codec.data.base import readable
 from codec.data.module import SpeechData
 from codec.evaluation import evaluate_codec
-from codec.run import one_sentence, precision, record
+from codec.run import check, keep, one_sentence, precision, record
 from codec.task import CodecTask
 
 log = logging.getLogger("train")
@@ -33,13 +33,12 @@ def main(cfg: DictConfig) -> float | None:
 def train(cfg: DictConfig) -> float:
     """Fit and report -> the mean mel distance of the report, the number that a sweep minimises."""
     trainer, data = fit(cfg)
-    trainer.save_checkpoint(Path(cfg.run_dir, "checkpoints", "last.ckpt"))  # the very end, wherever validation fell
+    trainer.save_checkpoint(Path(cfg.run_dir, "checkpoints", "last.ckpt"))  # the end, wherever validation fell
     return report(cfg, data, trainer.strategy.root_device) if trainer.is_global_zero else float("nan")
 
 
 def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    torch.set_float32_matmul_precision("high")
     config = OmegaConf.to_container(cfg, resolve=True)  # plain and resolved: what a checkpoint carries
     parts = {"codec": cfg.codec, "discriminators": cfg.disc, "losses": cfg.loss, "optim": cfg.optim}
     built = {name: instantiate(part, _convert_="all") for name, part in parts.items()}
@@ -48,12 +47,15 @@ def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
         log.info("%-22s %12s parameters  %s", name, f"{part['parameters']:,}", part["class"])
 
     data = instantiate(cfg.data, _convert_="all")
+    check(task, data, cfg.max_steps)
+    if cfg.ckpt_path:
+        load_weights(task, load_checkpoint(cfg.ckpt_path)["state_dict"], cfg.ckpt_path)  # refuses in one sentence
+    keep(Path(cfg.run_dir, "csv", "metrics.csv"))
     loggers = list(instantiate(cfg.logger, _convert_="all").values())
     callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
     options = {"logger": loggers, "callbacks": callbacks, "precision": precision(cfg.trainer.precision)}
+    options["val_check_interval"] = cfg.val_every * cfg.trainer.accumulate_grad_batches  # Lightning counts batches
     trainer = instantiate(cfg.trainer, _convert_="all", **options)
-    if cfg.ckpt_path:
-        load_checkpoint(cfg.ckpt_path)  # one sentence now rather than a trace from inside the trainer
     trainer.fit(task, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
     return trainer, data
 

@@ -39,8 +39,9 @@ def build(model: str, disc: str, loss: str) -> CodecTask:
 
 
 class OnePass:
-    def __init__(self, task: CodecTask):
-        self.task, self.optimizer = task, task.optim.build(task.codec, task.discriminators, 1000, 0)[0]
+    def __init__(self, task: CodecTask, steps: int = 1000):
+        self.task = task
+        self.optimizer, self.schedule = task.optim.build(task.codec, task.discriminators, steps, 0)
 
     def __call__(self, wav: torch.Tensor) -> None:
         total, _ = self.task.one_pass(wav)
@@ -48,13 +49,18 @@ class OnePass:
         total.backward()
         self.task.optim.clip(self.optimizer)
         self.optimizer.step()
+        self.schedule.step()
 
 
 class Usual:
-    def __init__(self, task: CodecTask, frozen: bool):
+    def __init__(self, task: CodecTask, frozen: bool, steps: int = 1000):
         self.task, self.frozen = task, frozen
-        self.codec = torch.optim.AdamW(task.codec.parameters(), lr=3e-4, betas=(0.8, 0.99), weight_decay=0.0)
-        self.disc = torch.optim.AdamW(task.discriminators.parameters(), lr=3e-4, betas=(0.8, 0.99), weight_decay=0.0)
+        self.codec, self.disc = (
+            torch.optim.AdamW(module.parameters(), lr=side.lr, betas=tuple(side.betas), weight_decay=side.weight_decay)
+            for module, side in ((task.codec, task.optim.codec), (task.discriminators, task.optim.disc))
+        )
+        factor = lambda step: task.optim.schedule(step, steps)  # noqa: E731
+        self.schedules = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in (self.codec, self.disc)]
 
     def __call__(self, wav: torch.Tensor) -> None:
         task, losses = self.task, self.task.losses
@@ -78,6 +84,8 @@ class Usual:
             (sum(losses.weights[name] * value for name, value in values.items()) + commitment).backward()
         torch.nn.utils.clip_grad_norm_(task.codec.parameters(), 10.0)
         self.codec.step()
+        for schedule in self.schedules:
+            schedule.step()
         task.discriminators.requires_grad_(True)
 
     def balance(self, values: dict[str, torch.Tensor], estimate: torch.Tensor) -> None:

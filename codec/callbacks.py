@@ -1,5 +1,6 @@
 """What happens around the training step: averaged weights, the progress bar, and what validation shows."""
 
+import math
 from time import perf_counter
 from typing import Any
 
@@ -33,7 +34,9 @@ class EMA(Callback):
         if self.average is not None:  # restored from a checkpoint, on the CPU
             start = {name: self.average[name].to(p.device, p.dtype) for name, p in start.items()}
         self.average = start
-        self.last_step = trainer.global_step
+
+    def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+        self.last_step = trainer.global_step  # restored only now
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: lightning.Trainer, task: lightning.LightningModule, *_: Any) -> None:
@@ -68,7 +71,13 @@ class EMA(Callback):
         self._swap(task, False)  # an interrupted validation must not leave averaged weights behind
 
     def on_save_checkpoint(self, trainer, task, checkpoint: dict[str, Any]) -> None:
-        if self.average is not None:
+        if self.average is None:
+            return
+        if self.swapped:  # a signal saves in the middle of a validation: put both back in their places
+            weights, average = checkpoint["state_dict"], self.average
+            checkpoint["ema"] = {name: weights[f"codec.{name}"] for name in average}
+            weights.update({f"codec.{name}": raw for name, raw in average.items()})
+        else:
             checkpoint["ema"] = dict(self.average)
 
     def on_load_checkpoint(self, trainer, task, checkpoint: dict[str, Any]) -> None:
@@ -76,9 +85,10 @@ class EMA(Callback):
 
 
 class RandomState(Callback):
-    """Saves torch's random state of this process in the checkpoint and goes on from it when resumed.
+    """Saves torch's random state in the checkpoint and goes on from it when resumed.
 
-    It is set just before the first step, after the loaders have been made: they draw numbers, too.
+    It is set just before the first step, after the loaders have been made: they draw numbers, too. The state is that of
+    process 0; the others start, and go on, from numbers of their own.
     """
 
     def __init__(self):
@@ -90,6 +100,11 @@ class RandomState(Callback):
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         self.restored = state
+
+    def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
+        if trainer.global_rank:
+            torch.manual_seed(hash((torch.initial_seed(), trainer.global_rank, trainer.global_step)) % 2**63)
+            self.restored = None
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.restored is not None:
@@ -152,7 +167,7 @@ class ValidationReport(Callback):
     ``val/failed``, the number of scores that could not be computed.
 
     Args:
-        metrics: names from codec.metrics.METRICS.
+        metrics: names from codec.metrics.METRICS; mel_distance, by which best.ckpt is chosen, is always among them.
         shown: clips whose audio and spectrogram are logged.
     """
 
@@ -160,7 +175,7 @@ class ValidationReport(Callback):
         unknown = sorted(set(metrics) - set(METRICS))
         if unknown:
             raise ValueError(f"unknown metrics {unknown}; there are {sorted(METRICS)}")
-        self.metrics, self.shown = tuple(metrics), shown
+        self.metrics, self.shown = tuple(dict.fromkeys((*metrics, "mel_distance"))), shown
         self.pairs: list[tuple[str, Any, Any]] = []
 
     def on_validation_epoch_start(self, trainer, task) -> None:
@@ -176,6 +191,7 @@ class ValidationReport(Callback):
         scores, failures = score_clips(self.pairs, rate, metrics=metrics, workers=0)
         # A metric that failed on every clip is left out rather than logged as NaN: `val/failed` counts it.
         means = {f"val/{name}": mean for name in metrics if (mean := scores[name].mean()) == mean}
+        means.setdefault("val/mel_distance", math.inf)  # no clip has a score: the worst there is
         task.log_dict({**means, "val/failed": float(len(failures))}, sync_dist=True)
         if trainer.is_global_zero and not trainer.sanity_checking:
             for name, reference, estimate in self.pairs[: self.shown]:

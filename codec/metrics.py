@@ -16,6 +16,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -358,7 +359,7 @@ class _Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, self.sample_rate, dict(self.metrics)), daemon=True, name="metrics"
         )
-        with _one_thread_each():
+        with _one_thread_each(), _without_main():
             self.process.start()
         theirs.close()  # the child holds the only other end, so its death reads as end of file here
 
@@ -417,6 +418,18 @@ def _serve(pipe: connection.Connection, sample_rate: int, metrics: Mapping[str, 
             reference, estimate, names = pipe.recv()
             for name in names:
                 pipe.send((name, *_score(metrics[name], reference, estimate, sample_rate)))
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Spawn processes that do not run the main script again: a trainer's imports cost seconds and a gigabyte each."""
+    main = sys.modules["__main__"]
+    file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    main.__file__, main.__spec__ = None, None
+    try:
+        yield
+    finally:
+        main.__file__, main.__spec__ = file, spec
 
 
 @contextlib.contextmanager

@@ -17,16 +17,21 @@ from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
 
 
+class InputError(ValueError):
+    """The command line asks for what cannot be; the message is one sentence."""
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
     """End the program with one sentence where the input is at fault; other errors keep their trace."""
     try:
         yield
     except InstantiationException as error:  # Hydra's wrapping of a part that refused its arguments
-        if not isinstance(error.__cause__, CorpusError | ValueError):
-            raise
-        sys.exit(f"error: {error.__cause__}")
-    except (CorpusError, CheckpointError) as error:
+        cause = error.__cause__
+        if isinstance(cause, CorpusError | ValueError) or "unexpected keyword argument" in str(cause):
+            sys.exit(f"error: {cause}")
+        raise
+    except (InputError, CorpusError, CheckpointError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -69,3 +74,35 @@ def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     (folder / "parts.json").write_text(json.dumps({"git_commit": git_commit(), "parts": built}, indent=2) + "\n")
     return built
+
+
+def check(task: nn.Module, data: Any, max_steps: int) -> None:
+    """Find out before the first step what would end the run later.
+
+    Raises:
+        InputError: if the discriminators would never begin, a training segment is too short for a loss or a
+            discriminator, no step is asked for, or there is nothing to validate on.
+    """
+    if max_steps < 1:
+        raise InputError(f"max_steps={max_steps}, but training is counted in steps: set it to how many")
+    if task.has_discriminators and task.adversarial_start >= max_steps:
+        start = task.adversarial_start
+        raise InputError(f"the discriminators begin at adversarial_start={start}, but max_steps={max_steps}")
+    silence = torch.zeros(1, 1, data.samples)
+    try:
+        with torch.no_grad():
+            task.losses.reconstruction(silence, silence)
+            task.discriminators(silence)
+    except ValueError as error:
+        raise InputError(f"segment: {error}") from error
+    data.setup("fit")
+    if not len(data.val_dataloader().dataset):
+        bad = f" and can be read ({data.ledger.summary()})" if data.ledger.bad else ""
+        raise InputError(f"nothing is held out for validation{bad}: raise dataset.holdout")
+
+
+def keep(file: Path) -> None:
+    """Move a file of an earlier part of the run out of the way of a logger that would begin it anew."""
+    if file.exists():
+        number = 1 + len(list(file.parent.glob(f"{file.stem}-*{file.suffix}")))
+        file.rename(file.with_name(f"{file.stem}-{number}{file.suffix}"))

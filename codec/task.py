@@ -50,9 +50,18 @@ class CodecTask(lightning.LightningModule):
         """Whether the discriminators take part at the current step."""
         return self.has_discriminators and self.global_step >= self.adversarial_start
 
+    def on_fit_start(self) -> None:
+        for logger in self.loggers:
+            logger.log_hyperparams(self.config)
+
+    @property
+    def _logs(self) -> bool:
+        """Whether Lightning writes out the values of the current step."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         total, values = self.one_pass(batch["wav"])
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self._logs:
             self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["wav"]))
         return total
 
@@ -107,7 +116,7 @@ class CodecTask(lightning.LightningModule):
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Each side by its own norm (``optim.codec.clip``, ``optim.disc.clip``), not the Trainer's single number."""
         norms = self.optim.clip(optimizer)
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self._logs:
             self.log_dict({f"train/grad_norm/{name}": norm for name, norm in norms.items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

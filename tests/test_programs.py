@@ -79,6 +79,14 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
     assert (last.parent / "eval_last_nq3.md").is_file()
     assert (last.parent / "eval_last_nq3.csv").is_file()
 
+    # Another architecture is refused by name before anything runs.
+    again = run(
+        "train.py", *small, "max_steps=6", "latent_dim=24", f"ckpt_path={last}", f"run_dir={folder}", cwd=tmp_path
+    )
+    assert again.returncode != 0
+    assert again.stderr.strip().splitlines()[-1].startswith(f"error: the weights in {last} do not fit this model:")
+    assert "instead of" in again.stderr
+
     wrong = run("eval.py", f"ckpt={last}", "n_q=99", cwd=tmp_path)
     assert wrong.returncode != 0
     assert wrong.stderr.strip() == "error: n_q=99, but the quantizer has 8 codebooks: choose 1 to 8"
@@ -91,6 +99,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
         ("eval.py", ["ckpt=/nowhere/last.ckpt"], "there is no checkpoint at /nowhere/last.ckpt"),
         ("train.py", ["disc=mfd+msd"], "msd+mfd"),
         ("train.py", ["frame_rate=60"], "set frame_rate=50, or change the strides"),
+        ("train.py", ["segment=0.01", "data.workers=0"], "error: segment:"),
     ],
 )
 def test_bad_input_ends_in_one_sentence(program, arguments, sentence, tmp_path):

@@ -62,14 +62,6 @@ def fit(task, steps, folder=None, callbacks=(), val=None, **options):
     return trainer
 
 
-@pytest.fixture(autouse=True)
-def _at_step(monkeypatch):
-    """`one_pass` asks Lightning for the step; outside a Trainer it is 0."""
-    monkeypatch.setattr(
-        lightning.LightningModule, "global_step", property(lambda s: s._trainer.global_step if s._trainer else 0)
-    )
-
-
 def gradients(module) -> list[torch.Tensor]:
     return [p.grad.clone() for p in module.parameters() if p.grad is not None]
 
@@ -167,11 +159,60 @@ def test_no_discriminators_is_an_ordinary_autoencoder(tmp_path):
     assert "train/adversarial" not in trainer.logged_metrics
 
 
-def test_bf16_keeps_its_islands(tmp_path):
+def test_bf16_keeps_its_islands(tmp_path, monkeypatch):
+    """Under bf16 the convolutions run in bf16; the waveform, the quantizer, spectra, losses and state stay fp32."""
     task = small_task()
+    seen = {}
+
+    def watch(name, module):
+        module.register_forward_hook(lambda _, inputs, out: seen.__setitem__(name, (inputs[0].dtype, out)))
+
+    watch("convolution", task.codec.encoder.layers[0].conv)
+    watch("codec", task.codec)
+    watch("mel", task.losses.terms["mel"])
+    watch("spectrum", task.discriminators.members["msstft"].scales[0].spectrum)
     trainer = fit(task, 3, tmp_path, precision="bf16-mixed")
+    assert seen["convolution"][1].dtype == torch.bfloat16
+    out = seen["codec"][1]
+    assert out.wav.dtype == out.quantized.z.dtype == out.quantized.loss.dtype == torch.float32
+    assert seen["mel"][0] == seen["mel"][1].dtype == torch.float32
+    assert seen["spectrum"][1].dtype in (torch.complex64, torch.float32)
     assert all(b.dtype in (torch.float32, torch.int64) for b in task.codec.buffers())
     assert all(bool(v.isfinite()) for v in trainer.logged_metrics.values())
+
+
+def test_logged_values_are_those_of_the_logged_step(tmp_path):
+    """Lightning writes every n-th step: what it writes must have been computed in that step."""
+    every = fit_csv(tmp_path / "every", 1)
+    third = fit_csv(tmp_path / "third", 3)
+    assert sorted(third) == [2, 5]
+    assert third == {step: every[step] for step in third}
+
+
+def fit_csv(folder, n: int) -> dict[int, str]:
+    import csv
+
+    from lightning.pytorch.loggers import CSVLogger
+
+    torch.manual_seed(0)
+    fit(small_task(), 6, folder, logger=CSVLogger(folder, None, "csv"), log_every_n_steps=n)
+    with open(folder / "csv" / "metrics.csv") as file:
+        return {int(row["step"]): row["train/mel"] for row in csv.DictReader(file) if row["train/mel"]}
+
+
+def test_signal_during_validation_saves_both_weights_in_their_places(tmp_path):
+    task, ema = small_task(members=()), EMA(decay=0.5)
+    saved = {}
+
+    class Signal(lightning.Callback):
+        def on_validation_batch_end(self, trainer, pl_module, *_):
+            saved["during"] = copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint())
+
+    trainer = fit(task, 2, tmp_path, [ema, Signal()], loader(1, 1), val_check_interval=2, check_val_every_n_epoch=None)
+    after = trainer._checkpoint_connector.dump_checkpoint()
+    for name, value in after["ema"].items():
+        torch.testing.assert_close(saved["during"]["ema"][name], value)
+        torch.testing.assert_close(saved["during"]["state_dict"][f"codec.{name}"], after["state_dict"][f"codec.{name}"])
 
 
 def test_steps_must_be_stated(tmp_path):
@@ -249,3 +290,20 @@ def test_progress_bar_counts_steps_and_shows_losses(tmp_path, capsys):
     assert "4/4" in shown
     assert "mel=" in shown
     assert "audio_s_per_s=" in shown
+
+
+def test_last_checkpoint_follows_even_when_scores_get_worse(tmp_path):
+    """The two ModelCheckpoints of conf/train.yaml: best waits for a better score, last does not."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Worse(lightning.Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            pl_module.log("val/mel_distance", float(trainer.global_step))
+
+    common = dict(dirpath=tmp_path, enable_version_counter=False)
+    best = ModelCheckpoint(filename="best", monitor="val/mel_distance", **common)
+    last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=False, **common)
+    options = dict(val_check_interval=2, check_val_every_n_epoch=None, enable_checkpointing=True)
+    fit(small_task(members=()), 4, tmp_path, [Worse(), best, last], loader(1, 1), **options)
+    steps = {name: torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")}
+    assert steps == {"best": 2, "last": 4}

@@ -78,8 +78,6 @@ class SpeechData(LightningDataModule):
             clips = self.corpus.clips("val", self.val_seconds)
             self._val_items = [self._at_least_a_segment(item) for item in readable(clips, skipped, self.val_clips)]
             self.ledger.add(skipped, [item["file"] for item in self._val_items])
-            if not self._val_items:
-                raise CorpusError("nothing is held out for validation: raise dataset.holdout above 0.")
 
     def train_dataloader(self) -> DataLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

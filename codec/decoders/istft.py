@@ -18,8 +18,8 @@ from codec.layers.precision import fp32
 class ISTFTDecoder(Decoder):
     """``[B, dim, F] -> [B, 1, F * hop_length]``.
 
-    Looks ahead: ``n_fft / 2`` samples through the overlapping windows and, unless ``causal``, kernel / 2 frames per
-    block.
+    Looks ahead ``(n_fft - hop) / 2`` samples (hop between STFT frames) through the overlapping windows and, unless
+    ``causal``, kernel / 2 frames in the stem and in each block.
 
     Args:
         dim: latent channels D.

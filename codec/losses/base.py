@@ -64,7 +64,10 @@ class Losses(nn.Module):
         """Losses by name, of the leaf `estimate` `[B, 1, T]` -> their combined gradient `[B, 1, T]`; keeps
         the graph.
         """
-        return self.combine(losses, self.weights, estimate)
+        with torch.autocast(
+            estimate.device.type, enabled=False
+        ):  # spectra were fp32 on the way here, and are on the way back
+            return self.combine(losses, self.weights, estimate)
 
 
 def logits(maps: Maps) -> list[Tensor]:

@@ -25,11 +25,13 @@ class Quantizer(nn.Module):
     Attributes:
         dim: channels D of the latents.
         n_q: number of codebooks K; 0 for a continuous bottleneck.
+        size: codes per codebook; 0 for a continuous bottleneck.
         frame_rate: latent frames per second (Hz), for the bitrates.
     """
 
     dim: int
     n_q: int
+    size: int
     frame_rate: float
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:

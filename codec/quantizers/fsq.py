@@ -64,9 +64,15 @@ class FSQ(Quantizer):
             values = values * keep[:, :, None, None]
         y = x + (values.sum(0) - x).detach()
         codes = torch.stack([(i * self.place).sum(1) for i in indices], dim=1)  # [B, K, F]
-        counts = torch.stack([torch.bincount(c.flatten(), minlength=self.size) for c in codes.unbind(1)]).float()
-        metrics = per_codebook_metrics(counts, self.frame_rate)
+        metrics = self._metrics(codes) if self.training else {}
         return Quantized(self.project_out(y), codes, z.new_zeros((), dtype=torch.float32), metrics)
+
+    def _metrics(self, codes: Tensor) -> dict[str, Tensor]:
+        """Of this batch; there are no moving averages."""
+        counts = torch.zeros(codes.shape[1], self.size, device=codes.device)
+        flat = codes.transpose(0, 1).flatten(1)  # [K, B * F]
+        counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype))
+        return per_codebook_metrics(counts, self.frame_rate)
 
     @fp32
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:

@@ -10,7 +10,7 @@ class NoQuantizer(Quantizer):
 
     def __init__(self, dim: int, frame_rate: float):
         super().__init__()
-        self.dim, self.frame_rate, self.n_q = dim, frame_rate, 0
+        self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, 0, 0
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         self.check_n_q(n_q)

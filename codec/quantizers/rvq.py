@@ -156,35 +156,39 @@ class RVQ(Quantizer):
 
     @torch.no_grad()
     def _replace_dead(self, inputs: Tensor, keep: Tensor) -> None:
-        """Give each dead code a random vector of the current batch, and uniform usage. Every process does the same."""
+        """Give dead codes different vectors of the current batch, and uniform usage. Every process does the same.
+
+        With more dead codes than vectors the others wait for the next batch: equal codes would die again.
+        """
         k = inputs.shape[0]
         uniform = self.usage[:k].mean(-1, keepdim=True)  # [K, 1]
         dead = self.usage[:k] < self.dead_below * uniform
         if not bool(dead.any()):
             return
-        picks = self.codebooks[:k].clone()
+        picks = torch.full_like(self.codebooks[:k], torch.nan)  # NaN: no pick for this code
         for level in range(k):
-            if keep[level].any():
-                picks[level] = _sample(inputs[level][keep[level]], self.size)
+            codes = dead[level].nonzero()[:, 0]
+            vectors = inputs[level][keep[level]]
+            count = min(len(codes), len(vectors))
+            picks[level, codes[:count]] = vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
         if _distributed():
             dist.broadcast(picks, src=0)
-        self.sums[:k] = torch.where(dead[..., None], picks * uniform[..., None], self.sums[:k])
-        self.usage[:k] = torch.where(dead, uniform.expand_as(dead), self.usage[:k])
+        found = ~picks[..., 0].isnan()
+        self.sums[:k] = torch.where(found[..., None], picks * uniform[..., None], self.sums[:k])
+        self.usage[:k] = torch.where(found, uniform.expand_as(dead), self.usage[:k])
 
     @torch.no_grad()
     def _initialise(self, vectors: Tensor) -> None:
         """k-means, level by level on what the levels above left; process 0 decides for all."""
-        residual, count = vectors, vectors.shape[0] / self.size
+        residual = vectors
         if _distributed():
             everyone = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
             dist.all_gather(everyone, vectors)
             residual = torch.cat(everyone)
-            count *= len(everyone)
         for k in range(self.n_q):
             means, sizes = kmeans(residual, self.size, self.kmeans_iters)
             self.codebooks[k] = means
-            # Vectors per step times the share of each cluster; an empty one starts at uniform usage, not dead.
-            self.usage[k] = torch.where(sizes > 0, sizes, count)
+            self.usage[k] = sizes  # an empty cluster is dead, and gets a vector of the data at the next check
             residual = residual - F.embedding(self._nearest(residual, k), means)
         if _distributed():
             for buffer in (self.codebooks, self.usage):

@@ -142,6 +142,15 @@ def test_dead_codes_come_back():
     assert quantizer.codebooks.abs().max() < 20
 
 
+def test_deep_levels_come_alive_though_the_first_batch_is_small():
+    """With fewer vectors than codes, level 1 copies them and leaves nothing for the levels below to start from."""
+    torch.manual_seed(0)
+    quantizer = RVQ(4, 50, n_q=3, codebook_size=64, dropout=0.0).train()
+    for _ in range(30):
+        quantizer(torch.randn(2, 4, 10))
+    assert all(len(book.unique(dim=0)) > 48 for book in quantizer.codebooks)
+
+
 def test_dropout_is_honest():
     mask = dropout_mask(20_000, 4, 1.0, torch.device("cpu"))
     assert mask[0].all()
