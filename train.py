@@ -33,7 +33,6 @@ def main(cfg: DictConfig) -> float | None:
 def train(cfg: DictConfig) -> float:
     """Fit and report -> the mean mel distance of the report, the number that a sweep minimises."""
     trainer, data = fit(cfg)
-    trainer.save_checkpoint(Path(cfg.run_dir, "checkpoints", "last.ckpt"))  # the end, wherever validation fell
     return report(cfg, data, trainer.strategy.root_device) if trainer.is_global_zero else float("nan")
 
 

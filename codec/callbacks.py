@@ -114,6 +114,21 @@ class RandomState(Callback):
             self.restored = None
 
 
+class SaveLastStep(Callback):
+    """Saves the last step, which no validation need follow.
+
+    From within the step, as ModelCheckpoint does: Lightning counts on it when it resumes, and a checkpoint saved after
+    ``fit`` would log one step too high.
+    """
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        if trainer.global_step >= trainer.max_steps:
+            trainer.save_checkpoint(self.path)
+
+
 class Progress(TQDMProgressBar):
     """One bar over all optimiser steps, with the losses that matter and audio seconds trained per second."""
 

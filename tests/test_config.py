@@ -44,7 +44,7 @@ def short(folder, run, *overrides: str, **choices: str):
 
 def only_fit(cfg) -> None:
     """Two steps and a validation, without half a gigabyte of checkpoints."""
-    del cfg.callbacks.best, cfg.callbacks.last
+    del cfg.callbacks.best, cfg.callbacks.last, cfg.callbacks.end
     OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
     trainer, _ = train.fit(cfg)
     assert trainer.global_step == 2

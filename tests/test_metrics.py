@@ -6,6 +6,7 @@ import time
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 
 from codec.metrics import (
@@ -232,7 +233,7 @@ def test_processes_agree_with_this_process_and_list_what_failed():
     there, there_failures = score_clips(iter(pairs), RATE, workers=2)
     assert list(here.columns) == ["clip", *METRICS]
     assert list(here["clip"]) == ["clip0", "silent", "clip1", "clip2"]
-    assert here.equals(there)
+    pandas.testing.assert_frame_equal(here, there, rtol=1e-6)  # BLAS adds in another order with more threads
     assert here_failures == there_failures
     assert {f["clip"] for f in here_failures} == {"silent"}
     assert [f["metric"] for f in here_failures] == [name for name in METRICS if name != "mel_distance"]

@@ -56,8 +56,8 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
     checkpoint = torch.load(last, weights_only=True)
     assert set(checkpoint["ema"]) < {k.removeprefix("codec.") for k in checkpoint["state_dict"]}
 
-    # A run of two steps, resumed to four, goes exactly where the whole run went.
-    first = run("train.py", *small, "max_steps=2", f"run_dir={tmp_path / 'first'}", cwd=tmp_path)
+    # A run of three steps, resumed to four, goes exactly where the whole run went.
+    first = run("train.py", *small, "max_steps=3", f"run_dir={tmp_path / 'first'}", cwd=tmp_path)  # validates at 2 only
     ckpt = f"ckpt_path={tmp_path / 'first' / 'checkpoints' / 'last.ckpt'}"
     second = run("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}", cwd=tmp_path)
     assert first.returncode == second.returncode == 0, second.stderr
@@ -89,7 +89,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
 
     wrong = run("eval.py", f"ckpt={last}", "n_q=99", cwd=tmp_path)
     assert wrong.returncode != 0
-    assert wrong.stderr.strip() == "error: n_q=99, but the quantizer has 8 codebooks: choose 1 to 8"
+    assert wrong.stderr.strip() == "error: n_q=99, but the quantizer has 12 codebooks: choose 1 to 12"
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_every_clip_is_scored_and_summed_up():
 def test_processes_give_the_same_report():
     there = evaluate(quantize, [clip(i) for i in range(2)], RATE, {}, workers=1, metrics=FAST)
     here = evaluate(quantize, [clip(i) for i in range(2)], RATE, {}, workers=0, metrics=FAST)
-    assert there.clips.equals(here.clips)
+    pandas.testing.assert_frame_equal(there.clips, here.clips, rtol=1e-6)  # BLAS: another order with more threads
 
 
 def test_written_twice_is_equal_to_the_byte(tmp_path):
