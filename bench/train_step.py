@@ -5,9 +5,9 @@
 
 The usual step is that of HiFi-GAN, DAC and EnCodec: the discriminators run on recording and detached output, backward,
 step; then again on recording and output for the codec, backward, step. `usual` leaves the discriminators in the
-graph (gradients of their weights are computed and thrown away, as in most code); `usual_frozen` takes them out, as
-audiocraft does. The sides run interleaved in one process, in an order drawn for each round, so that a noisy machine
-hits all alike. Ratios are medians of each round's ratio.
+graph (gradients of their weights are computed and thrown away, as in most code) and, with the balancer, sends the
+commitment loss back by itself, as audiocraft does; `usual_frozen` spares itself both. The sides run interleaved in one
+process, in an order drawn for each round, so that a noisy machine hits all alike. Ratios are medians of each round's.
 """
 
 import argparse
@@ -56,8 +56,8 @@ class Usual:
     def __init__(self, task: CodecTask, frozen: bool, steps: int = 1000):
         self.task, self.frozen = task, frozen
         self.codec, self.disc = (
-            torch.optim.AdamW(module.parameters(), lr=side.lr, betas=tuple(side.betas), weight_decay=side.weight_decay)
-            for module, side in ((task.codec, task.optim.codec), (task.discriminators, task.optim.disc))
+            torch.optim.AdamW(m.parameters(), side.lr, tuple(side.betas), weight_decay=side.weight_decay, fused=True)
+            for m, side in ((task.codec, task.optim.codec), (task.discriminators, task.optim.disc))
         )
         factor = lambda step: task.optim.schedule(step, steps)  # noqa: E731
         self.schedules = [torch.optim.lr_scheduler.LambdaLR(o, factor) for o in (self.codec, self.disc)]
@@ -78,8 +78,11 @@ class Usual:
         self.codec.zero_grad()
         commitment = losses.commitment * out.quantized.loss
         if isinstance(losses.combine, Balancer):
+            if not self.frozen:  # as audiocraft does: the penalty goes back through the encoder by itself
+                commitment.backward(retain_graph=True)
+                commitment = torch.zeros(())
             self.balance(values, out.wav)
-            (out.wav * self.gradient).sum().add(commitment).backward()
+            ((out.wav * self.gradient).sum() + commitment).backward()
         else:
             (sum(losses.weights[name] * value for name, value in values.items()) + commitment).backward()
         torch.nn.utils.clip_grad_norm_(task.codec.parameters(), 10.0)

@@ -72,7 +72,7 @@ class Optim:
             groups.append(dict(name=name, params=parameters, **options))
             start = starts[name]
             factors.append(lambda s, start=start: 0.0 if s < start else self.schedule(s - start, steps - start))
-        optimizer = torch.optim.AdamW(groups)
+        optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel; the plain loop is a tenth of a step on a CPU
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
     def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
