@@ -30,7 +30,7 @@ def evaluate(cfg: DictConfig) -> None:
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     cfg.sample_rate = codec.sample_rate
-    corpus = instantiate(cfg.dataset, _convert_="all") if cfg.dataset else build(config["dataset"])
+    corpus = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else build(config["dataset"])
     device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     held_out = corpus.clips(cfg.split, cfg.seconds)
     if not len(held_out):

@@ -6,30 +6,19 @@ import torch
 from codec.checkpoint import CheckpointError, build, check_targets, load_checkpoint, load_codec
 from tests.parts import small_codec
 
+SEANET = {
+    "dim": 8,
+    "channels": 4,
+    "strides": [2, 4],
+    "units": {"_target_": "codec.layers.seanet.Units", "dilations": [1, 3], "kernel": 3, "compress": 2},
+}
+RVQ = {"_target_": "codec.quantizers.rvq.RVQ", "dim": 8, "frame_rate": 100, "n_q": 3, "codebook_size": 16}
 CONFIG = {
     "codec": {
         "_target_": "codec.model.Codec",
-        "encoder": {
-            "_target_": "codec.encoders.seanet.SEANetEncoder",
-            "dim": 8,
-            "channels": 4,
-            "strides": [2, 4],
-            "units": {"_target_": "codec.layers.seanet.Units", "dilations": [1, 3], "kernel": 3, "compress": 2},
-        },
-        "decoder": {
-            "_target_": "codec.decoders.seanet.SEANetDecoder",
-            "dim": 8,
-            "channels": 4,
-            "strides": [2, 4],
-            "units": {"_target_": "codec.layers.seanet.Units", "dilations": [1, 3], "kernel": 3, "compress": 2},
-        },
-        "quantizer": {
-            "_target_": "codec.quantizers.rvq.RVQ",
-            "dim": 8,
-            "frame_rate": 100,
-            "n_q": 3,
-            "codebook_size": 16,
-        },
+        "encoder": {"_target_": "codec.encoders.seanet.SEANetEncoder", **SEANET},
+        "decoder": {"_target_": "codec.decoders.seanet.SEANetDecoder", **SEANET},
+        "quantizer": RVQ,
         "sample_rate": 800,
         "frame_rate": 100,
     }

@@ -70,7 +70,11 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
             same = torch.equal(value, other[part][name]) if torch.is_tensor(value) else value == other[part][name]
             assert same, name
 
-    scored = run("eval.py", f"ckpt={last}", *data, "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)
+    others = run("eval.py", f"ckpt={last}", *data[:2], "dataset.holdout=1", "clips=1", "workers=0", cwd=tmp_path)
+    assert others.returncode == 0, others.stderr
+    assert json.loads((last.parent / "eval_last_nq12.json").read_text())["facts"]["clips"] == 1
+
+    scored = run("eval.py", f"ckpt={last}", "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)  # what training held out
     assert scored.returncode == 0, scored.stderr
     report = json.loads((last.parent / "eval_last_nq3.json").read_text())
     assert report["facts"]["n_q"] == 3
