@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from codec.decoders.base import Decoder
 from codec.layers.convnext import ConvNeXtBlock
+from codec.layers.framing import stft_sizes
 from codec.layers.precision import fp32
 
 
@@ -48,13 +49,8 @@ class ISTFTDecoder(Decoder):
         causal: bool = False,
     ):
         super().__init__()
-        if hop_length % split or overlap % 2:
-            raise ValueError(
-                f"split={split} must divide the hop of {hop_length} samples, and overlap={overlap} be even"
-            )
         self.dim, self.hop_length, self.split, self.causal = dim, hop_length, split, causal
-        self.hop = hop_length // split
-        self.n_fft = overlap * self.hop
+        self.hop, self.n_fft = stft_sizes(hop_length, split, overlap)
         self.kernel = kernel
         self.stem = nn.Conv1d(dim, channels * split, kernel)
         self.norm_in = nn.LayerNorm(channels)

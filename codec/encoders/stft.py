@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from codec.encoders.base import Encoder
 from codec.layers.convnext import ConvNeXtBlock
+from codec.layers.framing import stft_sizes
 from codec.layers.precision import fp32
 
 FLOOR = 1e-4  # of the magnitudes, -80 dB under full scale of a bin: phases below are noise, and fade out
@@ -48,13 +49,8 @@ class STFTEncoder(Encoder):
         causal: bool = False,
     ):
         super().__init__()
-        if hop_length % split or overlap % 2:
-            raise ValueError(
-                f"split={split} must divide the hop of {hop_length} samples, and overlap={overlap} be even"
-            )
         self.dim, self.hop_length, self.causal = dim, hop_length, causal
-        self.hop = hop_length // split
-        self.n_fft = overlap * self.hop
+        self.hop, self.n_fft = stft_sizes(hop_length, split, overlap)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         self.stem = nn.Conv1d(3 * (self.n_fft // 2 + 1), channels, 1)
         self.norm = nn.LayerNorm(channels)

@@ -64,9 +64,8 @@ class Losses(nn.Module):
         """Losses by name, of the leaf `estimate` `[B, 1, T]` -> their combined gradient `[B, 1, T]`; keeps
         the graph.
         """
-        with torch.autocast(
-            estimate.device.type, enabled=False
-        ):  # spectra were fp32 on the way here, and are on the way back
+        # Spectra were fp32 on the way here, and are on the way back.
+        with torch.autocast(estimate.device.type, enabled=False):
             return self.combine(losses, self.weights, estimate)
 
 
