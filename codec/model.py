@@ -1,13 +1,21 @@
 """The codec: encoder, quantizer, decoder, and the lengths around them."""
 
+import copy
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.decoders.base import Decoder
 from codec.encoders.base import Encoder
+from codec.layers.inference import InPrecision, for_inference
+from codec.layers.streaming import State, in_pieces
 from codec.quantizers.base import Quantized, Quantizer
+from codec.stream import Stream
+
+PIECE = 2.0  # seconds of audio that go through a causal part at a time, where no gradient is wanted
 
 
 class CodecOutput(NamedTuple):
@@ -22,7 +30,8 @@ class Codec(nn.Module):
     """A neural audio codec at one sample rate.
 
     Waveforms are mono ``[B, 1, T]`` float in [-1, 1] at ``sample_rate``, with any T >= 1: they are padded on the right
-    with zeros to whole frames (F = ceil(T / hop_length)), and what comes back is cut to T.
+    with zeros to whole frames (F = ceil(T / hop_length)), and what comes back is cut to T. Without gradients, causal
+    parts run in pieces, and memory does not grow with T.
 
     Args:
         encoder, quantizer, decoder: the parts; see their contracts in ``base.py`` beside them.
@@ -53,12 +62,13 @@ class Codec(nn.Module):
             )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.sample_rate, self.frame_rate, self.hop_length = sample_rate, frame_rate, encoder.hop_length
+        self.inference = False  # whether for_inference has been here
 
     def forward(self, wav: Tensor, n_q: int | None = None) -> CodecOutput:
         """wav ``[B, 1, T]`` -> :class:`CodecOutput`, with the first ``n_q`` codebooks (None: all)."""
         latents = self.latents(wav)
         quantized = self.quantizer(latents, n_q)
-        return CodecOutput(self.decoder(quantized.z)[..., : wav.shape[-1]], latents, quantized)
+        return CodecOutput(self._decode(quantized.z)[..., : wav.shape[-1]], latents, quantized)
 
     def latents(self, wav: Tensor) -> Tensor:
         """wav ``[B, 1, T]`` -> continuous latents ``[B, D, F]``, before quantization.
@@ -68,7 +78,8 @@ class Codec(nn.Module):
         """
         if wav.ndim != 3 or wav.shape[1] != 1 or wav.shape[2] < 1:
             raise ValueError(f"a waveform batch is [B, 1, T] with T >= 1, got {list(wav.shape)}")
-        return self.encoder(F.pad(wav, (0, -wav.shape[-1] % self.hop_length)))
+        padded = F.pad(wav, (0, -wav.shape[-1] % self.hop_length))
+        return in_pieces(self.encoder, padded, self._frames_at_a_time * self.hop_length)
 
     def encode(self, wav: Tensor, n_q: int | None = None) -> Tensor:
         """wav ``[B, 1, T]`` -> codes ``[B, n_q, F]`` int64."""
@@ -76,8 +87,78 @@ class Codec(nn.Module):
 
     def decode(self, codes: Tensor, length: int | None = None) -> Tensor:
         """codes ``[B, k, F]`` int64 -> waveform ``[B, 1, F * hop_length]``, cut to ``length`` samples if given."""
-        return self.decoder(self.quantizer.decode(codes))[..., :length]
+        return self._decode(self.quantizer.decode(codes))[..., :length]
+
+    def _decode(self, z: Tensor) -> Tensor:
+        return in_pieces(self.decoder, z, self._frames_at_a_time)
+
+    @property
+    def _frames_at_a_time(self) -> int:
+        return max(1, round(PIECE * self.frame_rate))
 
     def bitrate(self, n_q: int | None = None) -> float:
         """Nominal bitrate in kbit/s."""
         return self.quantizer.bitrate(n_q)
+
+    def encode_batch(self, wavs: Sequence[Tensor], n_q: int | None = None) -> list[Tensor]:
+        """Waveforms ``[T]`` of any lengths -> the codes ``[n_q, F]`` of each, as if it had been encoded alone.
+
+        Causal encoders take them as one batch, filled up with zeros on the right, which nothing before them sees; others
+        one by one.
+        """
+        if not hasattr(self.encoder, "step"):
+            return [self.encode(wav[None, None], n_q)[0] for wav in wavs]
+        longest = max(len(wav) for wav in wavs)
+        codes = self.encode(torch.stack([F.pad(wav, (0, longest - len(wav))) for wav in wavs])[:, None], n_q)
+        return [one[:, : -(-len(wav) // self.hop_length)] for one, wav in zip(codes, wavs, strict=True)]
+
+    def decode_batch(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """Codes ``[k, F]`` of any lengths and one k -> the waveform ``[F * hop_length]`` of each, as if decoded alone."""
+        if not hasattr(self.decoder, "step"):
+            return [self.decode(one[None])[0, 0] for one in codes]
+        longest = max(one.shape[-1] for one in codes)
+        wavs = self.decode(torch.stack([F.pad(one, (0, longest - one.shape[-1])) for one in codes]))
+        return [wav[0, : one.shape[-1] * self.hop_length] for wav, one in zip(wavs, codes, strict=True)]
+
+    def encode_step(self, wav: Tensor, state: State = None, n_q: int | None = None) -> tuple[Tensor, State]:
+        """The next wav ``[B, 1, f * hop_length]`` of a stream -> codes ``[B, n_q, f]`` and the state for the next call.
+
+        ``None`` starts a stream. In a codec for inference, a state is used up by the call.
+        """
+        if wav.shape[-1] == 0:
+            return torch.zeros(len(wav), self.quantizer.check_n_q(n_q), 0, dtype=torch.int64, device=wav.device), state
+        z, state = self.encoder.step(wav, state)
+        return self.quantizer.encode(z, n_q), state
+
+    def decode_step(self, codes: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """The next codes ``[B, k, f]`` of a stream -> wav ``[B, 1, f * hop_length]`` and the state for the next call."""
+        z = self.quantizer.decode(codes)
+        return self.decoder.step(z, state) if z.shape[-1] else (z.new_zeros(len(z), 1, 0), state)
+
+    def streaming(self, n_q: int | None = None) -> Stream:
+        """A new stream through a copy of this codec for inference (through this codec itself, if it is one).
+
+        Raises:
+            ValueError: if a part looks ahead, or there are fewer than ``n_q`` codebooks.
+        """
+        self.quantizer.check_n_q(n_q)
+        for part in (self.encoder, self.decoder):
+            if not hasattr(part, "step"):
+                raise ValueError(
+                    f"{type(part).__name__} looks ahead and cannot stream: use a causal one, such as seanet"
+                )
+        return Stream(self if self.inference else copy.deepcopy(self).for_inference(), n_q)
+
+    def for_inference(self, encoder: torch.dtype = torch.float32, decoder: torch.dtype = torch.float32) -> "Codec":
+        """Turn this codec, in place, into its faster form, which can neither be trained nor saved -> itself.
+
+        Args:
+            encoder, decoder: the precision of their weights. bfloat16 is harmless in the decoder and changes codes in
+                the encoder (docs/results/inference.md).
+        """
+        for_inference(self)
+        for name, dtype in (("encoder", encoder), ("decoder", decoder)):
+            if dtype != torch.float32:
+                setattr(self, name, InPrecision(getattr(self, name), dtype))
+        self.inference = True
+        return self

@@ -3,12 +3,16 @@
 import torch
 from torch import Tensor, nn
 
+from codec.decoders.mimi import MimiDecoder
 from codec.decoders.seanet import SEANetDecoder
+from codec.encoders.mimi import MimiEncoder
 from codec.encoders.seanet import SEANetEncoder
 from codec.layers.seanet import Units
+from codec.layers.transformer import Transformer
 from codec.model import Codec
 from codec.quantizers.base import Quantizer
 from codec.quantizers.rvq import RVQ
+from codec.quantizers.split_rvq import SplitRVQ
 
 MIMI = dict(dim=512, channels=64, strides=[4, 5, 6, 8], units=Units((1,), 3, 2), last_kernel=3)
 ENCODEC = dict(dim=128, channels=32, strides=[2, 4, 5, 8], units=Units((1,), 3, 2, "conv"), last_kernel=7, lstm=2)
@@ -21,6 +25,38 @@ def small_codec(quantizer: Quantizer | None = None, seed: int = 0, **changes) ->
     options = SMALL | changes
     quantizer = quantizer or RVQ(8, 100, n_q=3, codebook_size=16, dropout=0.0)
     return Codec(SEANetEncoder(**options), quantizer, SEANetDecoder(**options), 800, 100)
+
+
+def full_mimi(seed: int = 0) -> Codec:
+    """Mimi at its size, with transformers that matter and codebooks as wide as what they quantize; in eval mode."""
+    torch.manual_seed(seed)
+    encoder, decoder = SEANetEncoder(**MIMI), SEANetDecoder(**MIMI)
+    quantizer = SplitRVQ(512, 12.5)
+    codec = Codec(
+        MimiEncoder(encoder, Transformer(512, scale=0.3)),
+        quantizer,
+        MimiDecoder(decoder, Transformer(512, scale=0.3)),
+        24_000,
+        12.5,
+    ).eval()
+    with torch.no_grad():
+        z = codec.latents(0.3 * torch.randn(1, 1, 24 * 1920))
+        for part in (quantizer.semantic, quantizer.acoustic):
+            residual = part.project_in(z)[0].t()
+            for k, book in enumerate(part.codebooks):
+                book.copy_(residual.mean(0) + residual.std(0) * torch.randn_like(book))
+                residual = residual - book[part._nearest(residual, k)]
+    return codec
+
+
+def small_mimi(seed: int = 0, **changes) -> Codec:
+    """Mimi's structure at 1,600 Hz with hop 16 (100 frames per second) and windows of 10 frames."""
+    torch.manual_seed(seed)
+    sizes = dict(layers=2, heads=2, hidden=16, context=10, scale=0.3)
+    encoder = MimiEncoder(SEANetEncoder(**SMALL), Transformer(8, **sizes))
+    decoder = MimiDecoder(SEANetDecoder(**SMALL), Transformer(8, **sizes))
+    options = dict(n_q=4, codebook_size=16, codebook_dim=4, kmeans_iters=5) | changes
+    return Codec(encoder, SplitRVQ(8, 100, **options), decoder, 1600, 100)
 
 
 def count(module: nn.Module) -> int:

@@ -14,7 +14,7 @@ from codec.decoders.base import Decoder
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d
 from codec.layers.lstm import ResidualLSTM
 from codec.layers.seanet import Units
-from codec.layers.streaming import Sequential, State
+from codec.layers.streaming import Sequential, State, step, steps
 
 
 class SEANetDecoder(Decoder):
@@ -61,4 +61,13 @@ class SEANetDecoder(Decoder):
 
     def step(self, latents: Tensor, state: State = None) -> tuple[Tensor, State]:
         """latents ``[B, dim, n]`` -> ``[B, 1, n * hop_length]``."""
-        return self.layers.step(latents, state)
+        *body, last = self.layers
+        states = state if state is not None else (None,) * len(self.layers)
+        x, new = steps(body, latents, states[:-1])
+        with torch.autocast(x.device.type, enabled=False):
+            y, after = step(last, x.float(), states[-1])
+        return y, (*new, after)
+
+    def full_precision(self) -> list[nn.Module]:
+        """What stays in fp32 when the weights are of lower precision."""
+        return [self.layers[-1]]

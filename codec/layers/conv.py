@@ -22,6 +22,9 @@ def fold_weight_norm(module: nn.Module) -> nn.Module:
     """Replace every weight-norm parametrization inside ``module`` by the plain weight it stands for, in place."""
     for part in module.modules():
         if parametrize.is_parametrized(part, "weight"):
+            # A deep copy shares its class, on which `weight` is a property that removing would delete for both.
+            shared = type(part)
+            part.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
             parametrize.remove_parametrizations(part, "weight", leave_parametrized=True)
     return module
 
@@ -33,7 +36,7 @@ class CausalConv1d(nn.Module):
         pad_mode: what stands before the first sample: "constant" (zeros) or "replicate" (the first sample).
 
     Raises:
-        ValueError: if T is not a multiple of the stride, or the kernel is shorter than the stride.
+        ValueError: if T is not a multiple of the stride, the kernel is shorter than the stride, or the mode unknown.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class CausalConv1d(nn.Module):
             raise ValueError(
                 f"kernel {kernel_size} (dilation {dilation}) is shorter than stride {stride}: samples are lost"
             )
+        if pad_mode not in ("constant", "replicate"):
+            raise ValueError(f"pad_mode is {pad_mode!r}; valid are 'constant' and 'replicate'")
         self.stride, self.padding, self.pad_mode = stride, span - stride, pad_mode
         conv = nn.Conv1d(in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
         self.conv = maybe_weight_norm(conv, weight_norm)
@@ -62,17 +67,22 @@ class CausalConv1d(nn.Module):
         return self.step(x)[0]
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """x ``[B, C, n * stride]``; the state holds the last ``padding`` inputs ``[B, C, padding]``."""
+        """x ``[B, C, n * stride]``; the state holds the last ``padding`` inputs ``[B, C, padding]``, and, with
+        pad_mode="replicate", whether there were any (bool scalar)."""
         if x.shape[-1] % self.stride:
             raise ValueError(f"a length of {x.shape[-1]} is not a multiple of the stride {self.stride}")
         if self.padding == 0:
             return self.conv(x), None
-        if state is None:
-            mode = {} if self.pad_mode == "constant" else {"mode": self.pad_mode}
-            x = F.pad(x, (self.padding, 0), **mode)
-        else:
-            x = torch.cat([state, x], dim=-1)
-        return self.conv(x), x[..., x.shape[-1] - self.padding :]
+        x = self._pad(x, state)
+        tail = x[..., x.shape[-1] - self.padding :]
+        started = x.new_ones((), dtype=torch.bool)
+        return self.conv(x), tail if self.pad_mode == "constant" else (tail, started)
+
+    def _pad(self, x: Tensor, state: State) -> Tensor:
+        if self.pad_mode == "constant":
+            return F.pad(x, (self.padding, 0)) if state is None else torch.cat([state, x], dim=-1)
+        first = x[..., :1].expand(-1, -1, self.padding)
+        return torch.cat([first if state is None else torch.where(state[1], state[0], first), x], dim=-1)
 
 
 class CausalConvTranspose1d(nn.Module):

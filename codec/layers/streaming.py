@@ -1,11 +1,14 @@
 """Explicit streaming state: every causal part offers ``step(x, state) -> (y, state)``.
 
 A state is a tensor, or a tuple of states; ``None`` starts a new stream. Nothing is kept inside the modules, so one
-module can serve many streams, and a step can be exported with its state as inputs and outputs.
+module can serve many streams, and a step can be exported with its state as inputs and outputs: a state has one shape,
+whatever the lengths of the chunks, and a state of zeros starts a new stream, too.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 State = Any  # None | Tensor | tuple[State, ...]
@@ -18,13 +21,32 @@ def step(layer: nn.Module, x: Tensor, state: State) -> tuple[Tensor, State]:
     return layer(x), None
 
 
+def steps(layers: Iterable[nn.Module], x: Tensor, state: State) -> tuple[Tensor, State]:
+    """One step of each layer in turn; the state is the tuple of their states."""
+    layers = list(layers)
+    new = []
+    for layer, old in zip(layers, state if state is not None else (None,) * len(layers), strict=True):
+        x, after = step(layer, x, old)
+        new.append(after)
+    return x, tuple(new)
+
+
 class Sequential(nn.Sequential):
-    """``nn.Sequential`` that can also be run step by step; its state is the tuple of its layers' states."""
+    """``nn.Sequential`` that can also be run step by step."""
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        states = state if state is not None else (None,) * len(self)
-        new = []
-        for layer, old in zip(self, states, strict=True):
-            x, s = step(layer, x, old)
-            new.append(s)
-        return x, tuple(new)
+        return steps(self, x, state)
+
+
+def in_pieces(part: nn.Module, x: Tensor, length: int) -> Tensor:
+    """``part(x)``, in a stream of pieces of ``length`` along the last axis where no gradient is wanted and the part can.
+
+    Memory then does not grow with x, and activations stay in the cache: long audio costs no more per second.
+    """
+    if torch.is_grad_enabled() or x.shape[-1] <= length or not hasattr(part, "step"):
+        return part(x)
+    state, out = None, []
+    for piece in x.split(length, dim=-1):
+        y, state = part.step(piece, state)
+        out.append(y)
+    return torch.cat(out, dim=-1)

@@ -17,6 +17,9 @@ class Quantized(NamedTuple):
     """scalar: commitment (or KL); the training step gives it its weight."""
     metrics: dict[str, Tensor]
     """scalars to log, by name."""
+    first: Tensor | None = None
+    """``[B, D, F]``, what the first codebook alone gives (in training): what a semantic teacher teaches; None where there
+    is no such thing."""
 
 
 class Quantizer(nn.Module):
@@ -27,12 +30,14 @@ class Quantizer(nn.Module):
         n_q: number of codebooks K; 0 for a continuous bottleneck.
         size: codes per codebook; 0 for a continuous bottleneck.
         frame_rate: latent frames per second (Hz), for the bitrates.
+        has_first: whether, in training, there is the output of a first codebook by itself.
     """
 
     dim: int
     n_q: int
     size: int
     frame_rate: float
+    has_first: bool = False
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         """Quantize with the first ``n_q`` codebooks (None: all; in training, the quantizer's own dropout)."""
@@ -74,6 +79,13 @@ def dropout_mask(batch: int, n_q: int, share: float, device: torch.device) -> Te
         fewer = torch.randint(1, n_q + 1, (batch,), device=device)
         used = torch.where(torch.rand(batch, device=device) < share, fewer, used)
     return torch.arange(n_q, device=device)[:, None] < used
+
+
+def bypass_mask(batch: int, rate: float, device: torch.device) -> Tensor:
+    """``[B]`` bool, true for the examples that are not quantized: each with probability 1 - ``rate``."""
+    if rate >= 1:
+        return torch.zeros(batch, dtype=torch.bool, device=device)
+    return torch.rand(batch, device=device) >= rate
 
 
 def code_entropy(counts: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.precision import fp32
-from codec.quantizers.base import Quantized, Quantizer, dropout_mask, per_codebook_metrics
+from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask, per_codebook_metrics
 
 
 class RVQ(Quantizer):
@@ -32,7 +32,11 @@ class RVQ(Quantizer):
         kmeans_iters: of the initialisation on the first training batch.
         dropout: in training, this share of the examples uses only the first n codebooks, n uniform in 1..K for each
             (SoundStream: 1.0; DAC: 0.5; 0.0 is off).
+        quantization_rate: in training, the share of the examples that are quantized at all. The others pass through the
+            projections only, while their codes still move the codebooks (Mimi, section 3.3.2: 0.5).
     """
+
+    has_first = True
 
     def __init__(
         self,
@@ -46,11 +50,12 @@ class RVQ(Quantizer):
         check_every: int = 5,
         kmeans_iters: int = 50,
         dropout: float = 1.0,
+        quantization_rate: float = 1.0,
     ):
         super().__init__()
         self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, n_q, codebook_size
         self.decay, self.dead_below, self.check_every = decay, dead_below, check_every
-        self.kmeans_iters, self.dropout = kmeans_iters, dropout
+        self.kmeans_iters, self.dropout, self.quantization_rate = kmeans_iters, dropout, quantization_rate
         width = codebook_dim or dim
         self.project_in = nn.Conv1d(dim, width, 1, bias=False) if codebook_dim else nn.Identity()
         self.project_out = nn.Conv1d(width, dim, 1, bias=False) if codebook_dim else nn.Identity()
@@ -60,6 +65,7 @@ class RVQ(Quantizer):
         self.register_buffer("sums", torch.zeros(n_q, codebook_size, width))
         self.register_buffer("codebooks", torch.randn(n_q, codebook_size, width) / math.sqrt(width))
         self.steps = 0  # of training; 0: codebooks not initialised yet. A plain int: reading it never waits for a GPU
+        self.half_norms: Tensor | None = None  # [K, S], once frozen
 
     def get_extra_state(self) -> dict[str, int]:
         return {"steps": self.steps}
@@ -68,19 +74,33 @@ class RVQ(Quantizer):
         self.steps = state["steps"]
 
     @fp32
-    def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
-        """Raises ValueError if ``n_q`` is more than this quantizer has."""
+    def forward(
+        self, z: Tensor, n_q: int | None = None, keep: Tensor | None = None, bypass: Tensor | None = None
+    ) -> Quantized:
+        """Quantize with the first ``n_q`` codebooks (None: all).
+
+        Args:
+            keep: ``[n_q, B]`` bool, the codebooks that each example uses; None draws the dropout.
+            bypass: ``[B]`` bool, the examples that are not quantized; None draws them by ``quantization_rate``.
+
+        Raises:
+            ValueError: if ``n_q`` is more than this quantizer has.
+        """
         n_q = self.check_n_q(n_q)
+        batch, frames = z.shape[0], z.shape[-1]
         x = self.project_in(z)
         vectors = x.transpose(1, 2).flatten(0, 1)  # [N = B * F, C]
         learn = self.training and torch.is_grad_enabled()
         if learn and self.steps == 0:
             self._initialise(vectors.detach())
-        keep = dropout_mask(z.shape[0], n_q, self.dropout if self.training else 0.0, z.device)
-        keep = keep.repeat_interleave(z.shape[-1], dim=1)  # [K, N] bool: the same for all frames of an example
+        if keep is None:
+            keep = dropout_mask(batch, n_q, self.dropout if self.training else 0.0, z.device)
+        if bypass is None:
+            bypass = bypass_mask(batch, self.quantization_rate if self.training else 1.0, z.device)
+        keep = keep.repeat_interleave(frames, dim=1)  # [K, N]: the same for all frames of an example
 
         residual, total = vectors.detach(), torch.zeros_like(vectors)
-        codes, inputs, losses = [], [], []
+        codes, inputs, losses, first = [], [], [], None
         for k in range(n_q):
             code = self._nearest(residual, k)
             quantized = F.embedding(code, self.codebooks[k]) * keep[k, :, None]
@@ -90,14 +110,25 @@ class RVQ(Quantizer):
                 inputs.append(residual)
             codes.append(code)
             residual, total = residual - quantized, total + quantized
+            first = total if first is None else first
 
         loss = torch.stack(losses).sum() / keep.sum().clamp(min=1) if learn else z.new_zeros(())
         codes = torch.stack(codes)  # [K, N]
         if learn:
             self._update(torch.stack(inputs), codes, keep)
-        y = (vectors + (total - vectors).detach()).unflatten(0, (z.shape[0], -1)).transpose(1, 2)
-        codes = codes.unflatten(1, (z.shape[0], -1)).transpose(0, 1)  # [B, K, F]
-        return Quantized(self.project_out(y), codes, loss, self.metrics() if learn else {})
+        total = torch.where(bypass.repeat_interleave(frames)[:, None], vectors.detach(), total)
+        return Quantized(
+            z=self._through(vectors, total, batch),
+            codes=codes.unflatten(1, (batch, -1)).transpose(0, 1),
+            loss=loss,
+            metrics=self.metrics() if learn else {},
+            first=self._through(vectors, first, batch) if learn else None,
+        )
+
+    def _through(self, vectors: Tensor, quantized: Tensor, batch: int) -> Tensor:
+        """``[N, C]`` twice -> the value of ``quantized`` with the gradient of ``vectors``, projected: ``[B, D, F]``."""
+        y = vectors + (quantized - vectors).detach()
+        return self.project_out(y.unflatten(0, (batch, -1)).transpose(1, 2))
 
     @fp32
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
@@ -128,7 +159,12 @@ class RVQ(Quantizer):
     def _nearest(self, x: Tensor, k: int) -> Tensor:
         """x ``[N, C]`` -> index of the nearest code of level k ``[N]``."""
         book = self.codebooks[k]
-        return torch.addmm(book.square().sum(-1) / 2, x, book.t(), alpha=-1).argmin(-1)
+        half_norms = book.square().sum(-1) / 2 if self.half_norms is None else self.half_norms[k]
+        return torch.addmm(half_norms, x, book.t(), alpha=-1).argmin(-1)
+
+    def freeze(self) -> None:
+        """Compute once what depends on the codebooks alone; they may not change after this."""
+        self.half_norms = self.codebooks.square().sum(-1) / 2
 
     @torch.no_grad()
     def _update(self, inputs: Tensor, codes: Tensor, keep: Tensor) -> None:

@@ -1,0 +1,39 @@
+"""Mimi's decoder, the mirror of ``codec/encoders/mimi.py`` (same paper and section)."""
+
+from torch import Tensor, nn
+
+from codec.decoders.base import Decoder
+from codec.layers.conv import CausalConvTranspose1d
+from codec.layers.streaming import State, steps
+from codec.layers.transformer import Transformer
+
+
+class MimiDecoder(Decoder):
+    """``[B, dim, F] -> [B, 1, F * hop_length]``; hop_length is the SEANet's times ``resample``.
+
+    Args:
+        seanet: from latents to the waveform.
+        transformer: at the SEANet's frame rate; None leaves it out.
+        resample: stride of the first, transposed convolution (kernel 2 * resample, each channel by itself, no bias); 1
+            leaves it out. That it is channel-wise was a slip in the original code that the published weights carry.
+    """
+
+    def __init__(self, seanet: Decoder, transformer: Transformer | None = None, resample: int = 2):
+        super().__init__()
+        self.dim, self.hop_length = seanet.dim, seanet.hop_length * resample
+        options = dict(groups=self.dim, bias=False)
+        up = CausalConvTranspose1d(self.dim, self.dim, 2 * resample, resample, **options) if resample > 1 else None
+        self.upsample = up
+        self.transformer, self.seanet = transformer, seanet
+
+    def parts(self) -> list[nn.Module]:
+        return [part for part in (self.upsample, self.transformer, self.seanet) if part is not None]
+
+    def forward(self, latents: Tensor) -> Tensor:
+        for part in self.parts():
+            latents = part(latents)
+        return latents
+
+    def step(self, latents: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """latents ``[B, dim, n]`` -> ``[B, 1, n * hop_length]``."""
+        return steps(self.parts(), latents, state)

@@ -1,0 +1,118 @@
+"""Causal transformer over the frames of a latent sequence (Mimi, arXiv 2410.00037, section 3.3.1).
+
+Pre-norm layers with LayerScale (arXiv 2103.17239) on both branches, rotary positions (arXiv 2104.09864) on interleaved
+pairs, a finite window of attention, no biases but those of the norms, no norm at the end.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.layers.streaming import State
+
+
+class Transformer(nn.Module):
+    """``[B, dim, F] -> [B, dim, F]``; frame i sees frames i - context + 1 to i.
+
+    Args:
+        dim: channels.
+        layers, heads, hidden: depth, attention heads, width of the feed-forward part.
+        context: frames that a frame can see in each layer, itself included (Mimi: 250, which is 10 s at 25 Hz).
+        scale: initial value of LayerScale.
+        base: of the rotary frequencies.
+
+    Raises:
+        ValueError: if the heads do not divide ``dim`` into an even number of channels each.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        layers: int = 8,
+        heads: int = 8,
+        hidden: int = 2048,
+        context: int = 250,
+        scale: float = 0.01,
+        base: float = 10_000.0,
+    ):
+        super().__init__()
+        if dim % (2 * heads):
+            raise ValueError(
+                f"{heads} heads do not divide {dim} channels into pairs: choose heads from dim / 2's divisors"
+            )
+        self.context, self.base, self.head_dim = context, base, dim // heads
+        self.layers = nn.ModuleList(Layer(dim, heads, hidden, scale) for _ in range(layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        at = torch.arange(x.shape[-1], device=x.device)
+        behind = at[:, None] - at  # [F, F]: how far behind the query a key is
+        mask = None if len(at) <= self.context else (behind >= 0) & (behind < self.context)
+        rotation = self.rotation(at)
+        x = x.transpose(1, 2)  # [B, F, C]
+        for layer in self.layers:
+            x, _ = layer(x, rotation, mask)
+        return x.transpose(1, 2)
+
+    def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """x ``[B, dim, n]``; the state is the number of frames so far (int64 scalar) and, for each layer, the rotated keys
+        and the values of the last ``context - 1`` frames ``[B, heads, context - 1, head_dim]``."""
+        past = self.context - 1
+        if state is None:
+            empty = x.new_zeros(x.shape[0], x.shape[1] // self.head_dim, past, self.head_dim)
+            state = (torch.zeros((), dtype=torch.int64, device=x.device), *([(empty, empty)] * len(self.layers)))
+        seen, caches = state[0], state[1:]
+        queries = seen + torch.arange(x.shape[-1], device=x.device)
+        keys = seen + torch.arange(-past, x.shape[-1], device=x.device)
+        behind = queries[:, None] - keys  # [n, past + n]
+        mask = (behind >= 0) & (behind < self.context) & (keys >= 0)
+        rotation = self.rotation(queries)
+        x = x.transpose(1, 2)
+        new = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x, (k, v) = layer(x, rotation, mask, cache)
+            new.append((k[:, :, k.shape[2] - past :], v[:, :, v.shape[2] - past :]))
+        return x.transpose(1, 2), (seen + x.shape[1], *new)
+
+    def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """positions ``[F]`` -> cosines and sines ``[F, 1, 1, head_dim / 2]`` in fp32."""
+        pairs = torch.arange(self.head_dim // 2, device=positions.device, dtype=torch.float32)
+        frequencies = self.base ** (-2 / self.head_dim * pairs)
+        angles = (positions[:, None].float() * frequencies)[:, None, None]
+        return angles.cos(), angles.sin()
+
+
+class Layer(nn.Module):
+    """``[B, F, C] -> [B, F, C]`` and this call's keys and values, those of the cache before them."""
+
+    def __init__(self, dim: int, heads: int, hidden: int, scale: float):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim, bias=False)
+        self.up, self.down = nn.Linear(dim, hidden, bias=False), nn.Linear(hidden, dim, bias=False)
+        self.scale1, self.scale2 = (nn.Parameter(torch.full((dim,), scale)) for _ in range(2))
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        cache: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """mask ``[F, keys]`` bool, true where a query sees a key; None is causal without a window."""
+        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1))  # [B, F, 3, H, C / H]
+        q, k = rotate(qkv[:, :, :2], rotation).permute(2, 0, 3, 1, 4)  # each [B, H, F, C / H]
+        v = qkv[:, :, 2].transpose(1, 2)
+        if cache is not None:
+            k, v = torch.cat([cache[0], k], dim=2), torch.cat([cache[1], v], dim=2)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        x = x + self.scale1 * self.out(y.transpose(1, 2).flatten(2))
+        return x + self.scale2 * self.down(F.gelu(self.up(self.norm2(x)))), (k, v)
+
+
+def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """x ``[B, F, 2, H, C / H]``: each pair of neighbouring channels is turned by its angle, in fp32."""
+    cos, sin = rotation
+    real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return turned.flatten(-2).to(x.dtype)

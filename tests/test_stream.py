@@ -1,0 +1,196 @@
+"""A stream gives the codes and the sound of the whole signal, whatever its chunks; what comes later changes nothing."""
+
+import copy
+import random
+
+import pytest
+import torch
+
+from codec.decoders.istft import ISTFTDecoder
+from codec.encoders.stft import STFTEncoder
+from codec.model import Codec
+from codec.quantizers.rvq import RVQ
+from tests.codes import assert_codes_equal
+from tests.parts import full_mimi, small_codec, small_mimi
+
+HOP = 1920
+
+
+@pytest.fixture(scope="module")
+def mimi() -> Codec:
+    return full_mimi()
+
+
+@pytest.fixture(scope="module")
+def fast(mimi) -> Codec:
+    return copy.deepcopy(mimi).for_inference()
+
+
+@pytest.fixture(scope="module")
+def whole(mimi):
+    """wav, and its latents, codes and decoded sound in one piece, with the layers that were trained."""
+    wav = 0.3 * torch.randn(1, 1, 139 * HOP + 700, generator=torch.Generator().manual_seed(3))  # beyond 10 s of context
+    padded = torch.nn.functional.pad(wav, (0, 140 * HOP - wav.shape[-1]))
+    latents = mimi.encoder(padded).detach()
+    codes = mimi.quantizer.encode(latents)
+    return wav, latents, codes, mimi.decoder(mimi.quantizer.decode(codes)).detach()
+
+
+def test_full_size_stream_equals_offline(fast, whole):
+    """In chunks of 1 sample to several frames; codes but for ties, sound within 1e-4."""
+    wav, latents, codes, sound = whole
+    assert latents.std() > 0.05
+    assert sound.std() > 0.01
+    stream, sizes = fast.streaming(), [1, 1919, 100, 5000, HOP, 2 * HOP, 3]
+    out, pieces = [], wav
+    for size in sizes:
+        out.append(stream.encode(pieces[..., :size], 24_000))
+        pieces = pieces[..., size:]
+    out += [stream.encode(pieces), stream.finish()]
+    assert [c.shape[-1] for c in out[:4]] == [0, 1, 0, 2]
+    found = torch.cat(out, -1)
+    assert_codes_equal(found, codes, fast, latents)
+    heard = torch.cat([stream.decode(c) for c in codes.split([1, 1, 3, 100, 5, 30], -1)], -1)
+    torch.testing.assert_close(heard, sound, atol=1e-4, rtol=0)
+
+
+def test_full_size_forms_agree(mimi, fast, whole):
+    """Both forms, offline in pieces (no gradient) and in one, within 1e-4."""
+    wav, latents, codes, sound = whole
+    with torch.no_grad():
+        for codec in (mimi, fast):
+            torch.testing.assert_close(codec.latents(wav), latents, atol=1e-4, rtol=0)
+            torch.testing.assert_close(codec.decode(codes), sound, atol=1e-4, rtol=0)
+
+
+def test_full_size_latency(mimi, fast):
+    """A frame's codes depend on nothing after its last sample, its sound on nothing after its codes."""
+    assert fast.streaming().latency == HOP == 0.08 * 24_000
+    wav = 0.3 * torch.randn(1, 1, 4 * HOP)
+    changed = wav.clone()
+    changed[..., 2 * HOP :] += 0.1
+    with torch.no_grad():
+        a, b = mimi.latents(wav), mimi.latents(changed)
+        assert torch.equal(a[..., :2], b[..., :2])
+        assert not torch.allclose(a[..., 2], b[..., 2])
+        codes = torch.randint(0, 2048, (1, 8, 4))
+        other = codes.clone()
+        other[..., 2:] = (other[..., 2:] + 1) % 2048
+        a, b = mimi.decode(codes), mimi.decode(other)
+        assert torch.equal(a[..., : 2 * HOP], b[..., : 2 * HOP])
+        assert not torch.allclose(a[..., 2 * HOP : 2 * HOP + 100], b[..., 2 * HOP : 2 * HOP + 100])
+
+
+def trained(codec: Codec) -> Codec:
+    with torch.no_grad():
+        z = codec.latents(torch.randn(4, 1, 100 * codec.hop_length))
+    codec.quantizer.train()(z)
+    return codec.eval()
+
+
+@pytest.mark.parametrize("make", [small_mimi, small_codec])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_chunks(make, seed):
+    """Random chunks over many windows of the transformers, on batches, for Mimi and for SEANet with an RVQ."""
+    codec = trained(make())
+    hop, rng = codec.hop_length, random.Random(seed)
+    wav = torch.randn(2, 1, 90 * hop + 3)
+    whole = codec.encode(wav).detach()
+    stream, out, at = codec.streaming(), [], 0
+    while at < wav.shape[-1]:
+        size = rng.choice([1, 2, hop - 1, hop, 3 * hop + 1, 30 * hop])
+        out.append(stream.encode(wav[..., at : at + size]))
+        at += size
+    out.append(stream.finish())
+    assert_codes_equal(torch.cat(out, -1), whole, codec, codec.latents(wav).detach())
+    sizes = []
+    while sum(sizes) < 91:
+        sizes.append(min(rng.choice([1, 2, 5, 40]), 91 - sum(sizes)))
+    heard = torch.cat([stream.decode(c) for c in whole.split(sizes, -1)], -1)
+    torch.testing.assert_close(heard, codec.decode(whole).detach(), atol=1e-4, rtol=0)
+
+
+def test_streams_of_one_codec_do_not_meet_and_can_begin_anew():
+    codec = trained(small_mimi()).for_inference()
+    a, b = torch.randn(2, 1, 1, 5 * codec.hop_length)
+    one, two = codec.streaming(), codec.streaming(n_q=2)
+    codes = [(one.encode(x), two.encode(y)) for x, y in zip(a.split(16, -1), b.split(16, -1), strict=True)]
+    alone = codec.encode(a), codec.encode(b, 2)
+    for found, expected in zip(zip(*codes, strict=True), alone, strict=True):
+        assert torch.equal(torch.cat(found, -1), expected)
+    one.reset()
+    assert torch.equal(one.encode(b), codec.encode(b))
+
+
+def test_pieces_are_only_for_inference():
+    """With a gradient the whole signal goes through at once, and gradients reach its beginning."""
+    codec = small_mimi().eval()
+    wav = torch.randn(1, 1, 500 * codec.hop_length, requires_grad=True)
+    whole = codec.latents(wav)
+    whole[..., 0].sum().backward()
+    assert float(wav.grad.abs().sum()) > 0
+    with torch.no_grad():
+        torch.testing.assert_close(codec.latents(wav), whole.detach(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_unequal_lengths_as_one_by_one(inference):
+    codec = trained(small_mimi())
+    codec = codec.for_inference() if inference else codec
+    wavs = [torch.randn(n) for n in (5, 16, 333, 1000)]
+    with torch.no_grad():
+        batch = codec.encode_batch(wavs, 3)
+        for codes, wav in zip(batch, wavs, strict=True):
+            alone = codec.encode(wav[None, None], 3)
+            assert_codes_equal(codes[None], alone, codec, codec.latents(wav[None, None]))
+        for wav, codes in zip(codec.decode_batch(batch), batch, strict=True):
+            torch.testing.assert_close(wav, codec.decode(codes[None])[0, 0], atol=1e-5, rtol=0)
+
+
+def test_unequal_lengths_through_parts_that_look_ahead():
+    torch.manual_seed(0)
+    sizes = dict(dim=8, hop_length=16, channels=8, hidden=16, blocks=1, split=2, overlap=4, kernel=3)
+    codec = Codec(STFTEncoder(**sizes), RVQ(8, 100, 2, 16), ISTFTDecoder(**sizes), 1600, 100).eval()
+    wavs = [torch.randn(n) for n in (100, 333)]
+    with torch.no_grad():
+        for codes, wav in zip(codec.encode_batch(wavs), wavs, strict=True):
+            assert torch.equal(codes, codec.encode(wav[None, None])[0])
+        codes = [codec.encode(wav[None, None])[0] for wav in wavs]
+        for wav, one in zip(codec.decode_batch(codes), codes, strict=True):
+            assert torch.equal(wav, codec.decode(one[None])[0, 0])
+    with pytest.raises(ValueError, match="STFTEncoder looks ahead and cannot stream"):
+        codec.streaming()
+
+
+def test_low_precision_is_close():
+    codec = trained(small_mimi())
+    wav = torch.randn(1, 1, 50 * codec.hop_length)
+    codes, sound = codec.encode(wav).detach(), codec(wav).wav.detach()
+    low = copy.deepcopy(codec).for_inference(torch.bfloat16, torch.bfloat16)
+    stream = low.streaming()
+    assert stream.encode(wav).shape == codes.shape
+    heard = stream.decode(codes)
+    assert heard.dtype == torch.float32
+    assert float((heard - sound).norm() / sound.norm()) < 0.05
+    assert not torch.equal(heard, sound)
+
+
+def test_bad_chunks_are_refused():
+    stream = trained(small_mimi()).streaming()
+    with pytest.raises(ValueError, match="the chunk is at 8000 Hz and the codec at 1600: resample it"):
+        stream.encode(torch.zeros(1, 1, 16), 8000)
+    with pytest.raises(ValueError, match=r"a chunk is \[B, 1, t\] float"):
+        stream.encode(torch.zeros(16))
+    with pytest.raises(ValueError, match=r"torch.int16"):
+        stream.encode(torch.zeros(1, 1, 16, dtype=torch.int16))
+    with pytest.raises(ValueError, match="nothing was encoded"):
+        stream.finish()
+    stream.encode(torch.zeros(2, 1, 5))
+    with pytest.raises(ValueError, match="began with a batch of 2 and got 1"):
+        stream.encode(torch.zeros(1, 1, 5))
+    with pytest.raises(ValueError, match="codes are"):
+        stream.decode(torch.zeros(1, 1, 1))
+    with pytest.raises(ValueError, match="has 4 codebooks: choose 1 to 4"):
+        small_mimi().streaming(5)
+    with pytest.raises(ValueError, match="has 4 codebooks"):
+        stream.decode(torch.zeros(1, 5, 1, dtype=torch.int64))
