@@ -30,6 +30,8 @@ def evaluate(cfg: DictConfig) -> None:
     except ValueError as error:
         raise CheckpointError(str(error)) from error
     cfg.sample_rate = codec.sample_rate
+    if "dataset" not in cfg and "dataset" not in config:  # an imported codec
+        raise CorpusError("this checkpoint was trained on no dataset of ours: give dataset=folder dataset.path=DIR")
     corpus = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else build(config["dataset"])
     device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     held_out = corpus.clips(cfg.split, cfg.seconds)

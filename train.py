@@ -5,7 +5,6 @@ python train.py model=soundstream disc=msd+mfd dataset=folder dataset.path=DIR
 python train.py --help                # every option; --info defaults tells where each value comes from
 """
 
-import logging
 from pathlib import Path
 
 import hydra
@@ -18,10 +17,9 @@ from codec.checkpoint import load_checkpoint, load_codec, load_weights
 from codec.data.base import readable
 from codec.data.module import SpeechData
 from codec.evaluation import evaluate_codec
+from codec.interop.start import start_from
 from codec.run import check, keep, one_sentence, precision, record
 from codec.task import CodecTask
-
-log = logging.getLogger("train")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -40,19 +38,19 @@ def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     config = OmegaConf.to_container(cfg, resolve=True)  # plain and resolved: what a checkpoint carries
     parts = {"codec": cfg.codec, "discriminators": cfg.disc, "losses": cfg.loss, "optim": cfg.optim}
-    built = {name: instantiate(part, _convert_="all") for name, part in parts.items()}
-    task = CodecTask(**built, adversarial_start=cfg.adversarial_start, config=config)
-    for name, part in record(cfg.run_dir, config, task).items():
-        log.info("%-22s %12s parameters  %s", name, f"{part['parameters']:,}", part["class"])
-
+    parts["distillation"] = cfg.distill  # {} where there is no teacher
+    built = {name: instantiate(part, _convert_="all") or None for name, part in parts.items()}
+    task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
+    record(cfg.run_dir, config, task)
     data = instantiate(cfg.data, _convert_="all")
     check(task, data, cfg.max_steps)
     if cfg.ckpt_path:
         load_weights(task, load_checkpoint(cfg.ckpt_path)["state_dict"], cfg.ckpt_path)  # refuses in one sentence
+    elif cfg.init_from:
+        start_from(task.codec, cfg.init_from)
     keep(Path(cfg.run_dir, "csv", "metrics.csv"))
-    loggers = list(instantiate(cfg.logger, _convert_="all").values())
-    callbacks = list(instantiate(cfg.callbacks, _convert_="all").values())
-    options = {"logger": loggers, "callbacks": callbacks, "precision": precision(cfg.trainer.precision)}
+    options = {part: list(instantiate(cfg[part], _convert_="all").values()) for part in ("logger", "callbacks")}
+    options["precision"] = precision(cfg.trainer.precision)
     options["val_check_interval"] = cfg.val_every * cfg.trainer.accumulate_grad_batches  # Lightning counts batches
     trainer = instantiate(cfg.trainer, _convert_="all", **options)
     trainer.fit(task, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)

@@ -2,18 +2,23 @@
 
     python bench/train_step.py                    # JSON: medians, ratios, n; a few minutes on two cores
     python bench/train_step.py --cases msd+mfd:encodec --model soundstream --batch 4 --rounds 15
+    python bench/train_step.py --model mimi_transformer --cases msstft:balancer none:mel --batch 1 --rounds 5
 
 The usual step is that of HiFi-GAN, DAC and EnCodec: the discriminators run on recording and detached output, backward,
 step; then again on recording and output for the codec, backward, step. `usual` leaves the discriminators in the
 graph (gradients of their weights are computed and thrown away, as in most code) and, with the balancer, sends the
 commitment loss back by itself, as audiocraft does; `usual_frozen` spares itself both. The sides run interleaved in one
 process, in an order drawn for each round, so that a noisy machine hits all alike. Ratios are medians of each round's.
+`parts` are the shares of one more one-pass step: forward passes, the gradient of the losses at the waveform, the
+backward pass of codec and discriminators, clipping and optimiser. Memory is the peak of the process so far (on a GPU of
+its tensors), with the networks of all three sides.
 """
 
 import argparse
 import copy
 import json
 import random
+import resource
 import statistics
 import sys
 import time
@@ -41,15 +46,56 @@ def build(model: str, disc: str, loss: str) -> CodecTask:
 class OnePass:
     def __init__(self, task: CodecTask, steps: int = 1000):
         self.task = task
-        self.optimizer, self.schedule = task.optim.build(task.codec, task.discriminators, steps, 0)
+        self.optimizer, self.schedule = task.optim.build(task.learners, task.discriminators, steps)
 
     def __call__(self, wav: torch.Tensor) -> None:
         total, _ = self.task.one_pass(wav)
+        self.backward(total)
+        self.update()
+
+    def backward(self, total: torch.Tensor) -> None:
         self.optimizer.zero_grad()
         total.backward()
+
+    def update(self) -> None:
         self.task.optim.clip(self.optimizer)
         self.optimizer.step()
         self.schedule.step()
+
+    def parts(self, wav: torch.Tensor) -> dict[str, float]:
+        """Seconds of each part of a step."""
+        codec, seconds = self.task.codec, {}
+
+        def timed(name, call):
+            def run(*args, **kwargs):
+                start = now(wav)
+                result = call(*args, **kwargs)
+                seconds[name] = seconds.get(name, 0.0) + now(wav) - start
+                return result
+
+            return run
+
+        named = {"encoder": codec.encoder, "quantizer": codec.quantizer, "decoder": codec.decoder}
+        named["discriminators"] = self.task.discriminators
+        for name, module in named.items():
+            module.forward = timed(name, module.forward)
+        self.task.losses.gradient = timed("losses", self.task.losses.gradient)
+        total, _ = self.task.one_pass(wav)
+        timed("backward", self.backward)(total)
+        timed("optimiser", self.update)()
+        return seconds
+
+
+def now(wav: torch.Tensor) -> float:
+    if wav.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def peak_mb(wav: torch.Tensor) -> int:
+    if wav.is_cuda:
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 class Usual:
@@ -117,21 +163,23 @@ def measure(task: CodecTask, wav: torch.Tensor, rounds: int, autocast: bool) -> 
     seconds = {name: [] for name in sides}
     for round_ in range(rounds + 1):
         for name in random.sample(list(sides), len(sides)):
-            start = time.perf_counter()
+            start = now(wav)
             with torch.autocast(wav.device.type, torch.bfloat16, enabled=autocast):
                 sides[name](wav)
-            if wav.is_cuda:
-                torch.cuda.synchronize()
             if round_:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(now(wav) - start)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratios = {
         name: statistics.median(b / a for a, b in zip(seconds["one_pass"], seconds[name], strict=True))
         for name in ("usual", "usual_frozen")
     }
+    with torch.autocast(wav.device.type, torch.bfloat16, enabled=autocast):
+        parts = sides["one_pass"].parts(wav)
     return {
         "median_s": {name: round(value, 4) for name, value in medians.items()},
         "ratio_to_one_pass": {name: round(value, 3) for name, value in ratios.items()},
+        "parts": {name: round(value / sum(parts.values()), 3) for name, value in parts.items()},
+        "peak_mb": peak_mb(wav),
         "audio_s_per_s": round(wav.shape[0] * wav.shape[-1] / task.codec.sample_rate / medians["one_pass"], 2),
         "n": rounds,
     }

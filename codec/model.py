@@ -103,8 +103,8 @@ class Codec(nn.Module):
     def encode_batch(self, wavs: Sequence[Tensor], n_q: int | None = None) -> list[Tensor]:
         """Waveforms ``[T]`` of any lengths -> the codes ``[n_q, F]`` of each, as if it had been encoded alone.
 
-        Causal encoders take them as one batch, filled up with zeros on the right, which nothing before them sees; others
-        one by one.
+        Causal encoders take them as one batch, filled up with zeros on the right, which nothing before them sees;
+        others one by one.
         """
         if not hasattr(self.encoder, "step"):
             return [self.encode(wav[None, None], n_q)[0] for wav in wavs]
@@ -113,7 +113,7 @@ class Codec(nn.Module):
         return [one[:, : -(-len(wav) // self.hop_length)] for one, wav in zip(codes, wavs, strict=True)]
 
     def decode_batch(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """Codes ``[k, F]`` of any lengths and one k -> the waveform ``[F * hop_length]`` of each, as if decoded alone."""
+        """Codes ``[k, F]`` of any lengths, one k -> the waveform ``[F * hop_length]`` of each, as if decoded alone."""
         if not hasattr(self.decoder, "step"):
             return [self.decode(one[None])[0, 0] for one in codes]
         longest = max(one.shape[-1] for one in codes)
@@ -131,7 +131,7 @@ class Codec(nn.Module):
         return self.quantizer.encode(z, n_q), state
 
     def decode_step(self, codes: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """The next codes ``[B, k, f]`` of a stream -> wav ``[B, 1, f * hop_length]`` and the state for the next call."""
+        """The next codes ``[B, k, f]`` of a stream -> wav ``[B, 1, f * hop_length]`` and the state for the next."""
         z = self.quantizer.decode(codes)
         return self.decoder.step(z, state) if z.shape[-1] else (z.new_zeros(len(z), 1, 0), state)
 

@@ -1,10 +1,13 @@
-"""Optimisation: one AdamW, a parameter group and a schedule for each side of the game."""
+"""Optimisation: one AdamW, parameter groups and a schedule for each side of the game."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+
+from codec.layers.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -37,53 +40,80 @@ class Exponential:
 
 @dataclass(frozen=True)
 class Side:
-    """How one side learns. ``clip`` is the largest norm of its gradient; None does not clip."""
+    """How one side learns.
+
+    Args:
+        weight_decay: of all parameters, or, with decay="transformers", of those of the transformers only (Mimi).
+        clip: the largest norm of the side's gradient; None does not clip.
+    """
 
     lr: float
     betas: tuple[float, float] = (0.8, 0.99)
     weight_decay: float = 0.0
     clip: float | None = None
+    decay: str = "all"
+
+    def __post_init__(self):
+        if self.decay not in ("all", "transformers"):
+            raise ValueError(f"decay is {self.decay!r}; valid are 'all' and 'transformers'")
+
+    def groups(self, name: str, modules: Sequence[nn.Module]) -> list[dict]:
+        """The side's parameter groups: one, or two where only some parameters decay."""
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        options = dict(side=name, lr=self.lr, betas=tuple(self.betas))
+        if self.decay == "all" or not self.weight_decay:
+            groups = [dict(name=name, params=parameters, weight_decay=self.weight_decay, **options)]
+        else:
+            found = (part for module in modules for part in module.modules() if isinstance(part, Transformer))
+            decayed = {id(p) for part in found for p in part.parameters()}
+            rest = [p for p in parameters if id(p) not in decayed]
+            decayed = [p for p in parameters if id(p) in decayed]
+            groups = [
+                dict(name=name, params=rest, weight_decay=0.0, **options),
+                dict(name=f"{name}/transformers", params=decayed, weight_decay=self.weight_decay, **options),
+            ]
+        return [group for group in groups if group["params"]]
 
 
 @dataclass(frozen=True)
 class Optim:
-    """AdamW with one group for the codec and one for the discriminators.
+    """AdamW with parameter groups for the codec and for the discriminators.
 
     Args:
         codec, disc: the two sides.
-        schedule: (step, steps) -> factor on the learning rate; see :class:`Cosine`, :class:`Exponential`. That of the
-            discriminators starts when they do.
+        schedule: (step, steps) -> factor on the learning rate; see :class:`Cosine`, :class:`Exponential`. That of a
+        side
+            starts when the side does.
     """
 
     codec: Side
     disc: Side
     schedule: Cosine | Exponential = field(default_factory=Cosine)
 
-    def build(self, codec: nn.Module, disc: nn.Module, steps: int, disc_start: int):
-        """-> (optimizer, scheduler stepped once per optimiser step). ``steps`` is the length of the whole training; the
-        discriminators begin to learn at step ``disc_start``."""
-        starts = {"codec": 0, "disc": disc_start}
+    def build(self, codec: Sequence[nn.Module], disc: nn.Module, steps: int, disc_start: int = 0, codec_start: int = 0):
+        """-> (optimizer, scheduler stepped once per optimiser step).
+
+        Args:
+            codec: what learns with the codec: itself, and what a distillation adds.
+            steps: length of the whole training; the sides begin to learn at ``codec_start`` and ``disc_start``.
+        """
         groups, factors = [], []
-        for name, module, side in (("codec", codec, self.codec), ("disc", disc, self.disc)):
-            parameters = [p for p in module.parameters() if p.requires_grad]
-            if not parameters:
-                continue
-            options = dict(lr=side.lr, betas=tuple(side.betas), weight_decay=side.weight_decay)
-            groups.append(dict(name=name, params=parameters, **options))
-            start = starts[name]
-            factors.append(lambda s, start=start: 0.0 if s < start else self.schedule(s - start, steps - start))
+        for name, modules, start in (("codec", codec, codec_start), ("disc", [disc], disc_start)):
+            for group in getattr(self, name).groups(name, modules):
+                groups.append(group)
+                factors.append(lambda s, start=start: 0.0 if s < start else self.schedule(s - start, steps - start))
         optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel; the plain loop is a tenth of a step on a CPU
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
     def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-        """Clip each group's gradient to its own norm -> the norms before clipping, by group name."""
+        """Clip each side's gradient to its own norm -> the norms before clipping, by side."""
         norms = {}
-        for group in optimizer.param_groups:
-            gradients = [p.grad for p in group["params"] if p.grad is not None]
+        for name, side in (("codec", self.codec), ("disc", self.disc)):
+            parameters = [p for group in optimizer.param_groups if group["side"] == name for p in group["params"]]
+            gradients = [p.grad for p in parameters if p.grad is not None]
             if gradients:
-                limit = getattr(self, group["name"]).clip
                 norm = torch.nn.utils.get_total_norm(gradients)
-                if limit is not None:
-                    torch.nn.utils.clip_grads_with_norm_(group["params"], limit, norm)
-                norms[group["name"]] = norm
+                if side.clip is not None:
+                    torch.nn.utils.clip_grads_with_norm_(parameters, side.clip, norm)
+                norms[name] = norm
         return norms

@@ -1,6 +1,7 @@
 """Around a run: how it ends on bad input, its precision, and what it leaves behind besides weights."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from torch import nn
 
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
+
+log = logging.getLogger("train")
 
 
 class InputError(ValueError):
@@ -56,6 +59,8 @@ def git_commit() -> str:
 def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
     """Class and trainable parameters of each part that was really built, discriminators one by one."""
     modules = {name: getattr(task.codec, name) for name in ("encoder", "quantizer", "decoder")}
+    if task.distillation is not None:
+        modules["teacher"] = task.distillation.teacher
     modules |= {f"discriminator {name}": module for name, module in task.discriminators.members.items()}
     return {
         name: {
@@ -67,12 +72,15 @@ def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[str, dict[str, Any]]:
-    """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder -> the parts."""
+    """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder, and log the parts
+    -> the parts."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     built = parts(task)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     (folder / "parts.json").write_text(json.dumps({"git_commit": git_commit(), "parts": built}, indent=2) + "\n")
+    for name, part in built.items():
+        log.info("%-22s %12s parameters  %s", name, f"{part['parameters']:,}", part["class"])
     return built
 
 
@@ -80,14 +88,31 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
     """Find out before the first step what would end the run later.
 
     Raises:
-        InputError: if the discriminators would never begin, a training segment is too short for a loss or a
-            discriminator, no step is asked for, or there is nothing to validate on.
+        InputError: if a side would never begin or nothing would teach it, a training segment is too short for a loss or
+            a discriminator, no step is asked for, or there is nothing to validate on.
     """
     if max_steps < 1:
         raise InputError(f"max_steps={max_steps}, but training is counted in steps: set it to how many")
     if task.has_discriminators and task.adversarial_start >= max_steps:
         start = task.adversarial_start
         raise InputError(f"the discriminators begin at adversarial_start={start}, but max_steps={max_steps}")
+    if task.codec_start and not (task.has_discriminators and task.adversarial_start < task.codec_start < max_steps):
+        raise InputError(
+            f"the codec begins at codec_start={task.codec_start} of {max_steps} steps, and until then discriminators "
+            f"should learn: choose a disc= that begins earlier (adversarial_start={task.adversarial_start})"
+        )
+    until = task.losses.reconstruction_until
+    if until is not None and not (task.has_discriminators and task.adversarial_start <= until):
+        raise InputError(
+            f"reconstruction losses end at loss.reconstruction_until={until}, and then discriminators should teach: "
+            f"choose a disc= that has begun by then (adversarial_start={task.adversarial_start})"
+        )
+    if task.distillation is not None:
+        first = torch.zeros(()) if task.codec.quantizer.has_first else None
+        try:
+            task.distillation.pick(torch.zeros(()), first)
+        except ValueError as error:
+            raise InputError(str(error)) from error
     silence = torch.zeros(1, 1, data.samples)
     try:
         with torch.no_grad():

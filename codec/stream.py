@@ -25,7 +25,8 @@ class Stream:
     Made by ``codec.streaming()``. Encoding and decoding are independent of each other.
 
     Attributes:
-        latency: samples between a sound and the decoded sound: a frame is known when its last sample is, and decoded from
+        latency: samples between a sound and the decoded sound: a frame is known when its last sample is, and decoded
+        from
             its own codes and earlier ones.
     """
 

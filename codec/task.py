@@ -11,10 +11,11 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from codec.discriminators.base import DiscriminatorSet
+from codec.distillation import Distillation
 from codec.losses.base import Losses
 from codec.model import Codec
 from codec.optim import Optim
@@ -26,9 +27,12 @@ class CodecTask(lightning.LightningModule):
     Args:
         codec, discriminators, losses, optim: the parts, built.
         adversarial_start: optimiser step at which the discriminators begin to run, to learn and to teach.
+        codec_start: optimiser step at which the codec begins to learn. Before it, codebooks included, nothing of it
+        moves,
+            and fresh discriminators catch up with a codec that has been trained.
+        distillation: a semantic teacher and what it teaches; None: no such thing.
         config: the plain, resolved configuration that built the parts; it travels inside checkpoints, so that a codec
-        can
-            be rebuilt from the checkpoint alone.
+            can be rebuilt from the checkpoint alone.
     """
 
     def __init__(
@@ -38,17 +42,25 @@ class CodecTask(lightning.LightningModule):
         losses: Losses,
         optim: Optim,
         adversarial_start: int = 0,
+        codec_start: int = 0,
+        distillation: Distillation | None = None,
         config: dict[str, Any] | None = None,
     ):
         super().__init__()
         self.codec, self.discriminators, self.losses, self.optim = codec, discriminators, losses, optim
-        self.adversarial_start, self.config = adversarial_start, config or {}
+        self.distillation = distillation
+        self.adversarial_start, self.codec_start, self.config = adversarial_start, codec_start, config or {}
         self.has_discriminators = any(True for _ in discriminators.parameters())
 
     @property
     def adversarial(self) -> bool:
         """Whether the discriminators take part at the current step."""
         return self.has_discriminators and self.global_step >= self.adversarial_start
+
+    @property
+    def learners(self) -> list[nn.Module]:
+        """What learns with the codec."""
+        return [self.codec] if self.distillation is None else [self.codec, self.distillation]
 
     def on_fit_start(self) -> None:
         for logger in self.loggers:
@@ -70,21 +82,30 @@ class CodecTask(lightning.LightningModule):
 
         The scalar itself means nothing: ``(out.wav * gradient).sum()`` only carries a gradient.
         """
-        out = self.codec(wav)
+        learning = self.global_step >= self.codec_start
+        with torch.set_grad_enabled(learning):
+            out = self.codec(wav)
         estimate = out.wav.detach().float().requires_grad_()
-        losses = self.losses.reconstruction(wav, estimate)
+        losses = self.losses.reconstruction(wav, estimate, self.global_step)
         if self.adversarial:
             with parametrize.cached():  # weight norm is computed once for both passes
                 real, fake = self.discriminators(wav), self.discriminators(estimate)
             losses |= self.losses.generator(real, fake)
             disc_loss = self.losses.discriminator(real, fake)
-        else:  # DDP wants to see every parameter in every step; on_before_optimizer_step drops these zeros
-            disc_loss = sum((0.0 * p.sum() for p in self.discriminators.parameters()), wav.new_zeros(()))
+        else:
+            disc_loss = nothing(self.discriminators)
         gradient = self.losses.gradient(losses, estimate)
-        total = (out.wav.float() * gradient).sum() + self.losses.commitment * out.quantized.loss + disc_loss
-
         values = {name: value.detach() for name, value in losses.items()}
-        values |= {"commitment": out.quantized.loss.detach(), "disc": disc_loss.detach()}
+        if learning:
+            total = (out.wav.float() * gradient).sum() + self.losses.commitment * out.quantized.loss + disc_loss
+            values["commitment"] = out.quantized.loss.detach()
+            if self.distillation is not None:
+                distilled = self.distillation(self.distillation.pick(out.latents, out.quantized.first), wav)
+                total = total + self.distillation.weight * distilled
+                values["distill"] = distilled.detach()
+        else:
+            total = disc_loss + sum(nothing(module) for module in self.learners)
+        values["disc"] = disc_loss.detach()
         values |= {f"share/{name}": share for name, share in self.losses.combine.shares.items()}
         values |= {f"quantizer/{name}": value for name, value in out.quantized.metrics.items()}
         return total, values
@@ -104,14 +125,16 @@ class CodecTask(lightning.LightningModule):
             raise ValueError(
                 "training is counted in steps: set max_steps to how many (max_epochs alone does not end it)"
             )
-        optimizer, scheduler = self.optim.build(self.codec, self.discriminators, steps, self.adversarial_start)
+        starts = self.adversarial_start, self.codec_start
+        optimizer, scheduler = self.optim.build(self.learners, self.discriminators, steps, *starts)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Zeros would count as steps in Adam's bias correction, and its first real step would be ten times too long.
-        if not self.adversarial:
-            for p in self.discriminators.parameters():
-                p.grad = None
+        waiting = [] if self.adversarial else [self.discriminators]
+        waiting += [] if self.global_step >= self.codec_start else self.learners
+        for p in (p for module in waiting for p in module.parameters()):
+            p.grad = None
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         """Each side by its own norm (``optim.codec.clip``, ``optim.disc.clip``), not the Trainer's single number."""
@@ -121,3 +144,8 @@ class CodecTask(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
+
+
+def nothing(module: nn.Module) -> Tensor:
+    """0, with a gradient of zeros for every parameter: DDP wants to see each of them in every step."""
+    return sum((0.0 * p.sum() for p in module.parameters()), torch.zeros(()))

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 import train
 from codec import report
 from codec.checkpoint import check_targets
+from codec.layers.conv import fold_weight_norm
 from codec.metrics import METRICS, score_clips
 from tests.parts import count
 
@@ -59,14 +60,22 @@ def _score_here(monkeypatch):
     monkeypatch.setattr(report, "score_clips", lambda pairs, rate, metrics, workers: score_clips(pairs, rate, one, 0))
 
 
+# A teacher that needs no download and no long training of its own.
+TEACHERS = {
+    "wavlm": ["distill.teacher.pretrained=false", "distill.teacher.bundle=base", "distill.teacher.layer=1"],
+    "random_wavlm": ["distill.teacher.bundle=base", "distill.teacher.layer=1"],
+    "phones": ["distill.teacher.steps=2", "distill.teacher.corpus.voices=4", "distill.teacher.corpus.utterances=1"],
+}
 GROUPS = ["encoder", "decoder", "quantizer", "distill", "loss", "trainer", "logger", "optim/schedule"]
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_options_train_two_steps(group, option, speech_folder, tmp_path):
     size = [o for o in TINY if not (group == "quantizer" and o.startswith("quantizer"))]
-    offline = ["logger.wandb.offline=true"] if option == "wandb" else []
-    cfg = short(speech_folder, tmp_path, *size, *offline, "disc.members.msd.width=4", **{"disc": "msd", group: option})
+    special = ["logger.wandb.offline=true"] if option == "wandb" else []
+    special += TEACHERS.get(option, []) if group == "distill" else []
+    special += ["loss.reconstruction_until=1"] if option == "adversarial_only" else []
+    cfg = short(speech_folder, tmp_path, *size, *special, "disc.members.msd.width=4", **{"disc": "msd", group: option})
     train.train(cfg)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert (tmp_path / "report.json").is_file()
@@ -80,13 +89,74 @@ def test_discriminator_sets_train_two_steps(disc, speech_folder, tmp_path):
     only_fit(cfg)
 
 
-@pytest.mark.parametrize("experiment", options("experiment"))
+EXPERIMENTS = sorted(str(p.relative_to(CONF / "experiment").with_suffix("")) for p in CONF.glob("experiment/**/*.yaml"))
+# Mimi's structure at a hundredth of its size: eight times 79 million parameters would be minutes.
+MIMI = ["channels=4", "latent_dim=32", "quantizer.codebook_size=32", "quantizer.codebook_dim=8"]
+STARTS = {  # numbers of long runs, brought within two steps
+    "mimi_finetune": ["codec_start=1"],
+    "mimi_table3/adversarial_only": ["loss.reconstruction_until=1"],
+}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
-    """At the size that is published, on short crops and few of them."""
+    """At the size that is published (but for Mimi), on short crops and few of them, without downloads."""
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     assert f"experiment={experiment}" in text, "an experiment is headed by its command"
+    size = [*MIMI, *STARTS.get(experiment, [])] if "mimi" in experiment else []
+    teacher = composed(f"experiment={experiment}").distill
+    if teacher and teacher.teacher._target_ == "codec.teachers.wavlm.WavLM":
+        size += TEACHERS["wavlm"]
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "batch_size=1"]
-    only_fit(composed(f"experiment={experiment}", "logger=csv", "trainer=cpu", *SHORT, *data, f"run_dir={tmp_path}"))
+    cfg = composed(f"experiment={experiment}", "logger=csv", "trainer=cpu", *SHORT, *data, f"run_dir={tmp_path}", *size)
+    only_fit(cfg)
+
+
+TABLE3 = {  # quantization rate, encoder's and decoder's transformer, teacher, split: arXiv 2410.00037, table 3
+    "no_teacher": (0.5, True, True, False, False),
+    "no_split": (0.5, True, True, True, False),
+    "no_encoder_transformer": (0.5, False, True, True, True),
+    "no_decoder_transformer": (0.5, True, False, True, True),
+    "no_quantization_rate": (1.0, True, True, True, True),
+    "full": (0.5, True, True, True, True),
+}
+
+
+@pytest.mark.parametrize("row", TABLE3)
+def test_rows_of_mimis_table(row):
+    cfg = composed(f"experiment=mimi_table3/{row}")
+    split = cfg.quantizer._target_.endswith("SplitRVQ")
+    transformers = cfg.encoder.transformer is not None, cfg.decoder.transformer is not None
+    assert (cfg.quantizer.quantization_rate, *transformers, bool(cfg.distill), split) == TABLE3[row]
+    assert cfg.quantizer.n_q == 8
+    assert cfg.quantizer.codebook_size == 2048
+    assert (cfg.segment, cfg.ema_decay, cfg.lr, cfg.optim.codec.weight_decay) == (12.0, 0.99, 8e-4, 0.05)
+    assert cfg.optim.codec.decay == "transformers"
+
+
+def test_mimi_has_the_published_parameters():
+    """Counted upstream on the models built without weights; here with weight norm folded, as they are published."""
+    cfg = composed("model=mimi_transformer")
+    codec = fold_weight_norm(instantiate(cfg.codec, _convert_="all"))
+    parts = {
+        codec.encoder.seanet: 12_628_256,
+        codec.encoder.transformer: 25_190_400,
+        codec.encoder.downsample: 1_048_576,
+        codec.quantizer: 524_288,
+        codec.decoder.upsample: 2_048,
+        codec.decoder.transformer: 25_190_400,
+        codec.decoder.seanet: 14_724_641,
+        codec: 79_308_609,
+    }
+    assert [count(part) for part in parts] == list(parts.values())
+    with torch.no_grad():
+        z = codec.encoder.transformer(codec.encoder.seanet(torch.zeros(1, 1, 9600)))
+        latents = codec.encoder.downsample(z)
+    assert (z.shape, latents.shape) == ((1, 512, 10), (1, 512, 5))
+    assert codec.eval().encode(torch.zeros(1, 1, 9600)).shape == (1, 8, 5)
+    small = instantiate(composed("model=mimi").codec, _convert_="all")
+    assert small.encoder.transformer is None
+    assert small.decoder.transformer is None
 
 
 @pytest.mark.parametrize("model", options("model"))

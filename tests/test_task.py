@@ -11,6 +11,7 @@ from codec.callbacks import EMA, Progress, Throughput, ValidationReport
 from codec.discriminators.base import DiscriminatorSet
 from codec.discriminators.msd import MultiScale
 from codec.discriminators.msstft import MultiScaleSTFT
+from codec.distillation import Distillation
 from codec.losses.adversarial import FeatureMatching, Hinge, LeastSquares
 from codec.losses.balancer import Balancer, Weighted
 from codec.losses.base import Losses
@@ -18,7 +19,8 @@ from codec.losses.mel import MultiScaleMel
 from codec.losses.waveform import L1
 from codec.optim import Cosine, Exponential, Optim, Side
 from codec.task import CodecTask
-from tests.parts import small_codec, tone_batch
+from codec.teachers.base import Teacher
+from tests.parts import small_codec, small_mimi, tone_batch
 
 T = 1024
 
@@ -307,3 +309,117 @@ def test_last_checkpoint_follows_even_when_scores_get_worse(tmp_path):
     fit(small_task(members=()), 4, tmp_path, [Worse(), best, last], loader(1, 1), **options)
     steps = {name: torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")}
     assert steps == {"best": 2, "last": 4}
+
+
+class Projected(Teacher):
+    """A teacher whose features are a fixed random projection of frames of 8 samples."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Linear(8, 6), 6, 100, "projected", 800)
+
+    def features(self, wav):
+        return self.network(wav.unfold(-1, 8, 8))
+
+
+@pytest.mark.parametrize("target", ["semantic", "full"])
+def test_distillation_teaches_the_codec_and_leaves_no_teacher_behind(target, tmp_path):
+    task = small_task(members=())
+    task.distillation = Distillation(Projected(), 8, 800, 100, target, weight=2.0)
+    wav = tone_batch(4, T)
+    task.one_pass(wav)
+    other = copy.deepcopy(task)
+    total, values = task.one_pass(wav)
+    total.backward()
+    other.distillation = None
+    total, _ = other.one_pass(wav)
+    assert 0 < float(values["distill"]) <= 2
+    assert all(p.grad is not None for p in task.distillation.parameters())
+    total.backward()
+    pairs = zip(task.codec.encoder.parameters(), other.codec.encoder.parameters(), strict=True)
+    assert any(not torch.allclose(a.grad, b.grad) for a, b in pairs)
+    pairs = zip(task.codec.decoder.parameters(), other.codec.decoder.parameters(), strict=True)
+    assert all(torch.allclose(a.grad, b.grad, atol=1e-6) for a, b in pairs)  # nothing of it passes through the decoder
+
+    trainer = fit(task, 3, tmp_path, [EMA()], enable_checkpointing=True)
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+    assert {k for k in checkpoint["state_dict"] if "distil" in k} == {
+        "distillation.projection.weight",
+        "distillation.projection.bias",
+    }
+    assert not any("distil" in k or "teacher" in k for k in checkpoint["ema"])
+    groups = {g["name"]: g["params"] for g in trainer.optimizers[0].param_groups}
+    assert any(p is task.distillation.projection.weight for p in groups["codec"])
+
+
+def test_codec_waits_while_fresh_discriminators_learn(tmp_path):
+    """Fine-tuning: before its start nothing of the codec moves, codebooks and averages included; then Adam begins."""
+    task, ema = small_task(), EMA(decay=0.5)
+    task.one_pass(tone_batch(4, T))  # codebooks exist
+    task.codec_start = 3
+    before = copy.deepcopy(task.codec.state_dict())
+    disc = copy.deepcopy(task.discriminators.state_dict())
+    seen = []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            same = lambda a, b: all(torch.equal(v, b[k]) for k, v in a.items() if isinstance(v, torch.Tensor))  # noqa: E731
+            seen.append((same(task.codec.state_dict(), before), same(task.discriminators.state_dict(), disc)))
+            if trainer.global_step == 3:
+                assert same(ema.average, before)
+
+    trainer = fit(task, 5, tmp_path, [ema, Watch()])
+    assert seen == [(True, False)] * 3 + [(False, False)] * 2
+    optimizer = trainer.optimizers[0]
+    steps = {int(s["step"]) for p, s in optimizer.state.items() if p in set(task.codec.parameters())}
+    assert steps == {2}
+
+
+def test_adversarial_only_after_a_warm_up(tmp_path):
+    task = small_task()
+    task.losses.reconstruction_until = 2
+    logged = []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            logged.append(
+                {k for k in ("mel", "l1", "adversarial", "feature") if f"train/{k}" in trainer.callback_metrics}
+            )
+
+    torch.manual_seed(0)
+    fit(task, 2, tmp_path, [Watch()])
+    assert logged == [{"mel", "l1", "adversarial", "feature"}] * 2
+    assert set(task.losses.reconstruction(tone_batch(1, T), tone_batch(1, T), 2)) == set()
+    assert set(task.losses.reconstruction(tone_batch(1, T), tone_batch(1, T))) == {"mel", "l1"}  # validation goes on
+
+    fresh = small_task()
+    fresh.losses.reconstruction_until = 0
+    wav = tone_batch(4, T)
+    total, values = fresh.one_pass(wav)
+    assert "mel" not in values
+    total.backward()
+    assert any(float(p.grad.abs().sum()) > 0 for p in fresh.codec.decoder.parameters())
+
+
+def test_weight_decay_of_transformers_only():
+    codec = small_mimi()
+    side = Side(1e-3, (0.5, 0.9), weight_decay=0.5, decay="transformers")
+    optimizer, _ = Optim(side, Side(1e-4)).build([codec], torch.nn.Linear(2, 2), 10)
+    groups = {g["name"]: g for g in optimizer.param_groups}
+    assert {name: g["weight_decay"] for name, g in groups.items()} == {
+        "codec": 0.0,
+        "codec/transformers": 0.5,
+        "disc": 0.0,
+    }
+    transformers = [*codec.encoder.transformer.parameters(), *codec.decoder.transformer.parameters()]
+    assert {id(p) for p in groups["codec/transformers"]["params"]} == {id(p) for p in transformers}
+    everything = [p for g in optimizer.param_groups[:2] for p in g["params"]]
+    assert len(everything) == len(set(map(id, everything))) == len(list(codec.parameters()))
+    before = {name: p.detach().clone() for name, p in codec.named_parameters()}
+    for p in codec.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in codec.named_parameters():
+        shrunk = 1 - 1e-3 * 0.5 if "transformer" in name else 1.0
+        torch.testing.assert_close(p.detach(), before[name] * shrunk)
+    with pytest.raises(ValueError, match="valid are 'all' and 'transformers'"):
+        Side(1e-3, decay="some")

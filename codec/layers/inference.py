@@ -1,9 +1,9 @@
 """Causal layers in the form that suits inference: few frames at a time, weights laid out once, memory used again.
 
-Libraries run convolutions of a few frames, which is what a stream has, in slow fallbacks. Here a convolution is one matrix
-product; time stands before channels in memory, so that windows are cut without moving single numbers and transposing is
-free. Attention keeps its keys and values in a ring that is written in place. Results are those of the layers that are
-replaced; a state belongs to the form that made it, and a step of a transformer uses it up.
+Libraries run convolutions of a few frames, which is what a stream has, in slow fallbacks. Here a convolution is a sum
+of matrix products over time-major memory, in which shifting and transposing move nothing. Attention keeps its keys and
+values in a ring that is written in place. Results are those of the layers that are replaced; a state belongs to the
+form that made it, and a step of a transformer uses it up.
 """
 
 import torch
@@ -15,16 +15,40 @@ from codec.layers.streaming import State
 from codec.layers.transformer import Layer, Transformer
 
 
+def sliding_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x ``[B, n + m - 1, C]``, weight ``[m, C', C]`` -> ``[B, n, C']``: the sum over k of x from k on times weight k.
+
+    No window is ever copied out of x.
+    """
+    n = x.shape[1] - len(weight) + 1
+    y = F.linear(x[:, :n], weight[0], bias)
+    for k in range(1, len(weight)):
+        if len(x) == 1:
+            y[0].addmm_(x[0, k : k + n], weight[k].t())
+        else:
+            y.baddbmm_(x[:, k : k + n], weight[k].t().expand(len(x), -1, -1))
+    return y
+
+
 class MatrixConv1d(nn.Module):
-    """:class:`CausalConv1d` with one group; its state holds time before channels."""
+    """:class:`CausalConv1d` with one group; its state holds time before channels.
+
+    Where the stride divides the kernel, the samples of one stride stand side by side as one long vector, and the
+    convolution is a sum of few products of such vectors.
+    """
 
     def __init__(self, conv: CausalConv1d):
         super().__init__()
+        inner = conv.conv
         self.stride, self.padding, self.replicate = conv.stride, conv.padding, conv.pad_mode == "replicate"
-        self.kernel, self.dilation = conv.conv.kernel_size[0], conv.conv.dilation[0]
-        weight, bias = conv.conv.weight, conv.conv.bias  # weight [C', C, kernel]
-        self.register_buffer("weight", weight.detach().transpose(1, 2).flatten(1).contiguous())
-        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.kernel, self.dilation = inner.kernel_size[0], inner.dilation[0]
+        weight = inner.weight.detach().transpose(1, 2)  # [C', kernel, C]
+        small = inner.in_channels * self.stride < 32
+        self.windows = small or self.dilation > 1 or self.kernel % self.stride > 0
+        blocks = 1 if self.windows else self.kernel // self.stride
+        weight = weight.unflatten(1, (blocks, -1)).flatten(2).transpose(0, 1)  # [blocks, C', kernel / blocks * C]
+        self.register_buffer("weight", weight.contiguous())
+        self.register_buffer("bias", None if inner.bias is None else inner.bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         return self.step(x)[0]
@@ -34,23 +58,26 @@ class MatrixConv1d(nn.Module):
         if x.shape[-1] % self.stride:
             raise ValueError(f"a length of {x.shape[-1]} is not a multiple of the stride {self.stride}")
         x = x.transpose(1, 2)  # [B, T, C]
-        if self.kernel > 1:
+        if self.padding:
             if state is None:
                 first = x[:, :1] if self.replicate else x.new_zeros(x.shape[0], 1, x.shape[2])
                 state = first.expand(-1, self.padding, -1)
             x = torch.cat([state, x], dim=1)
-            state = x[:, x.shape[1] - self.padding :]
+            state = x[:, x.shape[1] - self.padding :].clone()
+        if self.windows:
             span = (self.kernel - 1) * self.dilation + 1
             windows = x.unfold(1, span, self.stride)[..., :: self.dilation]  # [B, n, C, kernel]
             x = windows.transpose(2, 3).flatten(2)
-        return F.linear(x, self.weight, self.bias).transpose(1, 2), state
+        else:
+            x = x.contiguous().view(x.shape[0], -1, self.stride * x.shape[2])
+        return sliding_product(x, self.weight, self.bias).transpose(1, 2), state
 
 
 class MatrixConvTranspose1d(nn.Module):
     """:class:`CausalConvTranspose1d` with one group, or one for each channel.
 
-    A block of ``stride`` outputs is a product of the last ``kernel / stride`` inputs; the state is those that the next
-    block needs, time before channels.
+    A block of ``stride`` outputs is a sum of products of the last ``kernel / stride`` inputs; the state is those that
+    the next block needs, time before channels.
     """
 
     def __init__(self, conv: CausalConvTranspose1d):
@@ -63,7 +90,8 @@ class MatrixConvTranspose1d(nn.Module):
         if self.depthwise:
             weight = blocks[:, 0].permute(1, 2, 0)  # [blocks, stride, C]
         else:
-            weight = blocks.permute(3, 1, 2, 0).flatten(2).flatten(0, 1)  # [stride * C', blocks * C]
+            weight = blocks.permute(2, 3, 1, 0).flatten(1, 2)  # [blocks, stride * C', C]
+            bias = None if bias is None else bias.repeat(self.stride)
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("bias", None if bias is None else bias.detach())
 
@@ -77,11 +105,10 @@ class MatrixConvTranspose1d(nn.Module):
         x = torch.cat([x.new_zeros(x.shape[0], past, x.shape[2]) if state is None else state, x], dim=1)
         if self.depthwise:
             y = sum(x[:, k : k + n, None] * self.weight[k] for k in range(self.blocks))  # [B, n, stride, C]
+            y = y if self.bias is None else y + self.bias
         else:
-            windows = x.unfold(1, self.blocks, 1).transpose(2, 3).flatten(2)  # [B, n, blocks * C]
-            y = F.linear(windows, self.weight).unflatten(2, (self.stride, self.channels))
-        y = y.flatten(1, 2)
-        return (y if self.bias is None else y + self.bias).transpose(1, 2), x[:, n:]
+            y = sliding_product(x, self.weight, self.bias).unflatten(2, (self.stride, self.channels))
+        return y.flatten(1, 2).transpose(1, 2), x[:, n:].clone()
 
 
 class RingTransformer(nn.Module):
@@ -106,8 +133,8 @@ class RingTransformer(nn.Module):
         return self.step(x)[0]
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """x ``[B, dim, n]``; the state is the number of frames so far, the position ``[size]`` that each place of the ring
-        holds, and the rings of all layers ``[layers, 2, B, heads, size, head_dim]``."""
+        """x ``[B, dim, n]``; the state is the number of frames so far, the position ``[size]`` that each place of the
+        ring holds, and the rings of all layers ``[layers, 2, B, heads, size, head_dim]``."""
         batch, dim, n = x.shape
         if state is None:
             rings = x.new_zeros(len(self.layers), 2, batch, dim // self.head_dim, self.size, self.head_dim)
@@ -147,9 +174,9 @@ class RingTransformer(nn.Module):
 
 
 def for_inference(module: nn.Module) -> nn.Module:
-    """Replace, in place, the layers of ``module`` by their forms for inference; it can then be neither trained nor saved.
+    """Replace, in place, the layers of ``module`` by their forms for inference -> the module.
 
-    Weight norm is folded, and what has a ``freeze`` method is frozen.
+    It can then be neither trained nor saved. Weight norm is folded, and what has a ``freeze`` method is frozen.
     """
     fold_weight_norm(module.eval().requires_grad_(False))
     for part in list(module.modules()):

@@ -39,7 +39,7 @@ class Sequential(nn.Sequential):
 
 
 def in_pieces(part: nn.Module, x: Tensor, length: int) -> Tensor:
-    """``part(x)``, in a stream of pieces of ``length`` along the last axis where no gradient is wanted and the part can.
+    """``part(x)``, where no gradient is wanted and the part can stream in pieces of ``length`` along the last axis.
 
     Memory then does not grow with x, and activations stay in the cache: long audio costs no more per second.
     """

@@ -54,8 +54,8 @@ class Transformer(nn.Module):
         return x.transpose(1, 2)
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """x ``[B, dim, n]``; the state is the number of frames so far (int64 scalar) and, for each layer, the rotated keys
-        and the values of the last ``context - 1`` frames ``[B, heads, context - 1, head_dim]``."""
+        """x ``[B, dim, n]``; the state is the number of frames so far (int64 scalar) and, for each layer, the rotated
+        keys and the values of the last ``context - 1`` frames ``[B, heads, context - 1, head_dim]``."""
         past = self.context - 1
         if state is None:
             empty = x.new_zeros(x.shape[0], x.shape[1] // self.head_dim, past, self.head_dim)

@@ -20,6 +20,8 @@ class Losses(nn.Module):
     loss off.
     commitment: weight of the quantizer's own loss, which does not pass through the waveform; the training
     step reads it.
+    reconstruction_until: step from which on the terms teach no more, and the discriminators are left alone (Mimi's
+    adversarial-only training, arXiv 2410.00037, section 3.3.3, after a warm-up); None: never.
     Raises ValueError where the keys of `terms` and `weights` do not fit each other.
     """
 
@@ -31,6 +33,7 @@ class Losses(nn.Module):
         weights: Mapping[str, float],
         combine: Weighted | Balancer,
         commitment: float = 1.0,
+        reconstruction_until: int | None = None,
     ):
         super().__init__()
         check_keys(set(terms), set(weights))
@@ -39,10 +42,12 @@ class Losses(nn.Module):
         self.weights = dict(weights)
         self.combine = combine
         self.combine.prepare(self.weights)
-        self.commitment = commitment
+        self.commitment, self.reconstruction_until = commitment, reconstruction_until
 
-    def reconstruction(self, target: Tensor, estimate: Tensor) -> dict[str, Tensor]:
-        """`[B, 1, T]` twice -> the terms by name, unweighted."""
+    def reconstruction(self, target: Tensor, estimate: Tensor, step: int = 0) -> dict[str, Tensor]:
+        """`[B, 1, T]` twice -> the terms by name that teach at this step of training, unweighted."""
+        if self.reconstruction_until is not None and step >= self.reconstruction_until:
+            return {}
         return {name: term(target, estimate) for name, term in self.terms.items()}
 
     def generator(self, real_maps: Maps, fake_maps: Maps) -> dict[str, Tensor]:

@@ -18,8 +18,8 @@ class Quantized(NamedTuple):
     metrics: dict[str, Tensor]
     """scalars to log, by name."""
     first: Tensor | None = None
-    """``[B, D, F]``, what the first codebook alone gives (in training): what a semantic teacher teaches; None where there
-    is no such thing."""
+    """``[B, D, F]``, what the first codebook alone gives, in training: what a semantic teacher teaches; None where
+    there is no such thing."""
 
 
 class Quantizer(nn.Module):

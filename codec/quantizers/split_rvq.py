@@ -19,13 +19,14 @@ class SplitRVQ(Quantizer):
         dim, frame_rate, codebook_size, codebook_dim, decay, kmeans_iters: as for :class:`codec.quantizers.rvq.RVQ`, and
             the same for both parts.
         n_q: codebooks K, at least 2.
-        dropout: quantizer dropout on the acoustic codebooks only: in training, this share of the examples uses the first n
+        dropout: quantizer dropout on the acoustic codebooks only: in training, this share of the examples uses the
+        first n
             of them, n uniform in 1..K - 1.
         quantization_rate: in training, the share of the examples that are quantized (the others pass through the
             projections only).
         masks: "shared": both parts leave the same examples unquantized, as the paper says (at rate 0.5 half of the
-            examples reach the decoder as continuous latents). "independent": each part draws for itself, as Kyutai's code
-            does (a quarter is continuous, a quarter quantized, half is mixed).
+            examples reach the decoder as continuous latents). "independent": each part draws for itself, as Kyutai's
+            code does (a quarter is continuous, a quarter quantized, half is mixed).
 
     Raises:
         ValueError: for fewer than 2 codebooks or an unknown ``masks``.

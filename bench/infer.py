@@ -1,0 +1,142 @@
+"""Whole files through full-size Mimi, encoder and decoder: ours beside transformers' MimiModel and moshi, same weights.
+
+    pip install moshi  # optional (MIT; it pins other versions: into an environment of its own, or --target)
+    python bench/infer.py --seconds 10 60
+
+One round runs every side once at every length, in an order drawn for each round. Prints JSON: the median of seconds of
+computing per second of audio, the median ratio to ours of the same round, the share of equal codes, and for each side
+and length the peak of resident memory, measured in a process of its own that does nothing else.
+"""
+
+import argparse
+import copy
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from codec.interop.mimi import export_mimi
+from codec.model import Codec
+from tests.parts import full_mimi
+
+RATE = 24_000
+SIDES = ("ours", "ours_bf16", "ours_trained_form", "transformers", "transformers_bf16", "moshi")
+
+
+def make(side: str, codec: Codec):
+    """-> a function wav -> codes that also decodes them."""
+    if side == "ours":
+        model = copy.deepcopy(codec).for_inference()
+    elif side == "ours_bf16":
+        model = copy.deepcopy(codec).for_inference(torch.bfloat16, torch.bfloat16)
+    elif side == "ours_trained_form":
+        model = codec
+    elif side.startswith("transformers"):
+        from transformers import MimiModel
+
+        with tempfile.TemporaryDirectory() as folder:
+            export_mimi(codec, folder, "transformers")
+            model = MimiModel.from_pretrained(folder).eval()
+        dtype = torch.bfloat16 if side.endswith("bf16") else torch.float32
+        model = model.to(dtype)
+
+        def run(wav: torch.Tensor) -> torch.Tensor:
+            codes = model.encode(wav.to(dtype)).audio_codes
+            model.decode(codes)
+            return codes
+
+        return run
+    else:
+        from moshi.models import loaders
+
+        with tempfile.TemporaryDirectory() as folder:
+            weights, config = export_mimi(codec, folder, "moshi")
+            model = loaders.get_mimi(weights, json.loads(config.read_text()), num_codebooks=codec.quantizer.n_q).eval()
+
+    def run(wav: torch.Tensor) -> torch.Tensor:
+        codes = model.encode(wav)
+        model.decode(codes)
+        return codes
+
+    return run
+
+
+def noise(seconds: float) -> torch.Tensor:
+    return 0.3 * torch.randn(1, 1, round(seconds * RATE), generator=torch.Generator().manual_seed(0))
+
+
+def available(sides: list[str]) -> list[str]:
+    try:
+        import moshi  # noqa: F401
+    except ImportError:
+        print("moshi is not installed: that side is missing", file=sys.stderr)
+        return [side for side in sides if side != "moshi"]
+    return sides
+
+
+def peak(side: str, seconds: float, threads: int) -> float:
+    """Megabytes of resident memory at their highest, of a process that runs one side once."""
+    command = [sys.executable, __file__, "--only", side, "--seconds", str(seconds), "--threads", str(threads)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, nargs="+", default=[10.0, 60.0])
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=SIDES, help="run this side once and print the peak of memory in MB")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.only:
+        codec = full_mimi()
+        run = codec.for_inference() if options.only == "ours" else make(options.only, codec)
+        with torch.inference_mode():
+            wav = noise(options.seconds[0])
+            run.decode(run.encode(wav)) if options.only == "ours" else run(wav)
+        status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of the process that forked
+        print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
+        return
+
+    random.seed(0)
+    codec = full_mimi()
+    sides = {side: make(side, codec) for side in available(options.sides)}
+    times = {(side, seconds): [] for side in sides for seconds in options.seconds}
+    codes = {}
+    with torch.inference_mode():
+        for run in sides.values():
+            run(noise(1.0))
+        for _ in range(options.rounds):
+            for side, seconds in random.sample(list(times), len(times)):
+                wav = noise(seconds)
+                start = time.perf_counter()
+                codes[side, seconds] = sides[side](wav)
+                times[side, seconds].append((time.perf_counter() - start) / seconds)
+    result = {"torch": torch.__version__, "threads": options.threads, "n": options.rounds, "lengths": {}}
+    for seconds in options.seconds:
+        table = result["lengths"][f"{seconds:g} s"] = {}
+        for side in sides:
+            frames = min(codes[s, seconds].shape[-1] for s in sides)
+            reference = codes["ours", seconds][..., :frames]
+            equal = (codes[side, seconds][..., :frames] == reference).float().mean((0, 2))
+            ratios = [b / a for a, b in zip(times["ours", seconds], times[side, seconds], strict=True)]
+            table[side] = {
+                "real_time_factor": round(statistics.median(times[side, seconds]), 4),
+                "times_as_long_as_ours": round(statistics.median(ratios), 2),
+                "codes_equal_to_ours": [round(float(share), 3) for share in equal],
+                "peak_mb": round(peak(side, seconds, options.threads)),
+            }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""The command line: ``python -m codec COMMAND`` (training and scoring are ``train.py`` and ``eval.py``).
+
+python -m codec encode in.wav out.codes --ckpt mimi.ckpt
+python -m codec decode out.codes again.wav --ckpt mimi.ckpt
+python -m codec import kyutai/mimi -o mimi.ckpt
+python -m codec export runs/.../checkpoints/last.ckpt --to transformers DIR
+"""
+
+import argparse
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from codec.checkpoint import load_codec
+from codec.files import decode_file, encode_file
+from codec.interop import onnx
+from codec.interop.mimi import FILES, export_mimi, import_mimi
+from codec.model import Codec
+from codec.run import InputError, one_sentence
+from codec.tokens import Tokens
+
+EXPORTS = {**FILES, "onnx": onnx.FILES}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (add_encode, add_decode, add_import, add_export):
+        add(commands)
+    options = parser.parse_args(arguments)
+    with one_sentence():
+        options.run(options)
+
+
+def add_encode(commands) -> None:
+    parser = commands.add_parser("encode", help="an audio file -> a token file")
+    parser.add_argument("source", type=Path, help="audio file: wav, flac, ogg, opus, mp3; any rate and length")
+    parser.add_argument("target", type=Path, help="token file to write")
+    add_codec(parser)
+    parser.set_defaults(run=lambda options: run_file(options, encode_file))
+
+
+def add_decode(commands) -> None:
+    parser = commands.add_parser("decode", help="a token file -> an audio file")
+    parser.add_argument("source", type=Path, help="token file")
+    parser.add_argument("target", type=Path, help="audio file to write: wav, flac, ogg or mp3, by its ending")
+    add_codec(parser)
+    parser.set_defaults(run=lambda options: run_file(options, decode_file))
+
+
+def add_codec(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of the codec")
+    parser.add_argument("--n-q", type=int, help="use the first so many codebooks (default: all)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument("--raw", action="store_true", help="the last weights, not their moving average")
+    parser.add_argument("--force", action="store_true", help="replace the target if it exists")
+
+
+def run_file(options: argparse.Namespace, convert: Callable[..., Tokens]) -> None:
+    check_free([options.target], options.force)
+    keep_memory()
+    codec, _ = load_codec(options.ckpt, ema=not options.raw)
+    try:
+        codec = codec.for_inference().to(options.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}") from error
+    try:
+        tokens = convert(codec, options.source, options.target, options.n_q)
+    except ValueError as error:  # FileError, TokenError, or too many codebooks: one sentence each
+        raise InputError(str(error)) from error
+    codebooks, frames = tokens.codes.shape
+    seconds = tokens.length / tokens.sample_rate
+    print(f"{options.source} -> {options.target}: {seconds:.2f} s, {frames} frames of {options.n_q or codebooks} codes")
+
+
+def add_import(commands) -> None:
+    parser = commands.add_parser("import", help="Kyutai's Mimi -> a checkpoint of this project")
+    parser.add_argument("source", help=".safetensors file or folder (moshi's or transformers' layout), or a Hub id")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("mimi.ckpt"), help="checkpoint to write (%(default)s)"
+    )
+    parser.add_argument("--n-q", type=int, help="keep the first so many codebooks (default: all)")
+    parser.add_argument("--force", action="store_true", help="replace the checkpoint if it exists")
+    parser.set_defaults(run=run_import)
+
+
+def run_import(options: argparse.Namespace) -> None:
+    check_free([options.output], options.force)
+    codec, config = import_mimi(options.source, options.n_q)
+    state = {f"codec.{name}": value for name, value in codec.state_dict().items()}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": state, "config": config, "global_step": 0}, options.output)
+    print(f"{options.source} -> {options.output}: {facts(codec)}")
+
+
+def add_export(commands) -> None:
+    parser = commands.add_parser("export", help="a Mimi of this project -> files for others; any causal codec -> ONNX")
+    parser.add_argument("checkpoint", help="a .ckpt file")
+    parser.add_argument("--to", required=True, choices=EXPORTS, help="who is to read it")
+    parser.add_argument("folder", type=Path, help="to write the files into")
+    parser.add_argument("--raw", action="store_true", help="the last weights, not their moving average")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=run_export)
+
+
+def run_export(options: argparse.Namespace) -> None:
+    check_free([options.folder / name for name in EXPORTS[options.to]], options.force)
+    codec, _ = load_codec(options.checkpoint, ema=not options.raw)
+    if options.to == "onnx":
+        written = onnx.export_onnx(codec, options.folder)
+    else:
+        written = export_mimi(codec, options.folder, options.to)
+    print(f"{options.checkpoint} -> {', '.join(map(str, written))}: {facts(codec)}")
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory: by default each large activation is mapped, and its pages zeroed, anew."""
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # other C libraries do without
+        if mallopt is not None:
+            mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, the highest that glibc takes
+            mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+def check_free(files: Sequence[Path], force: bool) -> None:
+    """Raises InputError if one of the files exists and is not to be replaced."""
+    there = [file for file in files if file.exists()]
+    if there and not force:
+        raise InputError(f"{there[0]} exists already: give another place, or --force to replace it")
+
+
+def facts(codec: Codec) -> str:
+    parameters = sum(p.numel() for p in codec.parameters())
+    quantizer = codec.quantizer
+    return (
+        f"{parameters:,} parameters, {quantizer.n_q} codebooks of {quantizer.size}, {codec.sample_rate} Hz at "
+        f"{codec.frame_rate:g} frames per second"
+    )
+
+
+if __name__ == "__main__":
+    main()

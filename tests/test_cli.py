@@ -1,0 +1,113 @@
+"""python -m codec: import and export."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import MimiModel
+
+from codec.__main__ import main
+from codec.checkpoint import check_targets, load_checkpoint, load_codec
+from codec.interop.mimi import import_mimi
+from tests.interop.models import HOP, SMALL, noise, random_mimi
+from tests.test_checkpoint import saved
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory):
+    """The folder of a small Mimi of transformers."""
+    folder = tmp_path_factory.mktemp("theirs")
+    random_mimi(noise(4, 60 * HOP, seed=1), **SMALL).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fails(arguments, *words):
+    """The program ends with one sentence, which has these words in it."""
+    with pytest.raises(SystemExit) as error:
+        main([str(a) for a in arguments])
+    message = str(error.value.code)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_import_writes_a_checkpoint(theirs, here, capsys):
+    main(["import", str(theirs)])
+    printed = capsys.readouterr().out
+    parameters = f"{MimiModel.from_pretrained(theirs).num_parameters():,} parameters"
+    assert f"mimi.ckpt: {parameters}, 6 codebooks of 32, 2400 Hz at 25 frames per second\n" in printed
+    codec, config = load_codec("mimi.ckpt")
+    check_targets(config)
+    assert config["step"] == 0
+    assert config["name"] == "mimi"
+    assert codec.quantizer.acoustic.steps > 0  # initialised, whatever trains it next
+    wanted, _ = import_mimi(theirs)
+    wav = noise(1, 20 * HOP, seed=2)
+    with torch.no_grad():
+        assert torch.equal(codec(wav).wav, wanted(wav).wav)
+
+
+def test_there_and_back(theirs, here, capsys):
+    main(["import", str(theirs), "-o", "deep/down/a.ckpt", "--n-q", "4"])
+    for target, files in (("transformers", 3), ("moshi", 2)):
+        main(["export", "deep/down/a.ckpt", "--to", target, target])
+        assert len(list(Path(target).iterdir())) == files
+        main(["import", target, "-o", f"{target}.ckpt"])
+        first, second = (load_checkpoint(f)["state_dict"] for f in ("deep/down/a.ckpt", f"{target}.ckpt"))
+        assert first.keys() == second.keys()
+        for name, value in first.items():
+            assert torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name]
+    assert "4 codebooks of 32" in capsys.readouterr().out
+    assert MimiModel.from_pretrained("transformers").config.num_quantizers == 4
+
+
+def test_averaged_or_raw_weights(theirs, here):
+    main(["import", str(theirs), "-o", "a.ckpt"])
+    checkpoint = load_checkpoint("a.ckpt")
+    name = "decoder.seanet.layers.14.conv.bias"
+    checkpoint["ema"] = {name: torch.full((1,), 0.25)}
+    torch.save(checkpoint, "a.ckpt")
+    main(["export", "a.ckpt", "--to", "transformers", "average"])
+    main(["export", "a.ckpt", "--to", "transformers", "last", "--raw"])
+    bias = {folder: import_mimi(folder)[0].state_dict()[name] for folder in ("average", "last")}
+    assert bias["average"] == 0.25
+    assert bias["last"] == checkpoint["state_dict"][f"codec.{name}"]
+
+
+def test_nothing_is_overwritten_unasked(theirs, here):
+    main(["import", str(theirs)])
+    fails(["import", theirs], "mimi.ckpt exists already", "--force")
+    main(["import", str(theirs), "--force"])
+    main(["export", "mimi.ckpt", "--to", "moshi", "out"])
+    fails(["export", "mimi.ckpt", "--to", "moshi", "out"], "mimi.safetensors exists already", "--force")
+    main(["export", "mimi.ckpt", "--to", "moshi", "out", "--force"])
+
+
+def test_bad_input_ends_in_one_sentence(theirs, here):
+    fails(["import", "kyutai/mimi"], "kyutai/mimi is neither a file nor a folder here", "give a .safetensors file")
+    fails(["import", theirs, "--n-q", 99], "choose 2 to 6")
+    fails(["export", "missing.ckpt", "--to", "moshi", "out"], "there is no checkpoint at missing.ckpt")
+    saved(here / "soundstream.ckpt")
+    fails(["export", "soundstream.ckpt", "--to", "transformers", "out"], "no Mimi: its encoder is a SEANetEncoder")
+    assert not Path("mimi.ckpt").exists()
+    assert not Path("out").exists()
+
+
+def test_as_a_program(here):
+    root = Path(__file__).parents[1]
+    command = [sys.executable, "-m", "codec", "import", str(here / "nothing.safetensors")]
+    failed = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in failed.stderr

@@ -1,0 +1,179 @@
+"""Recordings to token files and back: any container, rate and length, in bounded memory; foreign files are refused."""
+
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+import torch
+from safetensors.numpy import load_file, save_file
+
+from codec.files import FileError, decode_file, encode_file, read_blocks
+from codec.model import Codec
+from codec.tokens import TokenError, Tokens, fingerprint, load_tokens, save_tokens
+from tests.codes import assert_codes_equal
+from tests.conftest import speechlike
+from tests.parts import small_codec, small_mimi
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    codec = small_mimi()
+    codec.quantizer.train()(codec.latents(torch.randn(4, 1, 100 * codec.hop_length)).detach())
+    return codec.eval()
+
+
+@pytest.fixture
+def recording(codec, tmp_path) -> Path:
+    soundfile.write(tmp_path / "in.wav", speechlike(7.3, codec.sample_rate, 0), codec.sample_rate, "FLOAT")
+    return tmp_path / "in.wav"
+
+
+def test_file_gives_the_codes_and_the_sound_of_the_whole(codec, recording, tmp_path):
+    wav = torch.from_numpy(soundfile.read(recording, dtype="float32")[0])[None, None]
+    with torch.no_grad():
+        codes, latents = codec.encode(wav), codec.latents(wav)
+        sound = codec.decode(codes, wav.shape[-1])
+    tokens = encode_file(codec, recording, tmp_path / "a.codes")
+    assert_codes_equal(tokens.codes[None], codes, codec, latents)
+    assert tokens.length == wav.shape[-1]
+    loaded = load_tokens(tmp_path / "a.codes", fingerprint(codec.quantizer))
+    assert torch.equal(loaded.codes, tokens.codes)
+    assert (loaded.length, loaded.sample_rate, loaded.hop_length) == (wav.shape[-1], 1600, 8)
+    decode_file(codec, tmp_path / "a.codes", tmp_path / "a.wav")
+    heard, rate = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    assert (rate, len(heard)) == (1600, wav.shape[-1])
+    np.testing.assert_allclose(heard, sound[0, 0].clamp(-1, 1).numpy(), atol=2e-4)  # 16 bits, and rounding
+
+
+def test_fewer_codebooks(codec, recording, tmp_path):
+    few = encode_file(codec, recording, tmp_path / "few.codes", n_q=2)
+    every = encode_file(codec, recording, tmp_path / "all.codes")
+    assert torch.equal(few.codes, every.codes[:2])
+    decode_file(codec, tmp_path / "few.codes", tmp_path / "a.flac")
+    decode_file(codec, tmp_path / "all.codes", tmp_path / "b.flac", n_q=2)
+    a, b = (soundfile.read(tmp_path / name)[0] for name in ("a.flac", "b.flac"))
+    np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="has 4 codebooks: choose 1 to 4"):
+        encode_file(codec, recording, tmp_path / "x.codes", n_q=5)
+    with pytest.raises(TokenError, match="has 2 codebooks: choose n_q from 1 to 2, not 3"):
+        decode_file(codec, tmp_path / "few.codes", tmp_path / "x.wav", n_q=3)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("a.flac", 1600), ("a.ogg", 8000), ("a.opus", 48_000), ("a.mp3", 16_000)])
+def test_containers_rates_and_channels(name, rate, codec, tmp_path):
+    """Blocks are those of the whole recording: mono, resampled without seams."""
+    left, right = speechlike(5.1, rate, 1), speechlike(5.1, rate, 2)
+    subtype = {"format": "OGG", "subtype": "OPUS"} if name.endswith("opus") else {}
+    soundfile.write(tmp_path / name, np.stack([left, right], 1), rate, **subtype)
+    blocks = list(read_blocks(tmp_path / name, codec.sample_rate))
+    whole = soundfile.read(tmp_path / name, dtype="float32", always_2d=True)[0].mean(1)
+    expected = whole if rate == 1600 else soxr.resample(whole, rate, 1600)
+    found = np.concatenate(blocks)
+    assert len(blocks) > 2
+    assert abs(len(found) - len(expected)) <= 1
+    n = min(len(found), len(expected))
+    np.testing.assert_allclose(found[:n], expected[:n], atol=1e-5)
+    assert encode_file(codec, tmp_path / name, tmp_path / "a.codes").length == len(found)
+
+
+def test_codec_that_looks_ahead_reads_the_whole(tmp_path):
+    from codec.decoders.istft import ISTFTDecoder
+    from codec.encoders.stft import STFTEncoder
+    from codec.quantizers.rvq import RVQ
+
+    torch.manual_seed(0)
+    sizes = dict(dim=8, hop_length=16, channels=8, hidden=16, blocks=1, split=2, overlap=4, kernel=3)
+    codec = Codec(STFTEncoder(**sizes), RVQ(8, 100, 2, 16), ISTFTDecoder(**sizes), 1600, 100).eval()
+    wav = speechlike(5.0, 1600, 0)
+    soundfile.write(tmp_path / "in.wav", wav, 1600, "FLOAT")
+    tokens = encode_file(codec, tmp_path / "in.wav", tmp_path / "a.codes")
+    with torch.no_grad():
+        codes = codec.encode(torch.from_numpy(wav)[None, None])
+        assert torch.equal(tokens.codes, codes[0])
+        decode_file(codec, tmp_path / "a.codes", tmp_path / "a.wav")
+        sound = codec.decode(codes, len(wav))[0, 0].clamp(-1, 1).numpy()
+    np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], sound, atol=1e-4)
+
+
+def test_memory_does_not_grow_with_the_recording(codec, tmp_path):
+    """Half an hour more than a minute costs less than its samples."""
+    minute, rate = speechlike(60.0, 1600, 0), 1600
+    soundfile.write(tmp_path / "short.wav", minute, rate)
+    soundfile.write(tmp_path / "long.wav", np.tile(minute, 40), rate)
+    fast = small_mimi().for_inference()
+    encode_file(fast, tmp_path / "short.wav", tmp_path / "short.codes")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    tokens = encode_file(fast, tmp_path / "long.wav", tmp_path / "long.codes")
+    decode_file(fast, tmp_path / "long.codes", tmp_path / "out.wav")
+    assert tokens.length == 40 * 60 * rate
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 40 * 60 * rate * 4 / 1024
+
+
+def test_files_that_are_no_audio_are_refused(codec, tmp_path):
+    with pytest.raises(FileError, match="there is no audio file at"):
+        encode_file(codec, tmp_path / "no.wav", tmp_path / "a.codes")
+    (tmp_path / "text.wav").write_text("not audio")
+    with pytest.raises(FileError, match="cannot be read as audio"):
+        encode_file(codec, tmp_path / "text.wav", tmp_path / "a.codes")
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 1600)
+    with pytest.raises(FileError, match="holds no sample"):
+        encode_file(codec, tmp_path / "empty.wav", tmp_path / "a.codes")
+    assert not (tmp_path / "a.codes").exists()
+
+
+def test_target_that_cannot_be_written(codec, recording, tmp_path):
+    encode_file(codec, recording, tmp_path / "a.codes")
+    with pytest.raises(FileError, match="cannot be written"):
+        decode_file(codec, tmp_path / "a.codes", tmp_path / "a.xyz")
+
+
+def test_foreign_and_damaged_token_files_are_refused(codec, recording, tmp_path):
+    path, model = tmp_path / "a.codes", fingerprint(codec.quantizer)
+    encode_file(codec, recording, path)
+    other = small_codec()
+    with pytest.raises(TokenError, match="was made by another model"):
+        decode_file(other, path, tmp_path / "a.wav")
+    with pytest.raises(TokenError, match="there is no token file"):
+        load_tokens(tmp_path / "no.codes")
+
+    whole = path.read_bytes()
+    for n, damaged in enumerate([whole[:-3], whole[:-1] + bytes([whole[-1] ^ 1]), b"", b"RIFF" + whole]):
+        broken = tmp_path / f"{n}.codes"
+        broken.write_bytes(damaged)
+        with pytest.raises(TokenError, match="damaged") as error:
+            load_tokens(broken, model)
+        assert "\n" not in str(error.value)
+
+    codes = load_file(path)["codes"]
+    facts = {"format": "codec-tokens", "version": "1", "model": model, "length": "11680", "sample_rate": "1600"}
+    for changes, sentence in [
+        ({"format": "other"}, "no token file of this project"),
+        ({"version": "2"}, "version 2, and this program reads 1"),
+        ({"hop_length": "0"}, "damaged"),
+        ({"hop_length": "8", "length": "many"}, "damaged"),
+        ({}, "damaged"),
+    ]:
+        save_file({"codes": codes}, path, facts | changes)
+        with pytest.raises(TokenError, match=sentence):
+            load_tokens(path, model)
+    save_file({"weights": codes}, path, facts)
+    with pytest.raises(TokenError, match="no token file of this project"):
+        load_tokens(path, model)
+
+
+def test_codes_beyond_16_bits_are_refused(tmp_path):
+    tokens = Tokens(torch.tensor([[70_000]]), 8, 1600, 8, "")
+    with pytest.raises(ValueError, match="0 to 65,535"):
+        save_tokens(tmp_path / "a.codes", tokens)
+
+
+def test_fingerprint_is_of_what_gives_codes_their_meaning(codec):
+    model = fingerprint(codec.quantizer)
+    assert fingerprint(small_mimi().quantizer) != model
+    other = small_mimi()
+    other.quantizer.load_state_dict(codec.quantizer.state_dict())
+    assert fingerprint(other.quantizer) == model
+    assert fingerprint(other.for_inference().quantizer) == model
