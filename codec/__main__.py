@@ -32,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():
-        options.run(options)
+        try:
+            options.run(options)
+        except OSError as error:  # a folder that is a file, a place that cannot be written
+            raise InputError(f"{error.filename}: {error.strerror}") from error
 
 
 def add_encode(commands) -> None:
@@ -64,7 +67,7 @@ def run_file(options: argparse.Namespace, convert: Callable[..., Tokens]) -> Non
     keep_memory()
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
     try:
-        codec = codec.for_inference().to(options.device)
+        codec = codec.to(options.device).for_inference()
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}") from error
     try:

@@ -29,7 +29,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}: give ckpt= the path of a .ckpt file of a run")
+        raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -72,23 +72,31 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) 
         CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each) and loads
         nothing.
     """
-    own = module.state_dict()
-    shape = lambda v: tuple(v.shape) if isinstance(v, torch.Tensor) else None  # noqa: E731
+    compare_tensors(module.state_dict(), weights, f"the weights in {source} do not fit this model")
+    module.load_state_dict(weights)
+
+
+def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str) -> None:
+    """Check the names and shapes of a state; where None is expected, any shape will do.
+
+    Raises:
+        CheckpointError: the claim, and the missing, unknown and wrongly shaped tensors (the first three of each).
+    """
+    shape = lambda value: list(value.shape) if isinstance(value, torch.Tensor) else None  # noqa: E731
     problems = {
-        "missing": sorted(own.keys() - weights.keys()),
-        "unknown": sorted(weights.keys() - own.keys()),
+        "missing": sorted(expected.keys() - found.keys()),
+        "unknown": sorted(found.keys() - expected.keys()),
         "wrongly shaped": [
-            f"{k} {list(weights[k].shape)} instead of {list(own[k].shape)}"
-            for k in sorted(own.keys() & weights.keys())
-            if shape(own[k]) != shape(weights[k])
+            f"{name} {shape(found[name])} instead of {shape(expected[name])}"
+            for name in sorted(expected.keys() & found.keys())
+            if expected[name] is not None and shape(expected[name]) != shape(found[name])
         ],
     }
     named = [
         f"{len(v)} {kind} ({', '.join(v[:3])}{', ...' if len(v) > 3 else ''})" for kind, v in problems.items() if v
     ]
     if named:
-        raise CheckpointError(f"the weights in {source} do not fit this model: {'; '.join(named)}")
-    module.load_state_dict(weights)
+        raise CheckpointError(f"{claim}: {'; '.join(named)}")
 
 
 def build(config: dict[str, Any]) -> Any:

@@ -44,6 +44,7 @@ class Codec(nn.Module):
 
     def __init__(self, encoder: Encoder, quantizer: Quantizer, decoder: Decoder, sample_rate: int, frame_rate: float):
         super().__init__()
+        self.inference = False  # whether for_inference has been here
         if encoder.hop_length != decoder.hop_length:
             raise ValueError(
                 f"the encoder's hop is {encoder.hop_length} samples and the decoder's {decoder.hop_length}: "
@@ -62,7 +63,11 @@ class Codec(nn.Module):
             )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.sample_rate, self.frame_rate, self.hop_length = sample_rate, frame_rate, encoder.hop_length
-        self.inference = False  # whether for_inference has been here
+
+    def train(self, mode: bool = True) -> "Codec":
+        if mode and self.inference:
+            raise ValueError("this codec is in its form for inference and cannot be trained: load it again")
+        return super().train(mode)
 
     def forward(self, wav: Tensor, n_q: int | None = None) -> CodecOutput:
         """wav ``[B, 1, T]`` -> :class:`CodecOutput`, with the first ``n_q`` codebooks (None: all)."""
@@ -108,6 +113,8 @@ class Codec(nn.Module):
         """
         if not hasattr(self.encoder, "step"):
             return [self.encode(wav[None, None], n_q)[0] for wav in wavs]
+        if not wavs:
+            return []
         longest = max(len(wav) for wav in wavs)
         codes = self.encode(torch.stack([F.pad(wav, (0, longest - len(wav))) for wav in wavs])[:, None], n_q)
         return [one[:, : -(-len(wav) // self.hop_length)] for one, wav in zip(codes, wavs, strict=True)]
@@ -116,6 +123,8 @@ class Codec(nn.Module):
         """Codes ``[k, F]`` of any lengths, one k -> the waveform ``[F * hop_length]`` of each, as if decoded alone."""
         if not hasattr(self.decoder, "step"):
             return [self.decode(one[None])[0, 0] for one in codes]
+        if not codes:
+            return []
         longest = max(one.shape[-1] for one in codes)
         wavs = self.decode(torch.stack([F.pad(one, (0, longest - one.shape[-1])) for one in codes]))
         return [wav[0, : one.shape[-1] * self.hop_length] for wav, one in zip(wavs, codes, strict=True)]
@@ -131,7 +140,10 @@ class Codec(nn.Module):
         return self.quantizer.encode(z, n_q), state
 
     def decode_step(self, codes: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """The next codes ``[B, k, f]`` of a stream -> wav ``[B, 1, f * hop_length]`` and the state for the next."""
+        """The next codes ``[B, k, f]`` of a stream -> wav ``[B, 1, f * hop_length]`` and the state for the next.
+
+        In a codec for inference, a state is used up by the call.
+        """
         z = self.quantizer.decode(codes)
         return self.decoder.step(z, state) if z.shape[-1] else (z.new_zeros(len(z), 1, 0), state)
 
@@ -155,7 +167,13 @@ class Codec(nn.Module):
         Args:
             encoder, decoder: the precision of their weights. bfloat16 is harmless in the decoder and changes codes in
                 the encoder (docs/results/inference.md).
+
+        Raises:
+            ValueError: if a part that looks ahead is wanted in another precision than float32.
         """
+        for name, dtype in (("encoder", encoder), ("decoder", decoder)):
+            if dtype != torch.float32 and not hasattr(getattr(self, name), "step"):
+                raise ValueError(f"{type(getattr(self, name)).__name__} looks ahead and stays in float32")
         for_inference(self)
         for name, dtype in (("encoder", encoder), ("decoder", decoder)):
             if dtype != torch.float32:

@@ -1,7 +1,6 @@
 """Optimisation: one AdamW, parameter groups and a schedule for each side of the game."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -57,14 +56,14 @@ class Side:
         if self.decay not in ("all", "transformers"):
             raise ValueError(f"decay is {self.decay!r}; valid are 'all' and 'transformers'")
 
-    def groups(self, name: str, modules: Sequence[nn.Module]) -> list[dict]:
+    def groups(self, name: str, module: nn.Module) -> list[dict]:
         """The side's parameter groups: one, or two where only some parameters decay."""
-        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        parameters = [p for p in module.parameters() if p.requires_grad]
         options = dict(side=name, lr=self.lr, betas=tuple(self.betas))
         if self.decay == "all" or not self.weight_decay:
             groups = [dict(name=name, params=parameters, weight_decay=self.weight_decay, **options)]
         else:
-            found = (part for module in modules for part in module.modules() if isinstance(part, Transformer))
+            found = (part for part in module.modules() if isinstance(part, Transformer))
             decayed = {id(p) for part in found for p in part.parameters()}
             rest = [p for p in parameters if id(p) not in decayed]
             decayed = [p for p in parameters if id(p) in decayed]
@@ -82,38 +81,50 @@ class Optim:
     Args:
         codec, disc: the two sides.
         schedule: (step, steps) -> factor on the learning rate; see :class:`Cosine`, :class:`Exponential`. That of a
-        side
-            starts when the side does.
+            side starts when the side does.
     """
 
     codec: Side
     disc: Side
     schedule: Cosine | Exponential = field(default_factory=Cosine)
 
-    def build(self, codec: Sequence[nn.Module], disc: nn.Module, steps: int, disc_start: int = 0, codec_start: int = 0):
+    def build(
+        self,
+        codec: nn.Module,
+        disc: nn.Module,
+        steps: int,
+        disc_start: int = 0,
+        codec_start: int = 0,
+        distillation: nn.Module | None = None,
+    ):
         """-> (optimizer, scheduler stepped once per optimiser step).
 
         Args:
-            codec: what learns with the codec: itself, and what a distillation adds.
             steps: length of the whole training; the sides begin to learn at ``codec_start`` and ``disc_start``.
+            distillation: what a teacher adds; it learns as the codec does, but from the beginning.
         """
+        parts = [("codec", codec, codec_start), ("disc", disc, disc_start)]
+        parts += [("distillation", distillation, 0)] if distillation is not None else []
         groups, factors = [], []
-        for name, modules, start in (("codec", codec, codec_start), ("disc", [disc], disc_start)):
-            for group in getattr(self, name).groups(name, modules):
+        for name, module, start in parts:
+            for group in self.side(name).groups(name, module):
                 groups.append(group)
                 factors.append(lambda s, start=start: 0.0 if s < start else self.schedule(s - start, steps - start))
         optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel; the plain loop is a tenth of a step on a CPU
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
+    def side(self, name: str) -> Side:
+        return self.disc if name == "disc" else self.codec
+
     def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
         """Clip each side's gradient to its own norm -> the norms before clipping, by side."""
         norms = {}
-        for name, side in (("codec", self.codec), ("disc", self.disc)):
+        for name in dict.fromkeys(group["side"] for group in optimizer.param_groups):
             parameters = [p for group in optimizer.param_groups if group["side"] == name for p in group["params"]]
             gradients = [p.grad for p in parameters if p.grad is not None]
             if gradients:
                 norm = torch.nn.utils.get_total_norm(gradients)
-                if side.clip is not None:
-                    torch.nn.utils.clip_grads_with_norm_(parameters, side.clip, norm)
+                if self.side(name).clip is not None:
+                    torch.nn.utils.clip_grads_with_norm_(parameters, self.side(name).clip, norm)
                 norms[name] = norm
         return norms

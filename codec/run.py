@@ -101,6 +101,11 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
             f"the codec begins at codec_start={task.codec_start} of {max_steps} steps, and until then discriminators "
             f"should learn: choose a disc= that begins earlier (adversarial_start={task.adversarial_start})"
         )
+    if task.codec_start and not (task.config.get("init_from") or task.config.get("ckpt_path")):
+        raise InputError(
+            f"codec_start={task.codec_start} lets discriminators learn from a codec that has been trained: name it in "
+            "init_from="
+        )
     until = task.losses.reconstruction_until
     if until is not None and not (task.has_discriminators and task.adversarial_start <= until):
         raise InputError(

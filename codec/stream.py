@@ -1,6 +1,6 @@
 """Encoding and decoding chunk by chunk, as the audio comes."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ class Steps(Protocol):
 
     sample_rate: int
     hop_length: int
+    quantizer: Any
 
     def encode_step(self, wav: Tensor, state: State, n_q: int | None) -> tuple[Tensor, State]: ...
 
@@ -39,31 +40,28 @@ class Stream:
         self.encoding: State = None
         self.decoding: State = None
         self.waiting: Tensor | None = None  # [B, 1, < hop_length], the beginning of the next frame
+        self.batch: dict[str, int] = {}  # streams in step: of encoding, of decoding
 
     @torch.inference_mode()
     def encode(self, wav: Tensor, sample_rate: int | None = None) -> Tensor:
-        """wav ``[B, 1, t]`` float, any t -> codes ``[B, n_q, f]`` int64 of the f >= 0 frames that it completes.
+        """wav ``[B, 1, t]`` float32, any t -> codes ``[B, n_q, f]`` int64 of the f >= 0 frames that it completes.
 
         Args:
             sample_rate: of the chunk in Hz, to be checked; None trusts it.
 
         Raises:
-            ValueError: if rate, shape, dtype or batch size are not those of the stream.
+            ValueError: if rate, shape, dtype or batch size are not those of the stream, which is then as it was before.
         """
         if sample_rate not in (None, self.codec.sample_rate):
             raise ValueError(f"the chunk is at {sample_rate} Hz and the codec at {self.codec.sample_rate}: resample it")
-        if wav.ndim != 3 or wav.shape[1] != 1 or not wav.is_floating_point():
-            raise ValueError(f"a chunk is [B, 1, t] float in [-1, 1], got {list(wav.shape)} {wav.dtype}")
+        if wav.ndim != 3 or wav.shape[1] != 1 or wav.dtype != torch.float32:
+            raise ValueError(f"a chunk is [B, 1, t] float32 in [-1, 1], got {list(wav.shape)} {wav.dtype}")
+        self._check_batch("encoding", len(wav))
         if self.waiting is not None:
-            if self.waiting.shape[0] != wav.shape[0]:
-                raise ValueError(
-                    f"the stream began with a batch of {self.waiting.shape[0]} and got {wav.shape[0]}: reset() it, "
-                    "or make a stream for each"
-                )
             wav = torch.cat([self.waiting, wav], dim=-1)
         ready = wav.shape[-1] // self.codec.hop_length * self.codec.hop_length
-        self.waiting = wav[..., ready:]
         codes, self.encoding = self.codec.encode_step(wav[..., :ready], self.encoding, self.n_q)
+        self.waiting = wav[..., ready:].clone()  # the caller may use its buffer again
         return codes
 
     def finish(self) -> Tensor:
@@ -75,12 +73,23 @@ class Stream:
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """codes ``[B, k, f]`` int64 -> wav ``[B, 1, f * hop_length]`` float32.
+        """codes ``[B, k, f]`` of integers -> wav ``[B, 1, f * hop_length]`` float32.
 
         Raises:
-            ValueError: if there are more codebooks than the codec has, or it is no batch of codes.
+            ValueError: if these are no codes of the codec, or the batch size is not that of the stream.
         """
-        if codes.ndim != 3 or codes.is_floating_point():
+        if codes.ndim != 3 or codes.is_floating_point() or codes.dtype == torch.bool:
             raise ValueError(f"codes are [B, k, f] integers, got {list(codes.shape)} {codes.dtype}")
-        wav, self.decoding = self.codec.decode_step(codes, self.decoding)
+        size = self.codec.quantizer.size
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size:
+            raise ValueError(f"the codec has codes from 0 to {size - 1}, got {int(codes.min())} to {int(codes.max())}")
+        self._check_batch("decoding", len(codes))
+        wav, self.decoding = self.codec.decode_step(codes.long(), self.decoding)
         return wav
+
+    def _check_batch(self, what: str, size: int) -> None:
+        if self.batch.setdefault(what, size) != size:
+            raise ValueError(
+                f"the {what} began with a batch of {self.batch[what]} and got {size}: reset() the stream, or make "
+                "one for each"
+            )

@@ -27,9 +27,8 @@ class CodecTask(lightning.LightningModule):
     Args:
         codec, discriminators, losses, optim: the parts, built.
         adversarial_start: optimiser step at which the discriminators begin to run, to learn and to teach.
-        codec_start: optimiser step at which the codec begins to learn. Before it, codebooks included, nothing of it
-        moves,
-            and fresh discriminators catch up with a codec that has been trained.
+        codec_start: optimiser step at which the codec begins to learn. Before it, nothing of it moves, codebooks
+            included, and fresh discriminators catch up with a codec that has been trained.
         distillation: a semantic teacher and what it teaches; None: no such thing.
         config: the plain, resolved configuration that built the parts; it travels inside checkpoints, so that a codec
             can be rebuilt from the checkpoint alone.
@@ -56,11 +55,6 @@ class CodecTask(lightning.LightningModule):
     def adversarial(self) -> bool:
         """Whether the discriminators take part at the current step."""
         return self.has_discriminators and self.global_step >= self.adversarial_start
-
-    @property
-    def learners(self) -> list[nn.Module]:
-        """What learns with the codec."""
-        return [self.codec] if self.distillation is None else [self.codec, self.distillation]
 
     def on_fit_start(self) -> None:
         for logger in self.loggers:
@@ -94,19 +88,20 @@ class CodecTask(lightning.LightningModule):
             disc_loss = self.losses.discriminator(real, fake)
         else:
             disc_loss = nothing(self.discriminators)
-        gradient = self.losses.gradient(losses, estimate)
         values = {name: value.detach() for name, value in losses.items()}
+        total = disc_loss
         if learning:
-            total = (out.wav.float() * gradient).sum() + self.losses.commitment * out.quantized.loss + disc_loss
+            gradient = self.losses.gradient(losses, estimate)
+            total = total + (out.wav.float() * gradient).sum() + self.losses.commitment * out.quantized.loss
             values["commitment"] = out.quantized.loss.detach()
-            if self.distillation is not None:
-                distilled = self.distillation(self.distillation.pick(out.latents, out.quantized.first), wav)
-                total = total + self.distillation.weight * distilled
-                values["distill"] = distilled.detach()
+            values |= {f"share/{name}": share for name, share in self.losses.combine.shares.items()}
         else:
-            total = disc_loss + sum(nothing(module) for module in self.learners)
+            total = total + nothing(self.codec)
+        if self.distillation is not None:  # its projection learns while the codec waits
+            distilled = self.distillation(self.distillation.pick(out.latents, out.quantized.first), wav)
+            total = total + self.distillation.weight * distilled
+            values["distill"] = distilled.detach()
         values["disc"] = disc_loss.detach()
-        values |= {f"share/{name}": share for name, share in self.losses.combine.shares.items()}
         values |= {f"quantizer/{name}": value for name, value in out.quantized.metrics.items()}
         return total, values
 
@@ -126,13 +121,14 @@ class CodecTask(lightning.LightningModule):
                 "training is counted in steps: set max_steps to how many (max_epochs alone does not end it)"
             )
         starts = self.adversarial_start, self.codec_start
-        optimizer, scheduler = self.optim.build(self.learners, self.discriminators, steps, *starts)
+        sides = self.codec, self.discriminators
+        optimizer, scheduler = self.optim.build(*sides, steps, *starts, self.distillation)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Zeros would count as steps in Adam's bias correction, and its first real step would be ten times too long.
         waiting = [] if self.adversarial else [self.discriminators]
-        waiting += [] if self.global_step >= self.codec_start else self.learners
+        waiting += [] if self.global_step >= self.codec_start else [self.codec]
         for p in (p for module in waiting for p in module.parameters()):
             p.grad = None
 

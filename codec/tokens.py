@@ -3,12 +3,13 @@
 A safetensors file with one tensor, ``codes`` ``[K, F]`` uint16, and metadata, all of it text:
 
 format: ``codec-tokens``; version: ``1``
-model: fingerprint of the quantizer that made the codes and alone can read them (hexadecimal)
+model: fingerprint of the codebooks, which alone can read the codes (hexadecimal)
 sample_rate, hop_length: of the codec, in Hz and samples; length: of the recording in samples at that rate
-checksum: BLAKE2b-128 of the codes' bytes (hexadecimal)
+checksum: BLAKE2b-128 of all of the above, a line each, and of the codes' bytes (hexadecimal)
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +17,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import Tensor
+
+from codec.quantizers.base import Quantizer
 
 FORMAT, VERSION = "codec-tokens", "1"
 
 
 class TokenError(ValueError):
-    """The file is not one of tokens that this model can read; the message says why."""
+    """The file is not one of tokens that this program can read, or cannot be written; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -36,30 +39,40 @@ class Tokens:
     model: str
 
 
-def fingerprint(quantizer: nn.Module) -> str:
-    """Hexadecimal digest of all that gives codes their meaning: the quantizer's parameters and buffers."""
+def fingerprint(quantizer: Quantizer, n_q: int) -> str:
+    """Hexadecimal digest of what gives the codes of the first ``n_q`` codebooks their meaning."""
     digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted([*quantizer.named_parameters(), *quantizer.named_buffers()]):
-        digest.update(name.encode())
+    for value in quantizer.meaning(n_q):
+        digest.update(str(tuple(value.shape)).encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 def save_tokens(path: str | Path, tokens: Tokens) -> None:
-    """Raises ValueError for codes that 16 bits do not hold."""
-    if tokens.codes.numel() and not 0 <= int(tokens.codes.min()) <= int(tokens.codes.max()) < 2**16:
-        raise ValueError("a token file holds codes from 0 to 65,535")
-    codes = np.ascontiguousarray(tokens.codes.cpu().numpy().astype(np.uint16))
-    numbers = {"length": tokens.length, "sample_rate": tokens.sample_rate, "hop_length": tokens.hop_length}
-    facts = {"format": FORMAT, "version": VERSION, "model": tokens.model, "checksum": _checksum(codes)}
-    save_file({"codes": codes}, path, facts | {name: str(value) for name, value in numbers.items()})
-
-
-def load_tokens(path: str | Path, model: str | None = None) -> Tokens:
-    """Read a token file; ``model``: the fingerprint that it must have been made with.
+    """Write a token file, whole or not at all.
 
     Raises:
-        TokenError: if the file is missing, damaged, of something else, of another version, or of another model.
+        TokenError: if it cannot be written, or there is a code that 16 bits do not hold.
+    """
+    if tokens.codes.numel() and not 0 <= int(tokens.codes.min()) <= int(tokens.codes.max()) < 2**16:
+        raise TokenError("a token file holds codes from 0 to 65,535")
+    codes = np.ascontiguousarray(tokens.codes.cpu().numpy().astype(np.uint16))
+    facts = {"format": FORMAT, "version": VERSION, "model": tokens.model, "length": str(tokens.length)}
+    facts |= {"sample_rate": str(tokens.sample_rate), "hop_length": str(tokens.hop_length)}
+    unfinished = Path(f"{path}.unfinished")
+    try:
+        save_file({"codes": codes}, unfinished, facts | {"checksum": _checksum(facts, codes)})
+        unfinished.replace(path)
+    except (SafetensorError, OSError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise TokenError(f"{path} cannot be written: {error}") from error
+
+
+def load_tokens(path: str | Path) -> Tokens:
+    """Read a token file.
+
+    Raises:
+        TokenError: if the file is missing, damaged, of something else or of another version.
     """
     if not Path(path).is_file():
         raise TokenError(f"there is no token file at {path}")
@@ -75,15 +88,15 @@ def load_tokens(path: str | Path, model: str | None = None) -> Tokens:
     try:
         length, rate, hop = (int(facts[name]) for name in ("length", "sample_rate", "hop_length"))
         fits = codes.ndim == 2 and codes.dtype == np.uint16 and hop > 0 and codes.shape[1] == -(-length // hop)
-        intact = fits and facts["checksum"] == _checksum(codes)
+        intact = fits and facts["checksum"] == _checksum(facts, codes)
     except (KeyError, ValueError):
         intact = False
     if not intact:
         raise TokenError(f"{path} is damaged: its codes and what it says about them do not agree")
-    if model not in (None, facts.get("model")):
-        raise TokenError(f"{path} was made by another model: decode it with the checkpoint that encoded it")
-    return Tokens(torch.from_numpy(codes.astype(np.int64)), length, rate, hop, facts.get("model", ""))
+    return Tokens(torch.from_numpy(codes.astype(np.int64)), length, rate, hop, facts["model"])
 
 
-def _checksum(codes: np.ndarray) -> str:
-    return hashlib.blake2b(codes.tobytes(), digest_size=16).hexdigest()
+def _checksum(facts: Mapping[str, str], codes: np.ndarray) -> str:
+    names = ("format", "version", "model", "sample_rate", "hop_length", "length")
+    header = "".join(f"{name}={facts[name]}\n" for name in names)
+    return hashlib.blake2b(header.encode() + codes.tobytes(), digest_size=16).hexdigest()

@@ -49,10 +49,10 @@ def full_mimi(seed: int = 0) -> Codec:
     return codec
 
 
-def small_mimi(seed: int = 0, **changes) -> Codec:
+def small_mimi(seed: int = 0, layers: int = 2, **changes) -> Codec:
     """Mimi's structure at 1,600 Hz with hop 16 (100 frames per second) and windows of 10 frames."""
     torch.manual_seed(seed)
-    sizes = dict(layers=2, heads=2, hidden=16, context=10, scale=0.3)
+    sizes = dict(layers=layers, heads=2, hidden=16, context=10, scale=0.3)
     encoder = MimiEncoder(SEANetEncoder(**SMALL), Transformer(8, **sizes))
     decoder = MimiDecoder(SEANetDecoder(**SMALL), Transformer(8, **sizes))
     options = dict(n_q=4, codebook_size=16, codebook_dim=4, kmeans_iters=5) | changes

@@ -24,7 +24,7 @@ ALLOWED = {
     "report": {"metrics"},
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
-    "tokens": set(),
+    "tokens": {"quantizers.base"},
     "files": {"model", "stream", "tokens"},
     "interop": {
         "checkpoint",

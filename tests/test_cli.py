@@ -1,16 +1,22 @@
-"""python -m codec: import and export."""
+"""python -m codec: import, export, encode and decode."""
 
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import MimiModel
 
 from codec.__main__ import main
 from codec.checkpoint import check_targets, load_checkpoint, load_codec
+from codec.files import read_blocks
 from codec.interop.mimi import import_mimi
+from codec.tokens import load_tokens
+from tests.codes import assert_codes_equal
+from tests.conftest import speechlike
 from tests.interop.models import HOP, SMALL, noise, random_mimi
 from tests.test_checkpoint import saved
 
@@ -111,3 +117,55 @@ def test_as_a_program(here):
     assert failed.returncode == 1
     assert failed.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in failed.stderr
+
+
+@pytest.fixture(scope="module")
+def imported(theirs, tmp_path_factory):
+    path = tmp_path_factory.mktemp("imported") / "mimi.ckpt"
+    main(["import", str(theirs), "-o", str(path)])
+    return path
+
+
+def test_encode_and_decode(imported, here, capsys):
+    """A recording at another rate, with fewer codebooks, there and back."""
+    soundfile.write("in.flac", speechlike(3.0, 8000, 0), 8000)
+    main(["encode", "in.flac", "out/in.codes", "--ckpt", str(imported), "--n-q", "3", "--device", "cpu"])
+    assert "in.flac -> out/in.codes: 3.00 s, 75 frames of 3 codes\n" in capsys.readouterr().out
+    tokens = load_tokens("out/in.codes")
+    assert (tuple(tokens.codes.shape), tokens.length, tokens.sample_rate) == ((3, 75), 7200, 2400)
+    codec, _ = load_codec(imported)
+    wav = np.concatenate(list(read_blocks("in.flac", 2400)))
+    with torch.no_grad():
+        wav = torch.from_numpy(wav)[None, None]
+        assert_codes_equal(tokens.codes[None], codec.encode(wav, 3), codec, codec.latents(wav))
+    main(["decode", "out/in.codes", "again.wav", "--ckpt", str(imported)])
+    heard, rate = soundfile.read("again.wav")
+    assert (rate, len(heard)) == (2400, 7200)
+    fails(["decode", "out/in.codes", "again.wav", "--ckpt", imported], "again.wav exists already", "--force")
+    main(["decode", "out/in.codes", "again.wav", "--ckpt", str(imported), "--n-q", "1", "--force"])
+
+
+def test_bad_files_end_in_one_sentence(imported, here):
+    soundfile.write("in.wav", speechlike(1.0, 2400, 0), 2400)
+    ckpt = ["--ckpt", imported]
+    fails(["encode", "missing.wav", "a.codes", *ckpt], "there is no audio file at missing.wav")
+    fails(["encode", "in.wav", "a.codes", "--ckpt", "missing.ckpt"], "there is no checkpoint at missing.ckpt")
+    fails(["encode", "in.wav", "a.codes", *ckpt, "--n-q", "7"], "has 6 codebooks: choose 1 to 6")
+    fails(["encode", "in.wav", "a.codes", *ckpt, "--device", "tape"], "--device tape cannot be used")
+    fails(["encode", "in.wav", "in.wav/a.codes", *ckpt], "in.wav")
+    fails(["decode", "in.wav", "a.wav", *ckpt], "in.wav is no token file")
+    main(["encode", "in.wav", "a.codes", "--ckpt", str(imported)])
+    fails(["decode", "a.codes", "a.wav", *ckpt, "--n-q", "7"], "has 6 codebooks")
+    fails(["decode", "a.codes", "a.xyz", *ckpt], "a.xyz cannot be written")
+    fails(["export", imported, "--to", "moshi", "in.wav"], "in.wav")
+    assert not Path("a.wav").exists()
+
+
+def test_export_to_onnx(imported, here, monkeypatch):
+    """The files themselves are tested in tests/interop/test_onnx.py."""
+    seen = []
+    monkeypatch.setattr(
+        "codec.interop.onnx.export_onnx", lambda codec, folder: seen.append(folder) or [folder / "codec.json"]
+    )
+    main(["export", str(imported), "--to", "onnx", "out"])
+    assert seen == [Path("out")]

@@ -108,8 +108,21 @@ def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
     if teacher and teacher.teacher._target_ == "codec.teachers.wavlm.WavLM":
         size += TEACHERS["wavlm"]
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "batch_size=1"]
+    if "codec_start=1" in size:
+        size += [f"init_from={trained(tmp_path, experiment, *size)}"]
     cfg = composed(f"experiment={experiment}", "logger=csv", "trainer=cpu", *SHORT, *data, f"run_dir={tmp_path}", *size)
     only_fit(cfg)
+
+
+def trained(folder: Path, experiment: str, *size: str) -> Path:
+    """A checkpoint of the experiment's codec, to begin with."""
+    config = OmegaConf.to_container(composed(f"experiment={experiment}", f"run_dir={folder}", *size), resolve=True)
+    codec = instantiate(config["codec"], _convert_="all")
+    torch.manual_seed(0)
+    codec.quantizer.train()(torch.randn(4, codec.quantizer.dim, 50))
+    state = {f"codec.{name}": value for name, value in codec.state_dict().items()}
+    torch.save({"state_dict": state, "config": config, "global_step": 0}, folder / "trained.ckpt")
+    return folder / "trained.ckpt"
 
 
 TABLE3 = {  # quantization rate, encoder's and decoder's transformer, teacher, split: arXiv 2410.00037, table 3

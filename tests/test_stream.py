@@ -14,6 +14,7 @@ from tests.codes import assert_codes_equal
 from tests.parts import full_mimi, small_codec, small_mimi
 
 HOP = 1920
+OTHERS = (torch.int16, torch.float64, torch.float16)
 
 
 @pytest.fixture(scope="module")
@@ -175,22 +176,63 @@ def test_low_precision_is_close():
     assert not torch.equal(heard, sound)
 
 
+def test_the_callers_buffer_may_be_used_again():
+    codec = trained(small_mimi())
+    wav = torch.randn(1, 1, 100)
+    stream, buffer, out = codec.streaming(), torch.empty(1, 1, 20), []
+    for chunk in wav.split(20, -1):
+        buffer.copy_(chunk)
+        out.append(stream.encode(buffer))
+        buffer.zero_()
+    with torch.no_grad():
+        assert torch.equal(torch.cat([*out, stream.finish()], -1), codec.encode(wav))
+
+
+def test_form_for_inference_moves_and_does_not_train():
+    codec = trained(small_mimi()).for_inference()
+    moved = codec.to("meta")
+    tensors = [*moved.parameters(), *moved.buffers()]
+    assert all(t.device.type == "meta" for t in tensors)
+    assert moved.quantizer.acoustic.half_norms.device.type == "meta"
+    with pytest.raises(ValueError, match="cannot be trained: load it again"):
+        codec.train()
+    assert codec.eval() is codec
+
+
+def test_long_audio_runs_in_pieces_where_nothing_wants_a_gradient(monkeypatch):
+    codec, sizes = trained(small_mimi()).for_inference(), []
+    step = type(codec.encoder).step
+    monkeypatch.setattr(type(codec.encoder), "step", lambda self, x, s: sizes.append(x.shape[-1]) or step(self, x, s))
+    assert torch.is_grad_enabled()
+    codec.latents(torch.randn(1, 1, 500 * codec.hop_length))
+    assert max(sizes) == 2 * codec.sample_rate
+
+
 def test_bad_chunks_are_refused():
-    stream = trained(small_mimi()).streaming()
+    codec = trained(small_mimi())
+    stream = codec.streaming()
     with pytest.raises(ValueError, match="the chunk is at 8000 Hz and the codec at 1600: resample it"):
         stream.encode(torch.zeros(1, 1, 16), 8000)
-    with pytest.raises(ValueError, match=r"a chunk is \[B, 1, t\] float"):
-        stream.encode(torch.zeros(16))
-    with pytest.raises(ValueError, match=r"torch.int16"):
-        stream.encode(torch.zeros(1, 1, 16, dtype=torch.int16))
+    for chunk in (torch.zeros(16), torch.zeros(1, 2, 16), *(torch.zeros(1, 1, 16, dtype=d) for d in OTHERS)):
+        with pytest.raises(ValueError, match=r"a chunk is \[B, 1, t\] float32"):
+            stream.encode(chunk)
     with pytest.raises(ValueError, match="nothing was encoded"):
         stream.finish()
-    stream.encode(torch.zeros(2, 1, 5))
+    wav = torch.randn(2, 1, codec.hop_length)
+    stream.encode(wav[..., :5])
     with pytest.raises(ValueError, match="began with a batch of 2 and got 1"):
         stream.encode(torch.zeros(1, 1, 5))
-    with pytest.raises(ValueError, match="codes are"):
-        stream.decode(torch.zeros(1, 1, 1))
-    with pytest.raises(ValueError, match="has 4 codebooks: choose 1 to 4"):
-        small_mimi().streaming(5)
+    assert torch.equal(stream.encode(wav[..., 5:]), codec.encode(wav))  # refusals leave the stream as it was
+    for codes in (torch.zeros(1, 1, 1), torch.zeros(1, 1, dtype=torch.int64)):
+        with pytest.raises(ValueError, match="codes are"):
+            stream.decode(codes)
+    with pytest.raises(ValueError, match="codes from 0 to 15, got 3 to 16"):
+        stream.decode(torch.tensor([[[3, 16]]]))
     with pytest.raises(ValueError, match="has 4 codebooks"):
         stream.decode(torch.zeros(1, 5, 1, dtype=torch.int64))
+    stream.reset()
+    stream.decode(torch.zeros(1, 4, 1, dtype=torch.int16))
+    with pytest.raises(ValueError, match="decoding began with a batch of 1 and got 2"):
+        stream.decode(torch.zeros(2, 4, 1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="has 4 codebooks: choose 1 to 4"):
+        codec.streaming(5)

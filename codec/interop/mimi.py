@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from codec.checkpoint import CheckpointError, build
+from codec.checkpoint import CheckpointError, build, compare_tensors
 from codec.decoders.mimi import MimiDecoder
 from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.mimi import MimiEncoder
@@ -75,7 +75,9 @@ def import_mimi(source: str | Path, n_q: int | None = None) -> tuple[Codec, dict
     tensors = {name: value for name, value in tensors.items() if name not in dropped}
 
     tree = sizes.config()
-    _compare(to_layout(_outline(tree, path), layout, sizes.heads), tensors, f"{path} does not fit its configuration")
+    compare_tensors(
+        to_layout(_outline(tree, path), layout, sizes.heads), tensors, f"{path} does not fit its configuration"
+    )
     codec = build(tree)
     load_plain(codec, from_layout(tensors, layout, sizes), str(path))
     config = {"name": "mimi", "sample_rate": sizes.sample_rate, "frame_rate": sizes.frame_rate, "codec": tree}
@@ -136,6 +138,8 @@ def _plain_mimi(codec: Codec) -> tuple[dict[str, Any], MimiSizes]:
     Raises:
         CheckpointError: if it is anything but a whole Mimi.
     """
+    if codec.inference:
+        raise CheckpointError("this codec is in its form for inference and cannot be exported: load it again")
     kinds = {"encoder": (MimiEncoder, SEANetEncoder), "decoder": (MimiDecoder, SEANetDecoder), "quantizer": (SplitRVQ,)}
     for name, (kind, *inner) in kinds.items():
         part = getattr(codec, name)
@@ -160,27 +164,8 @@ def _plain_mimi(codec: Codec) -> tuple[dict[str, Any], MimiSizes]:
         sizes = from_shapes(_shapes(flatten(plain)), sample_rate=codec.sample_rate, **attention[0])
     except (KeyError, ValueError, ZeroDivisionError):
         raise CheckpointError(f"{NO_MIMI}: its SEANet has other layers than Mimi's") from None
-    _compare(_outline(sizes.config(), "this codec"), plain, NO_MIMI)
+    compare_tensors(_outline(sizes.config(), "this codec"), plain, NO_MIMI)
     return plain, sizes
-
-
-def _compare(expected: dict[str, Any], found: dict[str, Any], claim: str) -> None:
-    """Raise CheckpointError if there are other tensors than expected: the claim, and the first three of each kind."""
-    shape = lambda value: list(value.shape) if isinstance(value, Tensor) else None  # noqa: E731
-    problems = {
-        "missing": sorted(expected.keys() - found.keys()),
-        "unknown": sorted(found.keys() - expected.keys()),
-        "wrongly shaped": [
-            f"{name} {shape(found[name])} instead of {shape(expected[name])}"
-            for name in sorted(expected.keys() & found.keys())
-            if expected[name] is not None and shape(expected[name]) != shape(found[name])
-        ],
-    }
-    named = [
-        f"{len(v)} {kind} ({', '.join(v[:3])}{', ...' if len(v) > 3 else ''})" for kind, v in problems.items() if v
-    ]
-    if named:
-        raise CheckpointError(f"{claim}: {'; '.join(named)}")
 
 
 def _outline(tree: dict[str, Any], source: str | Path) -> dict[str, Any]:
@@ -198,7 +183,7 @@ def _moshi_sizes(path: Path, tensors: Tensors) -> MimiSizes:
     beside = path.with_suffix(".json")
     depth = Depth.of(tensors, MOSHI)
     theirs = names(MOSHI, depth)
-    _compare(dict.fromkeys(theirs), tensors, f"{path} is no whole Mimi")
+    compare_tensors(dict.fromkeys(theirs), tensors, f"{path} is no whole Mimi")
     ours = dict(zip(theirs, names(OURS, depth), strict=True))
     shapes = _shapes({ours[name]: value for name, value in tensors.items()})
     config = read_json(beside) if beside.is_file() else {}

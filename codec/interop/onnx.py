@@ -58,6 +58,9 @@ def export_onnx(codec: Codec, folder: str | Path, n_q: int | None = None) -> lis
         import onnxscript  # noqa: F401  # what torch.onnx.export is built on; an extra
     except ImportError as error:
         raise CheckpointError("exporting to ONNX needs its tools: pip install onnx onnxscript onnxruntime") from error
+    if codec.inference or not codec.quantizer.n_q:
+        what = "is in its form for inference" if codec.inference else "has no codebooks"
+        raise CheckpointError(f"this codec {what} and cannot be exported")
     for part in (codec.encoder, codec.decoder):
         if not hasattr(part, "step"):
             raise CheckpointError(f"{type(part).__name__} looks ahead and has no step to export")

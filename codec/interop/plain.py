@@ -34,6 +34,9 @@ def load_plain(module: nn.Module, weights: dict[str, Any], source: str) -> None:
         with torch.no_grad():
             for name, part in _normed(module):
                 part.weight = weights[f"{name}.weight"].to(part.weight.device)  # to magnitude and direction
+                direction = part.parametrizations.weight.original1
+                none = direction.flatten(1).abs().sum(1) == 0
+                direction[none] = 1.0  # any will do for a magnitude of zero, but 0 / 0
 
 
 def _normed(module: nn.Module) -> list[tuple[str, nn.Module]]:

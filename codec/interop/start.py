@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from codec.checkpoint import load_codec
+from codec.checkpoint import CheckpointError, load_codec
 from codec.interop.mimi import import_mimi
 from codec.interop.plain import load_plain, plain_state
+from codec.layers.transformer import Transformer
 from codec.model import Codec
 
 LEVELS = ("usage", "sums", "codebooks")  # buffers of an RVQ, one row for each of its codebooks
@@ -20,8 +21,22 @@ def start_from(codec: Codec, source: str | Path) -> None:
         CheckpointError: if it cannot be read, or another architecture is in it; names the tensors.
     """
     trained = load_codec(source)[0] if str(source).endswith(".ckpt") else import_mimi(source)[0]
+    theirs, ours = _unseen(trained), _unseen(codec)
+    for name in theirs.keys() & ours.keys():
+        if theirs[name] != ours[name]:
+            raise CheckpointError(f"{source} has {name}={theirs[name]:g}, and this model {name}={ours[name]:g}")
     weights = plain_state(trained)
     for name, own in codec.state_dict().items():
         if name.rpartition(".")[2] in LEVELS and name in weights:
             weights[name] = weights[name][: len(own)]
     load_plain(codec, weights, str(source))
+
+
+def _unseen(codec: Codec) -> dict[str, float]:
+    """What makes an architecture and leaves no trace in the shapes of its tensors."""
+    found = {"sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
+    for name, part in codec.named_modules():
+        if isinstance(part, Transformer):
+            kinds = {"heads": part.layers[0].heads, "context": part.context, "base": part.base}
+            found |= {f"{name}.{kind}": value for kind, value in kinds.items()}
+    return found

@@ -6,6 +6,8 @@ values in a ring that is written in place. Results are those of the layers that 
 form that made it, and a step of a transformer uses it up.
 """
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -183,7 +185,7 @@ def for_inference(module: nn.Module) -> nn.Module:
         for name, child in part.named_children():
             if isinstance(child, CausalConv1d) and child.conv.groups == 1:
                 setattr(part, name, MatrixConv1d(child))
-            elif isinstance(child, CausalConvTranspose1d) and child.conv.groups in (1, child.conv.in_channels):
+            elif isinstance(child, CausalConvTranspose1d) and _one_group_or_one_each(child):
                 setattr(part, name, MatrixConvTranspose1d(child))
             elif isinstance(child, Transformer):
                 setattr(part, name, RingTransformer(child))
@@ -192,16 +194,23 @@ def for_inference(module: nn.Module) -> nn.Module:
     return module
 
 
+def _one_group_or_one_each(conv: CausalConvTranspose1d) -> bool:
+    inner = conv.conv
+    return inner.groups == 1 or inner.groups == inner.in_channels == inner.out_channels
+
+
 class InPrecision(nn.Module):
     """A causal part with weights of another precision, between tensors in fp32."""
 
     def __init__(self, part: nn.Module, dtype: torch.dtype):
         super().__init__()
         self.dim, self.hop_length, self.dtype = part.dim, part.hop_length, dtype
+        inner = [module for module in part.modules() if hasattr(module, "full_precision")]
+        kept = [layer for module in inner for layer in module.full_precision()]
+        originals = [copy.deepcopy(layer.state_dict()) for layer in kept]
         self.part = part.to(dtype)
-        for inner in part.modules():
-            for layer in inner.full_precision() if hasattr(inner, "full_precision") else ():
-                layer.float()
+        for layer, original in zip(kept, originals, strict=True):
+            layer.float().load_state_dict(original)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.step(x)[0]

@@ -2,7 +2,8 @@
 
 A state is a tensor, or a tuple of states; ``None`` starts a new stream. Nothing is kept inside the modules, so one
 module can serve many streams, and a step can be exported with its state as inputs and outputs: a state has one shape,
-whatever the lengths of the chunks, and a state of zeros starts a new stream, too.
+whatever the lengths of the chunks, and a state of zeros starts a new stream, too (not so in the forms for inference,
+``codec/layers/inference.py``).
 """
 
 from collections.abc import Iterable
@@ -43,7 +44,8 @@ def in_pieces(part: nn.Module, x: Tensor, length: int) -> Tensor:
 
     Memory then does not grow with x, and activations stay in the cache: long audio costs no more per second.
     """
-    if torch.is_grad_enabled() or x.shape[-1] <= length or not hasattr(part, "step"):
+    wanted = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in part.parameters()))
+    if wanted or x.shape[-1] <= length or not hasattr(part, "step"):
         return part(x)
     state, out = None, []
     for piece in x.split(length, dim=-1):

@@ -44,9 +44,9 @@ class Losses(nn.Module):
         self.combine.prepare(self.weights)
         self.commitment, self.reconstruction_until = commitment, reconstruction_until
 
-    def reconstruction(self, target: Tensor, estimate: Tensor, step: int = 0) -> dict[str, Tensor]:
-        """`[B, 1, T]` twice -> the terms by name that teach at this step of training, unweighted."""
-        if self.reconstruction_until is not None and step >= self.reconstruction_until:
+    def reconstruction(self, target: Tensor, estimate: Tensor, step: int | None = None) -> dict[str, Tensor]:
+        """`[B, 1, T]` twice -> the terms by name that teach at this step of training (None: all), unweighted."""
+        if step is not None and self.reconstruction_until is not None and step >= self.reconstruction_until:
             return {}
         return {name: term(target, estimate) for name, term in self.terms.items()}
 

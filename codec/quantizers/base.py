@@ -55,6 +55,10 @@ class Quantizer(nn.Module):
         """Nominal bitrate of the first ``n_q`` codebooks in kbit/s: every code costs log2(codebook size) bits."""
         raise NotImplementedError
 
+    def meaning(self, n_q: int) -> list[Tensor]:
+        """The tensors that give the codes of the first ``n_q`` codebooks their meaning: what ``decode`` reads."""
+        return [*self.parameters(), *self.buffers()]
+
     def check_n_q(self, n_q: int | None) -> int:
         """``n_q``, or all codebooks for None.
 

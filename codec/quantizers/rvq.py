@@ -65,7 +65,7 @@ class RVQ(Quantizer):
         self.register_buffer("sums", torch.zeros(n_q, codebook_size, width))
         self.register_buffer("codebooks", torch.randn(n_q, codebook_size, width) / math.sqrt(width))
         self.steps = 0  # of training; 0: codebooks not initialised yet. A plain int: reading it never waits for a GPU
-        self.half_norms: Tensor | None = None  # [K, S], once frozen
+        self.register_buffer("half_norms", None, persistent=False)  # [K, S], once frozen
 
     def get_extra_state(self) -> dict[str, int]:
         return {"steps": self.steps}
@@ -122,7 +122,7 @@ class RVQ(Quantizer):
             codes=codes.unflatten(1, (batch, -1)).transpose(0, 1),
             loss=loss,
             metrics=self.metrics() if learn else {},
-            first=self._through(vectors, first, batch) if learn else None,
+            first=self._through(vectors, first, batch) if self.training else None,
         )
 
     def _through(self, vectors: Tensor, quantized: Tensor, batch: int) -> Tensor:
@@ -161,6 +161,9 @@ class RVQ(Quantizer):
         book = self.codebooks[k]
         half_norms = book.square().sum(-1) / 2 if self.half_norms is None else self.half_norms[k]
         return torch.addmm(half_norms, x, book.t(), alpha=-1).argmin(-1)
+
+    def meaning(self, n_q: int) -> list[Tensor]:
+        return [*self.project_out.parameters(), self.codebooks[:n_q]]
 
     def freeze(self) -> None:
         """Compute once what depends on the codebooks alone; they may not change after this."""

@@ -93,6 +93,9 @@ class SplitRVQ(Quantizer):
         z = self.semantic.decode(codes[:, :1])
         return z if codes.shape[1] == 1 else z + self.acoustic.decode(codes[:, 1:])
 
+    def meaning(self, n_q: int) -> list[Tensor]:
+        return [*self.semantic.meaning(1), *(self.acoustic.meaning(n_q - 1) if n_q > 1 else [])]
+
     def bitrate(self, n_q: int | None = None) -> float:
         return self.check_n_q(n_q) * self.semantic.bitrate()
 

@@ -104,7 +104,10 @@ def test_low_precision_speaks_fp32_and_keeps_what_must_stay():
         def step(self, x, state=None):
             return self.last(self.body(x).float()), state
 
-    part = InPrecision(Part(), torch.bfloat16)
+    inner = Part()
+    last = inner.last.weight.detach().clone()
+    part = InPrecision(inner, torch.bfloat16)
+    assert torch.equal(part.part.last.weight, last)  # not rounded on the way
     assert part.part.body.weight.dtype == torch.bfloat16
     assert part.part.last.weight.dtype == torch.float32
     assert part(torch.randn(2, 4)).dtype == torch.float32
