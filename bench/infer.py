@@ -9,7 +9,6 @@ and length the peak of resident memory, measured in a process of its own that do
 """
 
 import argparse
-import copy
 import json
 import random
 import statistics
@@ -17,36 +16,38 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from codec.interop.mimi import export_mimi
-from codec.model import Codec
+from codec.checkpoint import load_codec
+from codec.interop.mimi import export_mimi, import_mimi
 from tests.parts import full_mimi
 
 RATE = 24_000
 SIDES = ("ours", "ours_bf16", "ours_trained_form", "transformers", "transformers_bf16", "moshi")
 
 
-def make(side: str, codec: Codec):
+def write_weights(folder: Path) -> None:
+    """One random Mimi, for every side in its own files."""
+    codec = full_mimi()
+    export_mimi(codec, folder / "transformers", "transformers")
+    export_mimi(codec, folder / "moshi", "moshi")
+    imported, config = import_mimi(folder / "moshi")
+    state = {f"codec.{name}": value for name, value in imported.state_dict().items()}
+    torch.save({"state_dict": state, "config": config, "global_step": 0}, folder / "ours.ckpt")
+
+
+def make(side: str, folder: Path) -> Callable[[torch.Tensor], torch.Tensor]:
     """-> a function wav -> codes that also decodes them."""
-    if side == "ours":
-        model = copy.deepcopy(codec).for_inference()
-    elif side == "ours_bf16":
-        model = copy.deepcopy(codec).for_inference(torch.bfloat16, torch.bfloat16)
-    elif side == "ours_trained_form":
-        model = codec
-    elif side.startswith("transformers"):
+    if side.startswith("transformers"):
         from transformers import MimiModel
 
-        with tempfile.TemporaryDirectory() as folder:
-            export_mimi(codec, folder, "transformers")
-            model = MimiModel.from_pretrained(folder).eval()
         dtype = torch.bfloat16 if side.endswith("bf16") else torch.float32
-        model = model.to(dtype)
+        model = MimiModel.from_pretrained(folder / "transformers", dtype=dtype).eval()
 
         def run(wav: torch.Tensor) -> torch.Tensor:
             codes = model.encode(wav.to(dtype)).audio_codes
@@ -54,12 +55,17 @@ def make(side: str, codec: Codec):
             return codes
 
         return run
-    else:
+    if side == "moshi":
         from moshi.models import loaders
 
-        with tempfile.TemporaryDirectory() as folder:
-            weights, config = export_mimi(codec, folder, "moshi")
-            model = loaders.get_mimi(weights, json.loads(config.read_text()), num_codebooks=codec.quantizer.n_q).eval()
+        config = json.loads((folder / "moshi" / "mimi.json").read_text())
+        codebooks = config["quantizer"]["n_q"]
+        model = loaders.get_mimi(folder / "moshi" / "mimi.safetensors", config, num_codebooks=codebooks).eval()
+    else:
+        model, _ = load_codec(folder / "ours.ckpt")
+        if side != "ours_trained_form":
+            low = (torch.bfloat16, torch.bfloat16) if side == "ours_bf16" else ()
+            model.for_inference(*low)
 
     def run(wav: torch.Tensor) -> torch.Tensor:
         codes = model.encode(wav)
@@ -82,9 +88,10 @@ def available(sides: list[str]) -> list[str]:
     return sides
 
 
-def peak(side: str, seconds: float, threads: int) -> float:
-    """Megabytes of resident memory at their highest, of a process that runs one side once."""
-    command = [sys.executable, __file__, "--only", side, "--seconds", str(seconds), "--threads", str(threads)]
+def peak(side: str, seconds: float, threads: int, folder: Path) -> float:
+    """Megabytes of resident memory at their highest, of a process that loads one side and runs it once."""
+    command = [sys.executable, __file__, "--only", side, "--folder", str(folder)]
+    command += ["--seconds", str(seconds), "--threads", str(threads)]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -94,22 +101,24 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=SIDES, help="run this side once and print the peak of memory in MB")
+    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.only:
-        codec = full_mimi()
-        run = codec.for_inference() if options.only == "ours" else make(options.only, codec)
         with torch.inference_mode():
-            wav = noise(options.seconds[0])
-            run.decode(run.encode(wav)) if options.only == "ours" else run(wav)
+            make(options.only, options.folder)(noise(options.seconds[0]))
         status = Path("/proc/self/status").read_text()  # getrusage would tell the peak of the process that forked
         print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
         return
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(Path(folder))
+        compare(options, Path(folder))
 
+
+def compare(options: argparse.Namespace, folder: Path) -> None:
     random.seed(0)
-    codec = full_mimi()
-    sides = {side: make(side, codec) for side in available(options.sides)}
+    sides = {side: make(side, folder) for side in available(options.sides)}
     times = {(side, seconds): [] for side in sides for seconds in options.seconds}
     codes = {}
     with torch.inference_mode():
@@ -133,7 +142,7 @@ def main() -> None:
                 "real_time_factor": round(statistics.median(times[side, seconds]), 4),
                 "times_as_long_as_ours": round(statistics.median(ratios), 2),
                 "codes_equal_to_ours": [round(float(share), 3) for share in equal],
-                "peak_mb": round(peak(side, seconds, options.threads)),
+                "peak_mb": round(peak(side, seconds, options.threads, folder)),
             }
     print(json.dumps(result, indent=2))
 
