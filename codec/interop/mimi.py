@@ -1,7 +1,8 @@
 """Mimi (arXiv 2410.00037) from and to Kyutai's files: moshi's safetensors, and transformers' MimiModel.
 
-Latents, codes and waveforms of the two sides agree to fp32 rounding for whole frames. For other lengths moshi and we
-pad the waveform once, with zeros; transformers pads before each strided convolution, and its last frame then differs.
+Latents, codes and waveforms of the two sides agree to fp32 rounding for whole frames (tests/interop for transformers,
+bench/infer.py for moshi, which is no requirement of ours). For other lengths moshi and we pad the waveform once, with
+zeros; transformers pads before each strided convolution, and its last frame then differs.
 """
 
 import json

@@ -22,8 +22,8 @@ def start_from(codec: Codec, source: str | Path) -> None:
     """
     trained = load_codec(source)[0] if str(source).endswith(".ckpt") else import_mimi(source)[0]
     theirs, ours = _unseen(trained), _unseen(codec)
-    for name in theirs.keys() & ours.keys():
-        if theirs[name] != ours[name]:
+    for name in theirs:
+        if name in ours and theirs[name] != ours[name]:
             raise CheckpointError(f"{source} has {name}={theirs[name]:g}, and this model {name}={ours[name]:g}")
     weights = plain_state(trained)
     for name, own in codec.state_dict().items():
