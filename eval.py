@@ -1,4 +1,4 @@
-"""Score a checkpoint: PESQ, STOI, ESTOI, SI-SDR and mel distance, per clip and in total.
+"""Score a checkpoint by PESQ, STOI, SI-SDR, spectral distances, pitch and loudness, per clip and in total.
 
 python eval.py ckpt=runs/.../checkpoints/last.ckpt
 python eval.py ckpt=... dataset=folder dataset.path=DIR dataset.holdout=1.0 n_q=4
