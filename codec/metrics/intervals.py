@@ -34,3 +34,15 @@ def bootstrap(values, resamples: int = 2000, seed: int = 0) -> Interval:
     ]
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), n)
+
+
+def paired(values, others, resamples: int = 2000, seed: int = 0) -> Interval:
+    """`bootstrap` of values - others, one number of each per clip, both of the same clips in the same order.
+
+    What all systems find hard or easy in a clip cancels out, so small true differences show that two separate intervals
+    would hide. Clips that lack either number are left out.
+    """
+    values, others = np.asarray(values, dtype=np.float64), np.asarray(others, dtype=np.float64)
+    if values.shape != others.shape:
+        raise ValueError(f"Paired differences need the same clips on both sides: {len(values)} and {len(others)}.")
+    return bootstrap(values - others, resamples, seed)
