@@ -25,7 +25,7 @@ from torch import Tensor
 from codec.metrics.base import Metric
 from codec.metrics.intervals import bootstrap
 from codec.metrics.pool import score_clips
-from codec.metrics.table import METRICS
+from codec.metrics.table import METRICS, OPTIONAL
 
 ABOUT_CLIP = ("clip", "speaker", "seconds")  # every other column of `Report.clips` is a metric
 
@@ -99,7 +99,7 @@ class Report:
         yield ["metric", "mean", "95 % interval", "clips", "failed"]
         for key, entry in self.summary().items():
             title = key
-            if metric := METRICS.get(key):
+            if metric := METRICS.get(key) or OPTIONAL.get(key):
                 unit = f" ({metric.unit})" if metric.unit else ""
                 title = f"{metric.name}{unit} {'↑' if metric.higher_is_better else '↓'}"
             mean, low, high = (f"{entry[name]:.3f}" for name in ("mean", "low", "high"))

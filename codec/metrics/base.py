@@ -20,17 +20,24 @@ class MetricError(Exception):
     """This audio has no score in this metric; the message is a sentence for the report."""
 
 
+class MissingError(Exception):
+    """What a metric needs is not installed; the message is one sentence that says what it is and how to get it."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric function with what a table has to say about it.
 
     unit: empty for a bare number.
+    check: for metrics that need more than requirements.txt: raises `MissingError` where that is missing. `table.choose`
+        calls it before any clip is scored.
     """
 
     name: str
     function: Callable[[np.ndarray, np.ndarray, int], float]
     unit: str
     higher_is_better: bool
+    check: Callable[[], None] | None = None
 
 
 def pair(reference, estimate) -> tuple[np.ndarray, np.ndarray]:

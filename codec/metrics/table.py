@@ -1,5 +1,8 @@
-"""The metrics by name."""
+"""The metrics by name: `METRICS`, the default, need requirements.txt only; `OPTIONAL` ones are asked for by name."""
 
+from collections.abc import Iterable
+
+from codec.metrics import optional
 from codec.metrics.base import Metric
 from codec.metrics.intelligibility import estoi, stoi
 from codec.metrics.pesq import pesq_nb, pesq_wb
@@ -20,3 +23,27 @@ METRICS = {
     "voicing_error": Metric("Voicing error", voicing_error, "", False),
     "loudness_difference": Metric("Loudness difference", loudness_difference, "LU", False),
 }
+OPTIONAL = {
+    "visqol": Metric("ViSQOL", optional.visqol, "MOS-LQO", True, optional.check_visqol),
+    "dnsmos": Metric("DNSMOS", optional.dnsmos, "MOS", True, optional.check_dnsmos),
+    "wer": Metric("Word error rate", optional.word_error_rate, "", False, optional.check_recogniser),
+    "speaker_similarity": Metric("Speaker similarity", optional.speaker_similarity, "", True, optional.check_speaker),
+}
+
+
+def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:
+    """The metrics of these names, in their order, or of one name; None is all of `METRICS`.
+
+    Raises ValueError for a name that is not known, and MissingError where an optional metric cannot run here.
+    """
+    if names is None:
+        return dict(METRICS)
+    known = METRICS | OPTIONAL
+    chosen = {}
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known:
+            raise ValueError(f"there is no metric {name}; there are {', '.join(METRICS)}, and {', '.join(OPTIONAL)}")
+        metric = chosen[name] = known[name]
+        if metric.check is not None:
+            metric.check()
+    return chosen

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from codec.metrics.base import MetricError
-from codec.metrics.table import METRICS
+from codec.metrics.table import METRICS, OPTIONAL, choose
 from tests.metrics.signals import RATE, noisy, speech
 
 BEST = {
@@ -113,9 +113,19 @@ def test_no_length_ends_in_a_trace(name, samples):
         assert np.isfinite(METRICS[name].function(wav, wav, RATE))
 
 
+def test_choose_by_name():
+    assert choose() == METRICS
+    assert list(choose(["stoi", "mcd"])) == ["stoi", "mcd"]
+    assert list(choose("stoi")) == ["stoi"]
+    assert not set(METRICS) & set(OPTIONAL)
+    with pytest.raises(ValueError, match=r"no metric pesk; there are pesq_wb, .*visqol"):
+        choose(["stoi", "pesk"])
+
+
 def test_every_metric_says_what_it_is():
-    for metric in METRICS.values():
+    for metric in (METRICS | OPTIONAL).values():
         text = " ".join(metric.function.__doc__.split())
         assert ("higher" if metric.higher_is_better else "lower") + " is better" in text
         assert "rate" in text or "kHz" in text
         assert " in [" in text or "dB" in text
+        assert (metric.check is None) == (metric in METRICS.values())
