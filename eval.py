@@ -1,4 +1,4 @@
-"""Score a checkpoint: PESQ, STOI, ESTOI, SI-SDR and mel distance, per clip and in total.
+"""Score a checkpoint by PESQ, STOI, SI-SDR, spectral distances, pitch and loudness, per clip and in total.
 
 python eval.py ckpt=runs/.../checkpoints/last.ckpt
 python eval.py ckpt=... dataset=folder dataset.path=DIR dataset.holdout=1.0 n_q=4
@@ -14,7 +14,9 @@ from omegaconf import DictConfig
 from codec.checkpoint import CheckpointError, build, load_codec
 from codec.data.base import CorpusError, readable
 from codec.evaluation import evaluate_codec
-from codec.run import one_sentence
+from codec.metrics.base import MissingError
+from codec.metrics.table import choose
+from codec.run import InputError, one_sentence
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
@@ -24,6 +26,10 @@ def main(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig) -> None:
+    try:
+        metrics = choose(cfg.metrics)
+    except (ValueError, MissingError) as error:
+        raise InputError(f"metrics: {error}") from error
     codec, config = load_codec(cfg.ckpt, cfg.ema)
     try:
         n_q = codec.quantizer.check_n_q(cfg.n_q)
@@ -43,7 +49,12 @@ def evaluate(cfg: DictConfig) -> None:
     stem = f"eval_{Path(cfg.ckpt).stem}_nq{n_q}" if n_q else f"eval_{Path(cfg.ckpt).stem}"
     folder = Path(cfg.out or Path(cfg.ckpt).parent)
     facts = {"checkpoint": Path(cfg.ckpt).name, "step": config["step"], "split": cfg.split}
-    options = {"workers": cfg.workers, "audio_folder": folder / f"{stem}_audio", "audio_count": cfg.audio}
+    options = {
+        "metrics": metrics,
+        "workers": cfg.workers,
+        "audio_folder": folder / f"{stem}_audio",
+        "audio_count": cfg.audio,
+    }
     report = evaluate_codec(codec, clips, n_q or None, facts, device, **options)
     for file, reason in [*corpus.bad, *skipped]:
         report.failures.append({"clip": file, "metric": "file", "reason": reason})

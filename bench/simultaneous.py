@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.train_step import OnePass, Usual
 from codec.data.augment import AugmentedCrops
 from codec.evaluation import evaluate_codec
-from codec.metrics import METRICS
+from codec.metrics.table import METRICS
 from codec.task import CodecTask
 
 SCORES = ("mel_distance", "stoi", "pesq_wb")

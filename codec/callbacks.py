@@ -9,7 +9,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
-from codec.metrics import METRICS, score_clips
+from codec.metrics.pool import score_clips
+from codec.metrics.table import METRICS
 from codec.report import spectrogram_figure
 
 
@@ -182,7 +183,7 @@ class ValidationReport(Callback):
     ``val/failed``, the number of scores that could not be computed.
 
     Args:
-        metrics: names from codec.metrics.METRICS; mel_distance, by which best.ckpt is chosen, is always among them.
+        metrics: names from codec.metrics.table.METRICS; mel_distance is always among them: by it best.ckpt is chosen.
         shown: clips whose audio and spectrogram are logged.
     """
 

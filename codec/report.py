@@ -22,7 +22,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from codec.metrics import METRICS, Metric, bootstrap, score_clips
+from codec.metrics.base import Metric
+from codec.metrics.intervals import bootstrap
+from codec.metrics.pool import score_clips
+from codec.metrics.table import METRICS, OPTIONAL
 
 ABOUT_CLIP = ("clip", "speaker", "seconds")  # every other column of `Report.clips` is a metric
 
@@ -96,7 +99,7 @@ class Report:
         yield ["metric", "mean", "95 % interval", "clips", "failed"]
         for key, entry in self.summary().items():
             title = key
-            if metric := METRICS.get(key):
+            if metric := METRICS.get(key) or OPTIONAL.get(key):
                 unit = f" ({metric.unit})" if metric.unit else ""
                 title = f"{metric.name}{unit} {'↑' if metric.higher_is_better else '↓'}"
             mean, low, high = (f"{entry[name]:.3f}" for name in ("mean", "low", "high"))
@@ -125,7 +128,7 @@ def evaluate(
         own matter.
     clips: items with `wav` [1, T] in [-1, 1], and `file` and `speaker` where known.
     facts: see `Report`; read at the end, so that `reconstruct` may still add to them (the codes' entropy).
-    workers: processes for the metrics, see `codec.metrics.score_clips`.
+    workers: processes for the metrics, see `codec.metrics.pool.score_clips`.
     audio_folder: where to write the first `audio_count` pairs, as 16-bit NN_name_reference.wav,
         NN_name_decoded.wav.
 

@@ -14,7 +14,8 @@ import train
 from codec import report
 from codec.checkpoint import check_targets
 from codec.layers.conv import fold_weight_norm
-from codec.metrics import METRICS, score_clips
+from codec.metrics.pool import score_clips
+from codec.metrics.table import METRICS
 from tests.parts import count
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codec.evaluation import evaluate_codec
-from codec.metrics import METRICS
+from codec.metrics.table import METRICS
 from codec.quantizers.none import NoQuantizer
 from tests.parts import small_codec, tone_batch
 

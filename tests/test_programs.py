@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from codec.metrics.table import METRICS
 from tests.test_config import CHOICES, TINY
 
 ROOT = Path(__file__).parents[1]
@@ -79,7 +80,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
     report = json.loads((last.parent / "eval_last_nq3.json").read_text())
     assert report["facts"]["n_q"] == 3
     assert report["facts"]["kbps"] == pytest.approx(3 * 4 * 50 / 1000)
-    assert set(report["summary"]) == {"pesq_wb", "pesq_nb", "stoi", "estoi", "si_sdr", "mel_distance"}
+    assert set(report["summary"]) == set(METRICS)
     assert (last.parent / "eval_last_nq3.md").is_file()
     assert (last.parent / "eval_last_nq3.csv").is_file()
 
@@ -101,6 +102,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
     [
         ("train.py", ["dataset=folder", "dataset.path=/nowhere"], "/nowhere"),
         ("eval.py", ["ckpt=/nowhere/last.ckpt"], "there is no checkpoint at /nowhere/last.ckpt"),
+        ("eval.py", ["ckpt=/nowhere/last.ckpt", "metrics=[pesk]"], "error: metrics: there is no metric pesk"),
         ("train.py", ["disc=mfd+msd"], "msd+mfd"),
         ("train.py", ["frame_rate=60"], "set frame_rate=50, or change the strides"),
         ("train.py", ["segment=0.01", "data.workers=0"], "error: segment:"),

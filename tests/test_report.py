@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import torch
 
-from codec.metrics import METRICS
+from codec.metrics.table import METRICS
 from codec.report import Report, evaluate, spectrogram_figure
 
 RATE = 16_000

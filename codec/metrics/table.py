@@ -1,0 +1,49 @@
+"""The metrics by name: `METRICS`, the default, need requirements.txt only; `OPTIONAL` ones are asked for by name."""
+
+from collections.abc import Iterable
+
+from codec.metrics import optional
+from codec.metrics.base import Metric
+from codec.metrics.intelligibility import estoi, stoi
+from codec.metrics.pesq import pesq_nb, pesq_wb
+from codec.metrics.pitch import f0_error, voicing_error
+from codec.metrics.spectral import mel_cepstral_distortion, mel_distance, stft_distance
+from codec.metrics.waveform import loudness_difference, si_sdr
+
+METRICS = {
+    "pesq_wb": Metric("PESQ-WB", pesq_wb, "MOS-LQO", True),
+    "pesq_nb": Metric("PESQ-NB", pesq_nb, "MOS-LQO", True),
+    "stoi": Metric("STOI", stoi, "", True),
+    "estoi": Metric("ESTOI", estoi, "", True),
+    "si_sdr": Metric("SI-SDR", si_sdr, "dB", True),
+    "mel_distance": Metric("Mel distance", mel_distance, "log10", False),
+    "stft_distance": Metric("STFT distance", stft_distance, "", False),
+    "mcd": Metric("MCD", mel_cepstral_distortion, "dB", False),
+    "f0_error": Metric("F0 error", f0_error, "cents", False),
+    "voicing_error": Metric("Voicing error", voicing_error, "", False),
+    "loudness_difference": Metric("Loudness difference", loudness_difference, "LU", False),
+}
+OPTIONAL = {
+    "visqol": Metric("ViSQOL", optional.visqol, "MOS-LQO", True, optional.check_visqol),
+    "dnsmos": Metric("DNSMOS", optional.dnsmos, "MOS", True, optional.check_dnsmos),
+    "wer": Metric("Word error rate", optional.word_error_rate, "", False, optional.check_recogniser),
+    "speaker_similarity": Metric("Speaker similarity", optional.speaker_similarity, "", True, optional.check_speaker),
+}
+
+
+def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:
+    """The metrics of these names, in their order, or of one name; None is all of `METRICS`.
+
+    Raises ValueError for a name that is not known, and MissingError where an optional metric cannot run here.
+    """
+    if names is None:
+        return dict(METRICS)
+    known = METRICS | OPTIONAL
+    chosen = {}
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known:
+            raise ValueError(f"there is no metric {name}; there are {', '.join(METRICS)}, and {', '.join(OPTIONAL)}")
+        metric = chosen[name] = known[name]
+        if metric.check is not None:
+            metric.check()
+    return chosen

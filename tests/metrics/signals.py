@@ -1,0 +1,29 @@
+"""Signals that metrics can score, made from numbers."""
+
+import numpy as np
+
+RATE = 16_000
+
+
+def speech(seconds: float = 3.0, rate: int = RATE, seed: int = 0) -> np.ndarray:
+    """[T] float32, peak 0.5: a harmonic complex with vibrato and moving formants, syllables at 4 Hz, and
+    pauses."""
+    generator = np.random.default_rng(seed)
+    t = np.arange(int(seconds * rate)) / rate
+    pitch = generator.uniform(100, 220) * (1 + 0.05 * np.sin(2 * np.pi * 0.7 * t))
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    formants = [500 + 200 * np.sin(2 * np.pi * 2.1 * t), 1600 + 600 * np.sin(2 * np.pi * 1.3 * t)]
+    wav = np.zeros_like(t)
+    for k in range(1, 25):
+        gain = 0.02 + sum(np.exp(-(((k * pitch - formant) / 200) ** 2)) for formant in formants)
+        wav += gain * np.sin(k * phase)
+    syllables = np.clip(np.sin(2 * np.pi * 4 * t), 0, 1) ** 0.5
+    phrases = np.sin(2 * np.pi * 0.6 * t + 0.3) > -0.6
+    wav = (wav + 0.02 * generator.standard_normal(len(t))) * syllables * phrases
+    return (0.5 * wav / np.abs(wav).max()).astype(np.float32)
+
+
+def noisy(wav: np.ndarray, snr: float, seed: int = 1) -> np.ndarray:
+    """wav plus white noise at `snr` dB."""
+    noise = np.random.default_rng(seed).standard_normal(len(wav))
+    return wav + noise * np.sqrt(np.mean(wav**2) / np.mean(noise**2)) * 10 ** (-snr / 20)
