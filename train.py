@@ -18,20 +18,22 @@ from codec.data.base import readable
 from codec.data.module import SpeechData
 from codec.evaluation import evaluate_codec
 from codec.interop.start import start_from
-from codec.run import check, keep, one_sentence, precision, record
+from codec.run import check, ending_wandb, join_sweep, keep, one_sentence, precision, record
 from codec.task import CodecTask
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     with one_sentence():
+        join_sweep(cfg.trainer.devices)
         return train(cfg)
 
 
 def train(cfg: DictConfig) -> float:
     """Fit and report -> the mean mel distance of the report, the number that a sweep minimises."""
-    trainer, data = fit(cfg)
-    return report(cfg, data, trainer.strategy.root_device) if trainer.is_global_zero else float("nan")
+    with ending_wandb():
+        trainer, data = fit(cfg)
+        return report(cfg, data, trainer.strategy.root_device) if trainer.is_global_zero else float("nan")
 
 
 def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:

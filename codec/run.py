@@ -1,7 +1,9 @@
-"""Around a run: how it ends on bad input, its precision, and what it leaves behind besides weights."""
+"""Around a run: how it ends, alone or in a sweep, its precision, and what it leaves behind besides weights."""
 
 import json
 import logging
+import multiprocessing
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -24,18 +28,62 @@ class InputError(ValueError):
     """The command line asks for what cannot be; the message is one sentence."""
 
 
+def in_sweep() -> bool:
+    """Whether this run is one of a Hydra multirun (``-m``)."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def at_fault(error: Exception) -> BaseException | None:
+    """What there is to say of an error that the input caused; None where it is the program's."""
+    if isinstance(error, InstantiationException):  # Hydra's wrapping of a part that refused its arguments
+        cause = error.__cause__
+        refused = isinstance(cause, CorpusError | ValueError) or "unexpected keyword argument" in str(cause)
+        return cause if refused else None
+    return error if isinstance(error, InputError | CorpusError | CheckpointError) else None
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """End the program with one sentence where the input is at fault; other errors keep their trace."""
+    """End the program with one sentence where the input is at fault; other errors keep their trace.
+
+    A run of a sweep says it in its own log and passes the error on: Hydra goes on with the next run and shows the first
+    error at the end, whereas an exit would end the whole sweep.
+    """
     try:
         yield
-    except InstantiationException as error:  # Hydra's wrapping of a part that refused its arguments
-        cause = error.__cause__
-        if isinstance(cause, CorpusError | ValueError) or "unexpected keyword argument" in str(cause):
+    except Exception as error:
+        cause = at_fault(error)
+        if in_sweep():
+            log.error("error: %s", cause or error, exc_info=cause is None)
+            raise
+        if cause is not None:
             sys.exit(f"error: {cause}")
         raise
-    except (InputError, CorpusError, CheckpointError) as error:
-        sys.exit(f"error: {error}")
+
+
+def join_sweep(devices: Any) -> None:
+    """Make a process of a sweep's launcher one that can train; nothing where there is no sweep.
+
+    Raises:
+        InputError: if Lightning would start more processes: each would begin the whole sweep anew (hydra#2070).
+    """
+    if not in_sweep():
+        return
+    if devices not in (1, "1") and not os.environ.keys() & {"LOCAL_RANK", "SLURM_NTASKS"}:
+        raise InputError(f"trainer.devices={devices} in a sweep: each process would begin the whole sweep anew; use 1")
+    multiprocessing.set_start_method(None, force=True)  # joblib's own, under which data loaders cannot start
+
+
+@contextmanager
+def ending_wandb() -> Iterator[None]:
+    """End the W&B run, where there is one, with this run: the next of a sweep in this process would go on in it."""
+    code = 1
+    try:
+        yield
+        code = 0
+    finally:
+        if "wandb" in sys.modules:
+            sys.modules["wandb"].finish(exit_code=code)
 
 
 def precision(choice: str) -> str:

@@ -1,0 +1,195 @@
+"""Every sweep as W&B and as Hydra expand it: the files are valid, the two agree, and their runs compose and train."""
+
+import json
+import logging
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import wandb
+import yaml
+from hydra import compose, initialize
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from wandb import wandb_agent
+
+import sweeps  # W&B's engine
+import train
+from codec.run import ending_wandb
+from tests.test_config import MIMI, SHORT, _score_here, composed, only_fit  # noqa: F401
+
+ROOT = Path(__file__).parents[1]
+SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
+GRIDS = [name for name in SWEEPS if name.endswith("_grid")]
+SMALL = ["channels=4", "latent_dim=16", "batch_size=2", "encoder=seanet_small", "decoder=seanet_small", "trainer=cpu"]
+
+
+def wandb_file(name: str) -> dict:
+    return yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())
+
+
+def suggested(name: str) -> list[dict[str, dict]]:
+    """What W&B's engine suggests: every point of a grid, or the first of a search."""
+    config = wandb_file(name)
+    config.pop("run_cap", None)  # W&B knows it; this release of the engine, the last for the pinned numpy, does not
+    assert sweeps.schema_violations_from_proposed_config(config) == []
+    runs = sweeps.next_runs(sweeps.SweepConfig(config), [], n=1000 if config["method"] == "grid" else 1)
+    return [json.loads(json.dumps(run.config)) for run in runs if run is not None]  # as agents receive them
+
+
+class Started:
+    """Stands for the process that an agent starts."""
+
+    def __init__(self, command: list[str], env: dict[str, str], **_):
+        self.command, self.env = command, env
+
+
+@pytest.fixture
+def agent(monkeypatch, tmp_path):
+    """(sweep, suggested run) -> what W&B's agent would start for it; the environment is then that of the run."""
+    monkeypatch.setattr(wandb_agent, "AgentProcess", Started)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    for name in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_SWEEP_ID"):
+        monkeypatch.setenv(name, "sweep")  # the agent sets them; here they are forgotten again
+
+    def start(name: str, args: dict[str, dict]) -> Started:
+        config = wandb_file(name)
+        agent = wandb_agent.Agent(api=None, queue=None)
+        agent._sweep_command = config["command"]
+        agent._command_run({"run_id": "run1", "program": config["program"], "args": args})
+        return agent._run_processes["run1"]
+
+    return start
+
+
+def overrides(started: Started) -> list[str]:
+    assert started.command[:3] == ["/usr/bin/env", "python", "train.py"]
+    return started.command[3:]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_wandb_sweeps_compose(name, agent):
+    assert f"wandb sweep sweeps/{name}.yaml" in (ROOT / "sweeps" / f"{name}.yaml").read_text()
+    config, points = wandb_file(name), suggested(name)
+    assert config["metric"] == {"name": "val/mel_distance", "goal": "minimize"}
+    for point in (points[0], points[-1]):
+        cfg = composed(*overrides(agent(name, point)))
+        assert cfg.logger.wandb.project == config["project"]
+        assert cfg.trainer.devices == 1
+        assert cfg.max_steps % cfg.val_every == 0, (
+            "W&B sees the value of the last validation: let it be the last step's"
+        )
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_wandb_commands_train_two_steps(name, agent, speech_folder, tmp_path):
+    """The last point of a grid, which has the most parts, as its agent would start it."""
+    point, config = suggested(name)[-1], wandb_file(name)
+    command = overrides(agent(name, point))
+    watched = config["method"] == "bayes"  # W&B itself costs seconds per run, and is the same for all
+    command = command if watched else ["logger=csv" if o == "logger=wandb" else o for o in command]
+    size = MIMI if "experiment" in point else ["latent_dim=16"]
+    data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "batch_size=2", "trainer=cpu"]
+    with ending_wandb():
+        only_fit(composed(*command, *SHORT, *data, *size, f"run_dir={tmp_path}"))
+        if watched:
+            assert wandb.run.id == "run1"
+            assert math.isfinite(wandb.run.summary[config["metric"]["name"]])
+
+
+def hydra_points(name: str) -> list[list[str]]:
+    """The overrides of every run, from Hydra's sweeper."""
+    with initialize(version_base="1.3", config_path="../conf"):
+        params = compose("train", overrides=[f"sweep={name}"], return_hydra_config=True).hydra.sweeper.params
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper  # Hydra imports its plugins anew when it begins
+
+    sweeper = BasicSweeper(max_batch_size=None, params=OmegaConf.to_container(params))
+    (batch,) = sweeper.split_arguments(OverridesParser.create().parse_overrides(sweeper._parse_config()), None)
+    return batch
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_hydra_and_wandb_have_the_same_grid(name):
+    assert f"python train.py -m sweep={name}" in (ROOT / "conf" / "sweep" / f"{name}.yaml").read_text()
+    theirs = [{f"{k}={v['value']}" for k, v in point.items()} - {"logger=wandb"} for point in suggested(name)]
+    ours = [set(point) for point in hydra_points(name)]
+    assert len(ours) == len(theirs) == len({frozenset(point) for point in ours})
+    assert all(point in theirs for point in ours)
+
+
+def test_hydra_and_wandb_have_the_same_sweeps():
+    assert sorted(p.stem for p in (ROOT / "conf" / "sweep").glob("*.yaml")) == SWEEPS
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_hydra_grids_compose(name):
+    """Every run but for its seed, of a large grid so many that every option comes; and no two of them are the same."""
+    points = [point for point in hydra_points(name) if "seed=0" in point]
+    some = points[:: 11 if len(points) > 20 else 1]
+    assert {o for point in some for o in point} == {o for point in points for o in point}
+    configs = [composed(*point, f"sweep={name}", "run_dir=x") for point in some]
+    assert len({OmegaConf.to_yaml(cfg) for cfg in configs}) == len(some)
+
+
+def call(monkeypatch, *arguments: str) -> int:
+    """``python train.py ARGUMENTS`` in this process -> its exit code."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # conf/ is then where the file is
+    try:
+        train.main()
+    except SystemExit as end:
+        return end.code
+    finally:
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+    return 0
+
+
+def test_a_multirun_goes_on_after_a_run_that_fails(speech_folder, tmp_path, monkeypatch, capfd):
+    """Two runs that train and two that are refused, in one process, each with a folder and a W&B run of its own."""
+    data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "logger=wandb"]
+    short = [o for o in SHORT if not o.startswith("max_steps")]
+    sweep = ["-m", "sweep=disc_grid", "disc=none,msstft", "seed=0", "max_steps=0,2", f"hydra.sweep.dir={tmp_path}"]
+    assert call(monkeypatch, *sweep, *data, *short, *SMALL, "quantizer.codebook_size=16") == 1
+    error = "max_steps=0, but training is counted in steps"
+    assert error in capfd.readouterr().err
+    for number, steps in enumerate([0, 2, 0, 2]):
+        folder = tmp_path / str(number)
+        assert f"error: {error}" in (folder / "train.log").read_text() or steps
+        assert (folder / "report.json").is_file() == bool(steps)
+        assert len(list(folder.glob("wandb/offline-run-*"))) == (1 if steps else 0)
+    discs = [json.loads((tmp_path / n / "parts.json").read_text())["parts"].keys() for n in ("1", "3")]
+    assert discs[1] - discs[0] == {"discriminator msstft"}
+
+
+def test_no_run_of_a_sweep_starts_processes(tmp_path, monkeypatch, capfd):
+    assert call(monkeypatch, "-m", "trainer.devices=2", "seed=0", f"hydra.sweep.dir={tmp_path}") == 1
+    assert "would begin the whole sweep anew" in capfd.readouterr().err
+
+
+def test_runs_of_agents_have_folders_of_their_own(monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_ID", "k3j2")
+    monkeypatch.delenv("RUN_ID", raising=False)
+    with initialize(version_base="1.3", config_path="../conf"):
+        cfg = compose("train", return_hydra_config=True)
+    assert cfg.hydra.run.dir == "runs/soundstream_tiny/k3j2"
+
+
+def test_optuna_searches_the_learning_rate(tmp_path, monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install -r requirements-sweeps.txt")
+    monkeypatch.setattr(train, "train", lambda cfg: (math.log10(cfg.lr) + 3) ** 2)
+    assert call(monkeypatch, "-m", "sweep=lr_search", f"hydra.sweep.dir={tmp_path}") == 0
+    best = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
+    assert 5e-4 < best["best_params"]["lr"] < 2e-3
+    assert len([p for p in tmp_path.iterdir() if p.name.isdigit()]) == 20
+
+
+@pytest.mark.parametrize(("launcher", "plugin"), [("local", "joblib"), ("slurm", "submitit")])
+def test_launchers_compose(launcher, plugin):
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher", reason="pip install -r requirements-sweeps.txt")
+    with initialize(version_base="1.3", config_path="../conf"):
+        cfg = compose("train", overrides=[f"hydra/launcher={launcher}"], return_hydra_config=True).hydra.launcher
+    assert f"hydra_{plugin}_launcher" in cfg._target_
+    assert cfg.get("n_jobs") == 2 or cfg.timeout_min == 1440
