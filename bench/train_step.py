@@ -2,7 +2,7 @@
 
     python bench/train_step.py                    # JSON: medians, ratios, n; a few minutes on two cores
     python bench/train_step.py --cases msd+mfd:encodec --model soundstream --batch 4 --rounds 15
-    python bench/train_step.py --model mimi_transformer --cases msstft:balancer none:mel --batch 1 --rounds 5
+    python bench/train_step.py --model mimi_transformer --cases msstft:balancer --batch 1 --rounds 3
 
 The usual step is that of HiFi-GAN, DAC and EnCodec: the discriminators run on recording and detached output, backward,
 step; then again on recording and output for the codec, backward, step. `usual` leaves the discriminators in the

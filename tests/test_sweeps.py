@@ -91,6 +91,8 @@ def test_wandb_commands_train_two_steps(name, agent, speech_folder, tmp_path):
     command = command if watched else ["logger=csv" if o == "logger=wandb" else o for o in command]
     size = MIMI if "experiment" in point else ["latent_dim=16"]
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "batch_size=2", "trainer=cpu"]
+    if watched:
+        wandb.teardown()  # an agent starts each run in a new process; here an earlier test's session would answer
     with ending_wandb():
         only_fit(composed(*command, *SHORT, *data, *size, f"run_dir={tmp_path}"))
         if watched:
