@@ -9,7 +9,7 @@ python -m codec export runs/.../checkpoints/last.ckpt --to transformers DIR
 import argparse
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -20,7 +20,6 @@ from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.model import Codec
 from codec.run import InputError, one_sentence
-from codec.tokens import Tokens
 
 EXPORTS = {**FILES, "onnx": onnx.FILES}
 
@@ -28,7 +27,7 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_encode, add_decode, add_import, add_export):
+    for add in (add_files, add_import, add_export):
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():
@@ -38,20 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f"{error.filename}: {error.strerror}") from error
 
 
-def add_encode(commands) -> None:
-    parser = commands.add_parser("encode", help="an audio file -> a token file")
-    parser.add_argument("source", type=Path, help="audio file: wav, flac, ogg, opus, mp3; any rate and length")
-    parser.add_argument("target", type=Path, help="token file to write")
-    add_codec(parser)
-    parser.set_defaults(run=lambda options: run_file(options, encode_file))
-
-
-def add_decode(commands) -> None:
-    parser = commands.add_parser("decode", help="a token file -> an audio file")
-    parser.add_argument("source", type=Path, help="token file")
-    parser.add_argument("target", type=Path, help="audio file to write: wav, flac, ogg or mp3, by its ending")
-    add_codec(parser)
-    parser.set_defaults(run=lambda options: run_file(options, decode_file))
+def add_files(commands) -> None:
+    audio, tokens = "audio file (wav, flac, ogg, opus, mp3), any length", "token file"
+    encode = commands.add_parser("encode", help="an audio file -> a token file")
+    decode = commands.add_parser("decode", help="a token file -> an audio file")
+    for parser, source, target, convert in ((encode, audio, tokens, encode_file), (decode, tokens, audio, decode_file)):
+        parser.add_argument("source", type=Path, help=source)
+        parser.add_argument("target", type=Path, help=f"{target}, to be written")
+        add_codec(parser)
+        parser.set_defaults(run=run_file, convert=convert)
 
 
 def add_codec(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +56,7 @@ def add_codec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
 
 
-def run_file(options: argparse.Namespace, convert: Callable[..., Tokens]) -> None:
+def run_file(options: argparse.Namespace) -> None:
     check_free([options.target], options.force)
     keep_memory()
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
@@ -71,7 +65,7 @@ def run_file(options: argparse.Namespace, convert: Callable[..., Tokens]) -> Non
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}") from error
     try:
-        tokens = convert(codec, options.source, options.target, options.n_q)
+        tokens = options.convert(codec, options.source, options.target, options.n_q)
     except ValueError as error:  # FileError, TokenError, or too many codebooks: one sentence each
         raise InputError(str(error)) from error
     codebooks, frames = tokens.codes.shape

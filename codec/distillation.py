@@ -46,9 +46,8 @@ class Distillation(nn.Module):
         super().__init__()
         if target not in TARGETS:
             raise ValueError(f"distillation target {target!r} is unknown; valid: {', '.join(TARGETS)}.")
-        self._teacher = (
-            teacher if cache is None else CachedTeacher(teacher, cache),
-        )  # a tuple hides it from nn.Module
+        teacher = teacher if cache is None else CachedTeacher(teacher, cache)
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self.sample_rate, self.frame_rate, self.target, self.weight = sample_rate, frame_rate, target, weight
         self.projection = nn.Linear(dim, teacher.dim)
 

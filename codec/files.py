@@ -128,5 +128,4 @@ def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
 
 
 def _stream(codec: Codec, n_q: int | None) -> Stream | None:
-    causal = hasattr(codec.encoder, "step") and hasattr(codec.decoder, "step")
-    return codec.streaming(n_q) if causal else None
+    return codec.streaming(n_q) if codec.causal else None

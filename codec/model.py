@@ -147,6 +147,19 @@ class Codec(nn.Module):
         z = self.quantizer.decode(codes)
         return self.decoder.step(z, state) if z.shape[-1] else (z.new_zeros(len(z), 1, 0), state)
 
+    @property
+    def causal(self) -> bool:
+        """Whether the codec can stream: both its parts have a ``step``."""
+        return hasattr(self.encoder, "step") and hasattr(self.decoder, "step")
+
+    def check_causal(self) -> None:
+        """Raises ValueError, with the name of the part, if one looks ahead."""
+        for part in (self.encoder, self.decoder):
+            if not hasattr(part, "step"):
+                raise ValueError(
+                    f"{type(part).__name__} looks ahead and cannot stream: use a causal one, such as seanet"
+                )
+
     def streaming(self, n_q: int | None = None) -> Stream:
         """A new stream through a copy of this codec for inference (through this codec itself, if it is one).
 
@@ -154,11 +167,7 @@ class Codec(nn.Module):
             ValueError: if a part looks ahead, or there are fewer than ``n_q`` codebooks.
         """
         self.quantizer.check_n_q(n_q)
-        for part in (self.encoder, self.decoder):
-            if not hasattr(part, "step"):
-                raise ValueError(
-                    f"{type(part).__name__} looks ahead and cannot stream: use a causal one, such as seanet"
-                )
+        self.check_causal()
         return Stream(self if self.inference else copy.deepcopy(self).for_inference(), n_q)
 
     def for_inference(self, encoder: torch.dtype = torch.float32, decoder: torch.dtype = torch.float32) -> "Codec":

@@ -27,8 +27,7 @@ class Stream:
 
     Attributes:
         latency: samples between a sound and the decoded sound: a frame is known when its last sample is, and decoded
-        from
-            its own codes and earlier ones.
+            from its own codes and earlier ones.
     """
 
     def __init__(self, codec: Steps, n_q: int | None = None):

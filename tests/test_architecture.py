@@ -36,7 +36,7 @@ ALLOWED = {
         "decoders.seanet",
         "quantizers.split_rvq",
     },
-    "__main__": {"checkpoint", "files", "interop", "model", "run", "tokens"},
+    "__main__": {"checkpoint", "files", "interop", "model", "run"},
     "checkpoint": {"model"},
     "evaluation": {"model", "quantizers.base", "report"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},

@@ -18,9 +18,8 @@ from torch import Tensor
 
 Tensors = dict[str, Tensor]
 EPSILON = 1e-5  # both others divide by clamp(usage, EPSILON)
-FLOOR = (
-    2.0**-10
-)  # of the usage that is written for a code without any: far from EPSILON, and dead for everyone's training
+# Usage that is written for a code without any: far from EPSILON, and dead for everyone's training.
+FLOOR = 2.0**-10
 
 
 @dataclass(frozen=True)

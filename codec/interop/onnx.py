@@ -61,10 +61,8 @@ def export_onnx(codec: Codec, folder: str | Path, n_q: int | None = None) -> lis
     if codec.inference or not codec.quantizer.n_q:
         what = "is in its form for inference" if codec.inference else "has no codebooks"
         raise CheckpointError(f"this codec {what} and cannot be exported")
-    for part in (codec.encoder, codec.decoder):
-        if not hasattr(part, "step"):
-            raise CheckpointError(f"{type(part).__name__} looks ahead and has no step to export")
     try:
+        codec.check_causal()
         n_q = codec.quantizer.check_n_q(n_q)
     except ValueError as error:
         raise CheckpointError(str(error)) from error

@@ -20,8 +20,7 @@ class SplitRVQ(Quantizer):
             the same for both parts.
         n_q: codebooks K, at least 2.
         dropout: quantizer dropout on the acoustic codebooks only: in training, this share of the examples uses the
-        first n
-            of them, n uniform in 1..K - 1.
+            first n of them, n uniform in 1..K - 1.
         quantization_rate: in training, the share of the examples that are quantized (the others pass through the
             projections only).
         masks: "shared": both parts leave the same examples unquantized, as the paper says (at rate 0.5 half of the
