@@ -13,10 +13,11 @@ from omegaconf import DictConfig
 
 from codec.checkpoint import CheckpointError, build, load_codec
 from codec.data.base import CorpusError, readable
-from codec.evaluation import evaluate_codec
+from codec.evaluation import evaluate as score
 from codec.metrics.base import MissingError
 from codec.metrics.table import choose
 from codec.run import InputError, one_sentence
+from codec.systems.codec import CodecSystem
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
@@ -49,17 +50,12 @@ def evaluate(cfg: DictConfig) -> None:
     stem = f"eval_{Path(cfg.ckpt).stem}_nq{n_q}" if n_q else f"eval_{Path(cfg.ckpt).stem}"
     folder = Path(cfg.out or Path(cfg.ckpt).parent)
     facts = {"checkpoint": Path(cfg.ckpt).name, "step": config["step"], "split": cfg.split}
-    options = {
-        "metrics": metrics,
-        "workers": cfg.workers,
-        "audio_folder": folder / f"{stem}_audio",
-        "audio_count": cfg.audio,
-    }
-    report = evaluate_codec(codec, clips, n_q or None, facts, device, **options)
+    options = {"metrics": metrics, "workers": cfg.workers, "folder": folder, "audio": cfg.audio}
+    report = score(CodecSystem(codec, n_q or None, device), clips, codec.sample_rate, facts, stem, **options)
     for file, reason in [*corpus.bad, *skipped]:
         report.failures.append({"clip": file, "metric": "file", "reason": reason})
     path = report.write(folder, stem)
-    print(f"{report.table()}\n\nwritten to {path} (.md, .csv; audio in {folder / f'{stem}_audio'})")
+    print(f"{report.table()}\n\nwritten to {path} (.md, .csv; audio in {folder / 'audio'})")
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 from codec.checkpoint import load_checkpoint, load_codec, load_weights
 from codec.data.base import readable
 from codec.data.module import SpeechData
-from codec.evaluation import evaluate_codec
+from codec.evaluation import evaluate
 from codec.interop.start import start_from
 from codec.run import check, ending_wandb, join_sweep, keep, one_sentence, precision, record
+from codec.systems.codec import CodecSystem
 from codec.task import CodecTask
 
 
@@ -65,8 +66,8 @@ def report(cfg: DictConfig, data: SpeechData, device: torch.device) -> float:
     codec, config = load_codec(last)  # what the file holds is what gets the score
     skipped: list[tuple[str, str]] = []
     clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
-    audio = {"audio_folder": run / "audio", "audio_count": cfg.report.audio}
-    result = evaluate_codec(codec, clips, facts={"step": config["step"]}, device=device, **audio)
+    system = CodecSystem(codec, device=device)
+    result = evaluate(system, clips, codec.sample_rate, {"step": config["step"]}, folder=run, audio=cfg.report.audio)
     result.write(run)
     data.ledger.add(skipped)
     print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlisten      {run / 'audio'}")

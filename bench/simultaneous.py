@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.train_step import OnePass, Usual
 from codec.data.augment import AugmentedCrops
-from codec.evaluation import evaluate_codec
+from codec.evaluation import evaluate
 from codec.metrics.table import METRICS
+from codec.systems.codec import CodecSystem
 from codec.task import CodecTask
 
 SCORES = ("mel_distance", "stoi", "pesq_wb")
@@ -58,7 +59,8 @@ def main() -> None:
             torch.manual_seed(seed)
             for n in range(options.steps):
                 step(torch.stack([crops[n * options.batch + b]["wav"] for b in range(options.batch)]))
-            report = evaluate_codec(mine.codec, clips, workers=0, metrics={m: METRICS[m] for m in SCORES})
+            metrics = {m: METRICS[m] for m in SCORES}
+            report = evaluate(CodecSystem(mine.codec), clips, mine.codec.sample_rate, workers=0, metrics=metrics)
             row[name] = {m: round(entry["mean"], 4) for m, entry in report.summary().items()}
             print(seed, name, row[name], file=sys.stderr, flush=True)
         rows.append(row)

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 
 from codec.metrics.pool import score_clips
 from codec.metrics.table import METRICS
-from codec.report import spectrogram_figure
+from codec.spectrogram import spectrogram_figure
 
 
 class EMA(Callback):

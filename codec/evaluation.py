@@ -1,78 +1,97 @@
-"""A codec on held-out clips: its scores, and what its codes really cost."""
+"""A system on held-out clips -> its report, and sound to listen to."""
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+import pandas
+import soundfile
 
-from codec.model import Codec
-from codec.quantizers.base import codebook_statistics
-from codec.report import Report, evaluate
+from codec.metrics.base import Metric
+from codec.metrics.pool import score_clips
+from codec.metrics.table import METRICS
+from codec.report import ABOUT_CLIP, Report
+from codec.systems.base import System, reconstruct_at
 
 
-def evaluate_codec(
-    codec: Codec,
+def evaluate(
+    system: System,
     clips: Iterable[Mapping[str, Any]],
-    n_q: int | None = None,
+    sample_rate: int,
     facts: Mapping[str, Any] | None = None,
-    device: str | torch.device = "cpu",
-    **options: Any,
+    name: str = "decoded",
+    workers: int | None = None,
+    metrics: Mapping[str, Metric] = METRICS,
+    folder: str | Path | None = None,
+    audio: int = 8,
 ) -> Report:
-    """Encode and decode every clip with ``n_q`` codebooks and report on it.
-
-    Besides ``facts`` the report states frame rate (Hz), n_q, nominal bitrate, and, over the codes of these very clips,
-    entropy bitrate (kbit/s, an ideal coder without context), usage and perplexity of each codebook.
+    """Run a system over clips, one by one, and score it while it runs.
 
     Args:
-        options: for :func:`codec.report.evaluate` (workers, audio_folder, audio_count, metrics).
+        clips: items with ``wav`` ``[1, T]`` in [-1, 1] at ``sample_rate``, and ``file`` and ``speaker`` where known. A
+            system of another rate gets them resampled, and is scored at theirs.
+        facts: what to say besides the system's own facts.
+        name: of the system, in the names of audio files.
+        workers: processes for the metrics, see :func:`codec.metrics.pool.score_clips`.
+        folder: of the report, where ``audio/NN_clip_reference.flac`` and ``audio/NN_clip_NAME.flac`` (16 bits) of the
+            first ``audio`` clips are written; None: nowhere.
+
+    A clip on which the system raises is listed as a failure and has no scores.
 
     Raises:
-        ValueError: if the codec has fewer than ``n_q`` codebooks, or there is no clip.
+        ValueError: if there is no clip, a wav is not ``[1, T]``, or the system returns another length than it got.
     """
-    n_q = codec.quantizer.check_n_q(n_q)
-    was_training = codec.training
-    codec = codec.to(device).eval()
-    counter = CodeCounter(codec, n_q)
-    known = {
-        **(facts or {}),
-        "parameters": sum(p.numel() for p in codec.parameters()),
-        "frame_rate_hz": codec.frame_rate,
-        "n_q": n_q,
-        "kbps": codec.bitrate(n_q or None),
-    }
-    try:
-        report = evaluate(counter, clips, codec.sample_rate, known, **options)
-    finally:
-        codec.train(was_training)
-    report.facts.update(counter.facts())
-    return report
+    rows: list[dict[str, Any]] = []
+    scored: list[int] = []  # the rows that have a reconstruction
+    failures: list[dict[str, str]] = []
+    sound: dict[str, dict[str, str]] = {}
+
+    def pairs() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        for index, item in enumerate(clips):
+            wav, clip = item["wav"], clip_name(item, index, {row["clip"] for row in rows})
+            if wav.ndim != 2 or wav.shape[0] != 1:
+                raise ValueError(f"Clip {clip}: wav must be [1, T] (mono), not {list(wav.shape)}.")
+            rows.append({"clip": clip, "speaker": item.get("speaker"), "seconds": wav.shape[-1] / sample_rate})
+            try:
+                decoded = reconstruct_at(system, wav[None], sample_rate)
+            except Exception as error:  # one odd clip must not end an evaluation of an hour
+                failures.append({"clip": clip, "metric": "system", "reason": f"{type(error).__name__}: {error}"})
+                continue
+            if decoded.shape != wav[None].shape:
+                shapes = f"{list(wav[None].shape)} became {list(decoded.shape)}"
+                raise ValueError(f"Clip {clip}: a system must return the length it was given; {shapes}.")
+            reference, estimate = (x.detach().float().cpu().numpy().reshape(-1) for x in (wav, decoded))
+            if folder is not None and index < audio:
+                signals = {"reference": reference, name: estimate}
+                files = [write_audio(Path(folder), index, clip, *signal, sample_rate) for signal in signals.items()]
+                sound[clip] = dict(zip(("reference", "decoded"), files, strict=True))
+            scored.append(index)
+            yield clip, reference, estimate
+
+    scores, missing = score_clips(pairs(), sample_rate, metrics, workers)
+    if not rows:
+        raise ValueError("There is no clip to evaluate.")
+    scores.index = scored
+    table = pandas.DataFrame(rows, columns=list(ABOUT_CLIP)).join(scores.drop(columns="clip"))
+    known = {"sample_rate": sample_rate, **(facts or {}), **system.facts()}
+    known |= {"clips": len(table), "seconds": float(table["seconds"].sum())}
+    return Report(table, failures + missing, known, sound)
 
 
-class CodeCounter:
-    """wav ``[1, 1, T]`` -> decoded wav, counting the codes that went by."""
+def clip_name(item: Mapping[str, Any], index: int, taken: Collection[str] = ()) -> str:
+    """Folder and stem of the file, and a number where that is taken; a whole path would name the machine."""
+    file = item.get("file")
+    name = "/".join(Path(file).with_suffix("").parts[-2:]) if file else f"clip{index:05d}"
+    return f"{name} ({index})" if name in taken else name
 
-    def __init__(self, codec: Codec, n_q: int):
-        self.codec, self.n_q, self.counts = codec, n_q, None
 
-    @torch.inference_mode()
-    def __call__(self, wav: Tensor) -> Tensor:
-        device = next(self.codec.parameters()).device
-        out = self.codec(wav.to(device), self.n_q or None)
-        if out.quantized.codes is not None:
-            size = self.codec.quantizer.size
-            codes = out.quantized.codes.transpose(0, 1).flatten(1).cpu()  # [K, B * F]
-            counts = torch.stack([torch.bincount(c, minlength=size) for c in codes])
-            self.counts = counts if self.counts is None else self.counts + counts
-        return out.wav.float()
-
-    def facts(self) -> dict[str, Any]:
-        """Entropy bitrate (kbit/s), per codebook the share of codes seen and the perplexity; empty without codes."""
-        if self.counts is None:
-            return {}
-        statistics = codebook_statistics(self.counts.float())
-        return {
-            "entropy_kbps": float(statistics["entropy"].sum()) * self.codec.frame_rate / 1000,
-            "codebook_usage": [round(float(v), 4) for v in statistics["usage"]],
-            "codebook_perplexity": [round(float(v), 1) for v in statistics["perplexity"]],
-        }
+def write_audio(folder: Path, index: int, clip: str, role: str, wav: np.ndarray, sample_rate: int) -> str:
+    """Write ``folder``/audio/NN_clip_role.flac -> its path from ``folder``."""
+    clip, role = (re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._-")[-60:] or "clip" for text in (clip, role))
+    file = f"audio/{index:02d}_{clip}_{role}.flac"
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    # clipping is what a sound card would do; NaN would become noise
+    soundfile.write(folder / file, np.clip(np.nan_to_num(wav, nan=0.0), -1, 1), sample_rate, subtype="PCM_16")
+    return file

@@ -22,6 +22,9 @@ ALLOWED = {
     "optim": {"layers"},
     "run": {"checkpoint", "data.base"},
     "report": {"metrics"},
+    "spectrogram": set(),
+    "systems": {"model", "quantizers.base"},
+    "page": {"metrics", "report"},
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
     "tokens": {"quantizers.base"},
@@ -38,9 +41,9 @@ ALLOWED = {
     },
     "__main__": {"checkpoint", "files", "interop", "model", "run"},
     "checkpoint": {"model"},
-    "evaluation": {"model", "quantizers.base", "report"},
+    "evaluation": {"metrics", "report", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
-    "callbacks": {"metrics", "report"},
+    "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"task", "callbacks", "data"}
 HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors

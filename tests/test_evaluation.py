@@ -1,49 +1,93 @@
-import math
+"""Systems on clips: every clip is scored or accounted for."""
 
+import json
+
+import numpy as np
 import pytest
+import soundfile
 import torch
 
-from codec.evaluation import evaluate_codec
+from codec.evaluation import evaluate
 from codec.metrics.table import METRICS
-from codec.quantizers.none import NoQuantizer
-from tests.parts import small_codec, tone_batch
+from codec.systems.base import System
+from tests.speech import RATE, Rounding, clip
 
 MEL = {"si_sdr": METRICS["si_sdr"]}
+FAST = {name: METRICS[name] for name in ("stoi", "si_sdr", "mel_distance")}
 
 
-def clips(count: int, samples: int = 900):
-    return [{"wav": tone_batch(1, samples, seed=n)[0], "speaker": "s", "file": f"{n}.wav"} for n in range(count)]
+def test_a_clip_on_which_the_system_raises_is_listed():
+    class Moody(Rounding):
+        def reconstruct(self, wav, sample_rate):
+            if wav.abs().max() > 0.9:
+                raise RuntimeError("no latents today")
+            return super().reconstruct(wav, sample_rate)
+
+    clips = [clip(0), {**clip(1), "wav": torch.ones(1, RATE)}, clip(2)]
+    report = evaluate(Moody(), clips, RATE, {}, workers=0, metrics=FAST)
+    reason = "RuntimeError: no latents today"
+    assert report.failures == [{"clip": "s1/take 1", "metric": "system", "reason": reason}]
+    assert report.clips.loc[1, list(FAST)].isna().all()
+    assert report.clips.loc[[0, 2], list(FAST)].notna().all(axis=None)
+    assert report.summary()["stoi"]["failed"] == 1
 
 
-def test_facts_are_those_of_the_codes_that_went_by():
-    codec = small_codec().train()
-    for seed in range(5):
-        codec(tone_batch(4, 800, seed))
-    report = evaluate_codec(codec, clips(3), n_q=2, facts={"step": 5}, workers=0, metrics=MEL)
-    assert codec.training  # left as it was found
-    facts = report.facts
-    assert (facts["n_q"], facts["step"], facts["clips"]) == (2, 5, 3)
-    assert facts["kbps"] == pytest.approx(2 * 4 * 100 / 1000)
-    with torch.no_grad():
-        codes = torch.cat([codec.eval().encode(c["wav"][None], 2)[0] for c in clips(3)], dim=-1)  # [2, all frames]
-    entropy = 0.0
-    for level in codes:
-        p = torch.bincount(level, minlength=16).double() / level.numel()
-        entropy -= float((p[p > 0] * p[p > 0].log2()).sum())
-    assert facts["entropy_kbps"] == pytest.approx(entropy * 100 / 1000, rel=1e-4)
-    assert facts["codebook_usage"] == [round(len(set(level.tolist())) / 16, 4) for level in codes]
+def test_a_system_that_always_raises_still_reports(tmp_path):
+    class Broken(System):
+        def reconstruct(self, wav, sample_rate):
+            raise RuntimeError("broken")
+
+    report = evaluate(Broken(), [clip(0)], RATE, {}, workers=0, metrics=FAST)
+    assert report.summary()["stoi"]["n"] == 0
+    assert json.loads(report.write(tmp_path).read_text(encoding="utf-8"))["summary"]["stoi"]["mean"] is None
 
 
-def test_a_continuous_codec_has_scores_and_no_codes():
-    report = evaluate_codec(small_codec(NoQuantizer(8, 100)), clips(2), workers=0, metrics=MEL)
-    assert math.isnan(report.facts["kbps"])
-    assert "entropy_kbps" not in report.facts
-    assert report.summary()["si_sdr"]["n"] == 2
+def test_another_length_is_an_error():
+    class Short(System):
+        def reconstruct(self, wav, sample_rate):
+            return wav[..., :-1]
+
+    with pytest.raises(ValueError, match="must return the length it was given"):
+        evaluate(Short(), [clip(0)], RATE, {}, workers=0)
+    with pytest.raises(ValueError, match="no clip"):
+        evaluate(Rounding(), [], RATE, {}, workers=0)
+    with pytest.raises(ValueError, match="mono"):
+        evaluate(Rounding(), [{"wav": torch.zeros(2, RATE)}], RATE, {}, workers=0)
 
 
-def test_an_evaluation_repeats_to_the_byte(tmp_path):
-    codec = small_codec()
-    for folder in ("a", "b"):
-        evaluate_codec(codec, clips(3), workers=0, metrics=MEL).write(tmp_path / folder)
-    for name in ("report.json", "report.md", "report.csv"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+def test_the_first_pairs_can_be_heard(tmp_path):
+    clips = [clip(0), clip(1), clip(2)]
+    report = evaluate(Rounding(), clips, RATE, name="6 bits", workers=0, metrics=MEL, folder=tmp_path, audio=2)
+    assert report.audio == {
+        f"s{n}/take {n}": {
+            "reference": f"audio/0{n}_s{n}_take_{n}_reference.flac",
+            "decoded": f"audio/0{n}_s{n}_take_{n}_6_bits.flac",
+        }
+        for n in (0, 1)
+    }
+    files = sorted(file for pair in report.audio.values() for file in pair.values())
+    assert sorted(f"audio/{path.name}" for path in (tmp_path / "audio").iterdir()) == files
+    decoded = tmp_path / report.audio["s0/take 0"]["decoded"]
+    wav, rate = soundfile.read(decoded)
+    assert (rate, soundfile.info(decoded).subtype) == (RATE, "PCM_16")
+    np.testing.assert_allclose(wav, Rounding().reconstruct(clips[0]["wav"][None], RATE)[0, 0], atol=1 / 32768)
+
+
+def test_clips_of_one_name_stay_apart():
+    report = evaluate(Rounding(), [clip(0), clip(0)], RATE, workers=0, metrics=MEL)
+    assert list(report.clips["clip"]) == ["s0/take 0", "s0/take 0 (1)"]
+
+
+def test_a_system_of_another_rate_is_scored_at_the_clips():
+    class Listening(Rounding):
+        heard = None
+
+        def reconstruct(self, wav, sample_rate):
+            self.heard = wav.shape[-1]
+            return super().reconstruct(wav, sample_rate)
+
+    system = Listening(16, sample_rate=24_000)
+    report = evaluate(system, [clip(0, 0.7003)], RATE, workers=0, metrics=MEL)
+    assert system.heard == pytest.approx(0.7003 * 24_000, abs=2)
+    assert report.facts["sample_rate"] == RATE
+    assert report.clips["si_sdr"][0] > 40  # there and back costs next to nothing

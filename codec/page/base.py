@@ -1,0 +1,63 @@
+"""What a page is made of: systems with their reports, and, for a sweep, its runs and main effects."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from codec.metrics.intervals import Interval
+from codec.report import Report
+
+
+@dataclass
+class Entry:
+    """One system on the page.
+
+    name: unique and short: ``disc=msd seed=0``, ``opus 6 kbit/s``.
+    folder: where ``report.audio`` begins.
+    family: systems that differ in bitrate alone share one; a line joins them. Empty: the name.
+    baseline: it was not trained here; it is drawn apart, and is no side of a paired difference by default.
+    command: what made it, for the user to repeat.
+    timing: measured on this machine, so not in the report: ``rtf_encode``, ``rtf_decode`` (seconds of computing per
+        second of audio), ``device``, ``threads``.
+    curves: a column ``step``, and one per logged value (``train/mel``, ``val/stoi``), NaN between; None: no training.
+    """
+
+    name: str
+    report: Report
+    folder: Path
+    family: str = ""
+    baseline: bool = False
+    command: str = ""
+    timing: dict[str, Any] = field(default_factory=dict)
+    curves: pandas.DataFrame | None = None
+
+
+@dataclass
+class Effect:
+    """What one level of a factor does to a metric, against the factor's first level, the rest of the grid being equal.
+
+    difference: mean over the ``difference.n`` pairs of runs that differ in this factor alone, with a 95 % interval.
+    """
+
+    factor: str
+    level: str
+    against: str
+    metric: str
+    mean: float  # of the runs with this level
+    difference: Interval
+
+
+@dataclass
+class Grid:
+    """The runs of a sweep.
+
+    runs: one row per run, failed ones too: ``name``, ``state`` (finished, unfinished, failed, diverged), ``reason``,
+        one column per factor, ``command``, and one per metric (NaN where there is no score).
+    factors: name -> its levels, the first of which is the one that others are compared with.
+    """
+
+    runs: pandas.DataFrame
+    factors: dict[str, list[str]]
+    effects: list[Effect]
