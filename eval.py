@@ -1,23 +1,28 @@
-"""Score a checkpoint by PESQ, STOI, SI-SDR, spectral distances, pitch and loudness, per clip and in total.
+"""Score codecs and baselines on held-out speech: a report of each, and a page on which to compare and hear them.
 
 python eval.py ckpt=runs/.../checkpoints/last.ckpt
-python eval.py ckpt=... dataset=folder dataset.path=DIR dataset.holdout=1.0 n_q=4
+python eval.py ckpt=runs/multirun/... baseline=[opus,anchors] dataset=folder dataset.path=DIR dataset.holdout=1.0
+python eval.py ckpt=[a.ckpt,b.ckpt] n_q=curve
 """
 
 from pathlib import Path
 
 import hydra
 import torch
+from codec.cost import real_time_factors
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from codec.checkpoint import CheckpointError, build, load_codec
 from codec.data.base import CorpusError, readable
 from codec.evaluation import evaluate as score
+from codec.evaluation import file_name
+from codec.lineup import corpus_of, find, line_up, out_folder
 from codec.metrics.base import MissingError
 from codec.metrics.table import choose
+from codec.page.write import write_pages
+from codec.report import overview
 from codec.run import InputError, one_sentence
-from codec.systems.codec import CodecSystem
+from codec.tracking import log_later
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
@@ -27,35 +32,37 @@ def main(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig) -> None:
-    try:
-        metrics = choose(cfg.metrics)
-    except (ValueError, MissingError) as error:
-        raise InputError(f"metrics: {error}") from error
-    codec, config = load_codec(cfg.ckpt, cfg.ema)
-    try:
-        n_q = codec.quantizer.check_n_q(cfg.n_q)
-    except ValueError as error:
-        raise CheckpointError(str(error)) from error
-    cfg.sample_rate = codec.sample_rate
-    if "dataset" not in cfg and "dataset" not in config:  # an imported codec
-        raise CorpusError("this checkpoint was trained on no dataset of ours: give dataset=folder dataset.path=DIR")
-    corpus = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else build(config["dataset"])
+    options = OmegaConf.to_container(cfg)
+    candidates = find(options["ckpt"])
+    cfg.sample_rate = cfg.sample_rate or max((c.sample_rate for c in candidates), default=16_000)
     device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    held_out = corpus.clips(cfg.split, cfg.seconds)
-    if not len(held_out):
+    try:
+        metrics, baselines = choose(cfg.metrics), instantiate(cfg.baseline, _convert_="all")
+    except (ValueError, MissingError) as error:
+        raise InputError(str(error)) from error
+    contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, device)
+    corpus = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(candidates)
+    clips = corpus.clips(cfg.split, cfg.seconds)
+    if not len(clips):
         raise CorpusError("the dataset holds nothing out to score: dataset.holdout=1 takes all of it")
-    skipped: list[tuple[str, str]] = []
-    clips = readable(held_out, skipped, cfg.clips)
 
-    stem = f"eval_{Path(cfg.ckpt).stem}_nq{n_q}" if n_q else f"eval_{Path(cfg.ckpt).stem}"
-    folder = Path(cfg.out or Path(cfg.ckpt).parent)
-    facts = {"checkpoint": Path(cfg.ckpt).name, "step": config["step"], "split": cfg.split}
-    options = {"metrics": metrics, "workers": cfg.workers, "folder": folder, "audio": cfg.audio}
-    report = score(CodecSystem(codec, n_q or None, device), clips, codec.sample_rate, facts, stem, **options)
-    for file, reason in [*corpus.bad, *skipped]:
-        report.failures.append({"clip": file, "metric": "file", "reason": reason})
-    path = report.write(folder, stem)
-    print(f"{report.table()}\n\nwritten to {path} (.md, .csv; audio in {folder / 'audio'})")
+    folder = Path(cfg.out or out_folder(candidates))
+    how = {"metrics": metrics, "workers": cfg.workers, "folder": folder, "audio": cfg.audio}
+    entries = []
+    for one in contestants:
+        skipped: list[tuple[str, str]] = []
+        facts = {**one.facts, "split": cfg.split} | ({"run": str(one.run.folder)} if one.run else {})
+        system, heard = one.make(), readable(clips, skipped, cfg.clips)
+        report = score(system, heard, corpus.sample_rate, facts, one.name, **how)
+        report.failures += [{"clip": f, "metric": "file", "reason": reason} for f, reason in [*corpus.bad, *skipped]]
+        report.write(folder, file_name(one.name))
+        timing = {} if one.baseline else real_time_factors(system.codec, system.n_q or None)
+        entries.append(one.entry(report, folder, timing))
+        if one.run:
+            log_later(one.run, f"eval_nq{system.n_q}" if cfg.n_q else "eval", report)
+        print(f"{one.name}\n{report.table()}\n", flush=True)
+    pages = write_pages(folder, entries, cfg.title, cfg.listening)
+    print(f"{overview({e.name: e.report for e in entries})}\n\nlook and listen  {'  '.join(map(str, pages))}")
 
 
 if __name__ == "__main__":

@@ -9,18 +9,20 @@ from pathlib import Path
 
 import hydra
 import lightning
-import torch
+from codec.cost import real_time_factors
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from codec.checkpoint import load_checkpoint, load_codec, load_weights
+from codec.checkpoint import load_checkpoint, load_weights
 from codec.data.base import readable
 from codec.data.module import SpeechData
 from codec.evaluation import evaluate
 from codec.interop.start import start_from
+from codec.lineup import find, line_up
+from codec.page.write import write_pages
 from codec.run import check, ending_wandb, join_sweep, keep, one_sentence, precision, record
-from codec.systems.codec import CodecSystem
 from codec.task import CodecTask
+from codec.tracking import log_now
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -34,15 +36,14 @@ def train(cfg: DictConfig) -> float:
     """Fit and report -> the mean mel distance of the report, the number that a sweep minimises."""
     with ending_wandb():
         trainer, data = fit(cfg)
-        return report(cfg, data, trainer.strategy.root_device) if trainer.is_global_zero else float("nan")
+        return report(cfg, trainer, data) if trainer.is_global_zero else float("nan")
 
 
 def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     config = OmegaConf.to_container(cfg, resolve=True)  # plain and resolved: what a checkpoint carries
-    parts = {"codec": cfg.codec, "discriminators": cfg.disc, "losses": cfg.loss, "optim": cfg.optim}
-    parts["distillation"] = cfg.distill  # {} where there is no teacher
-    built = {name: instantiate(part, _convert_="all") or None for name, part in parts.items()}
+    parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
+    built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
     task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
     record(cfg.run_dir, config, task)
     data = instantiate(cfg.data, _convert_="all")
@@ -60,18 +61,18 @@ def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     return trainer, data
 
 
-def report(cfg: DictConfig, data: SpeechData, device: torch.device) -> float:
-    run = Path(cfg.run_dir)
-    last = run / "checkpoints" / "last.ckpt"
-    codec, config = load_codec(last)  # what the file holds is what gets the score
-    skipped: list[tuple[str, str]] = []
+def report(cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData) -> float:
+    run, skipped = Path(cfg.run_dir), []
+    one = line_up(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
+    system = one.make()  # what the file holds is what gets the score
     clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
-    system = CodecSystem(codec, device=device)
-    result = evaluate(system, clips, codec.sample_rate, {"step": config["step"]}, folder=run, audio=cfg.report.audio)
+    result = evaluate(system, clips, system.sample_rate, one.facts, folder=run, audio=cfg.report.audio)
     result.write(run)
+    (page,) = write_pages(run, [one.entry(result, run, real_time_factors(system.codec))], cfg.name)
+    log_now("report", result)
     data.ledger.add(skipped)
-    print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlisten      {run / 'audio'}")
-    print(f"look        tensorboard --logdir {run.parent}\nevaluate    python eval.py ckpt={last}", flush=True)
+    print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlook, hear  {page}")
+    print(f"curves      tensorboard --logdir {run.parent}\nevaluate    python eval.py ckpt={run}", flush=True)
     return result.summary()["mel_distance"]["mean"]
 
 

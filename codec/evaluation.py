@@ -87,10 +87,14 @@ def clip_name(item: Mapping[str, Any], index: int, taken: Collection[str] = ()) 
     return f"{name} ({index})" if name in taken else name
 
 
+def file_name(text: str) -> str:
+    """Text as part of a file's name, at most 60 characters, the last ones."""
+    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._-")[-60:] or "clip"
+
+
 def write_audio(folder: Path, index: int, clip: str, role: str, wav: np.ndarray, sample_rate: int) -> str:
     """Write ``folder``/audio/NN_clip_role.flac -> its path from ``folder``."""
-    clip, role = (re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._-")[-60:] or "clip" for text in (clip, role))
-    file = f"audio/{index:02d}_{clip}_{role}.flac"
+    file = f"audio/{index:02d}_{file_name(clip)}_{file_name(role)}.flac"
     (folder / "audio").mkdir(parents=True, exist_ok=True)
     # clipping is what a sound card would do; NaN would become noise
     soundfile.write(folder / file, np.clip(np.nan_to_num(wav, nan=0.0), -1, 1), sample_rate, subtype="PCM_16")

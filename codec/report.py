@@ -74,10 +74,7 @@ class Report:
 
     def table(self) -> str:
         """Plain text for the terminal."""
-        rows = list(self._rows())
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        rows.insert(1, ["-" * width for width in widths])
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        lines = _aligned(list(self._rows()))
         lines += ["", *(f"{name}: {_show(value)}" for name, value in self.facts.items())]
         if self.failures:
             lines += ["", f"failures: {len(self.failures)}"]
@@ -130,6 +127,21 @@ class Report:
         return lines
 
 
+def overview(reports: Mapping[str, Report]) -> str:
+    """Plain text: one line per system, the means of all metrics, with their count of failures where there are any."""
+    keys = list(dict.fromkeys(key for report in reports.values() for key in report.metrics))
+    rows = [["system", "kbit/s", *(metric_title(key) for key in keys)]]
+    for name, report in reports.items():
+        summary = report.summary()
+        cells = [f"{kbps:.2f}" if (kbps := report.facts.get("kbps")) else "-"]
+        for key in keys:
+            entry = summary.get(key)
+            failed = f" ({entry['failed']} failed)" if entry and entry["failed"] else ""
+            cells.append(f"{entry['mean']:.3f}{failed}" if entry else "-")
+        rows.append([name, *cells])
+    return "\n".join(_aligned(rows))
+
+
 def metric_title(key: str) -> str:
     """Name, unit and direction of a metric, such as `SI-SDR (dB) ↑`."""
     metric = METRICS.get(key) or OPTIONAL.get(key)
@@ -163,6 +175,13 @@ def _plain(value: Any) -> Any:
 
 def _show(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table, a rule under the first."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _markdown_table(header: list[str], rows: Iterable[list[str]]) -> list[str]:

@@ -1,0 +1,21 @@
+"""Everything that is to be looked at, beside the reports."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from codec.page.base import Entry
+from codec.page.listening import write_listening_test
+from codec.page.report import write_page
+
+
+def write_pages(folder: Path, entries: Sequence[Entry], title: str, listening: int = 0) -> list[Path]:
+    """Write ``report.html``, ``listening.html`` with so many clips (0: none), and ``timing.json`` -> the pages.
+
+    Timings are apart from the reports because they never come out equal twice.
+    """
+    (folder / "timing.json").write_text(json.dumps({entry.name: entry.timing for entry in entries}, indent=2) + "\n")
+    pages = [write_page(folder / "report.html", entries, title)]
+    if listening:
+        pages.append(write_listening_test(folder / "listening.html", entries, title, listening))
+    return pages
