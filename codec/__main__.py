@@ -4,6 +4,7 @@ python -m codec encode in.wav out.codes --ckpt mimi.ckpt
 python -m codec decode out.codes again.wav --ckpt mimi.ckpt
 python -m codec import kyutai/mimi -o mimi.ckpt
 python -m codec export runs/.../checkpoints/last.ckpt --to transformers DIR
+python -m codec compare runs/multirun/...
 """
 
 import argparse
@@ -14,12 +15,16 @@ from pathlib import Path
 
 import torch
 
+from codec import compare_files
 from codec.checkpoint import load_codec
+from codec.compare import CompareError
 from codec.files import decode_file, encode_file
 from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.model import Codec
+from codec.report import ReportError
 from codec.run import InputError, one_sentence
+from codec.runs import RunError
 
 EXPORTS = {**FILES, "onnx": onnx.FILES}
 
@@ -27,7 +32,7 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_files, add_import, add_export):
+    for add in (add_files, add_import, add_export, add_compare):
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():
@@ -111,6 +116,31 @@ def run_export(options: argparse.Namespace) -> None:
     else:
         written = export_mimi(codec, options.folder, options.to)
     print(f"{options.checkpoint} -> {', '.join(map(str, written))}: {facts(codec)}")
+
+
+def add_compare(commands) -> None:
+    parser = commands.add_parser("compare", help="runs -> their scores, what failed, and what each part does")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold some, as of a multirun")
+    parser.add_argument(
+        "--scores", type=Path, help="folder that eval.py wrote about them (default: training's reports)"
+    )
+    parser.add_argument("--out", type=Path, help="folder of compare.html, .csv and .json (compare/ beside the runs)")
+    parser.add_argument("--title", default="Runs compared", help="of the page (%(default)s)")
+    parser.add_argument("--metrics", type=lambda names: names.split(","), help="only these: a,b,c")
+    parser.set_defaults(run=run_compare)
+
+
+def run_compare(options: argparse.Namespace) -> None:
+    try:
+        result = compare_files.compare(options.runs, options.scores, options.metrics)
+    except (RunError, CompareError, ReportError) as error:
+        raise InputError(str(error)) from error
+    folder = options.out or compare_files.common_folder(result.runs) / "compare"
+    print(compare_files.text(result, options.metrics))
+    written = compare_files.write(result, folder, options.title)
+    print(f"\n{len(result.runs)} runs -> {', '.join(map(str, written))}")
+    if not result.scored:
+        raise InputError(f"none of the {len(result.runs)} runs has scores to compare; {written[0]} has their states")
 
 
 def keep_memory() -> None:

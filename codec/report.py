@@ -52,9 +52,10 @@ class Report:
         path = Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            metrics = content["metrics"] if "metrics" in content else list(content["summary"])  # of older versions
             clips = pandas.DataFrame(content["clips"])
-            clips = clips[[*ABOUT_CLIP, *content["metrics"]]].astype(dict.fromkeys(content["metrics"], float))
-            return cls(clips, list(content["failures"]), dict(content["facts"]), dict(content["audio"]))
+            clips = clips[[*ABOUT_CLIP, *metrics]].astype(dict.fromkeys(metrics, float))
+            return cls(clips, list(content["failures"]), dict(content["facts"]), dict(content.get("audio", {})))
         except OSError as error:
             raise ReportError(f"there is no report at {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:

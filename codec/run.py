@@ -46,8 +46,8 @@ def at_fault(error: Exception) -> BaseException | None:
 def one_sentence() -> Iterator[None]:
     """End the program with one sentence where the input is at fault; other errors keep their trace.
 
-    A run of a sweep says it in its own log and passes the error on: Hydra goes on with the next run and shows the first
-    error at the end, whereas an exit would end the whole sweep.
+    A run keeps the error in its log. One of a sweep also passes it on: Hydra goes on with the next run and shows the
+    first error at the end, whereas an exit would end the whole sweep.
     """
     try:
         yield
@@ -56,9 +56,19 @@ def one_sentence() -> Iterator[None]:
         if in_sweep():
             log.error("error: %s", cause or error, exc_info=cause is None)
             raise
+        keep_error(cause or error, trace=cause is None)
         if cause is not None:
             sys.exit(f"error: {cause}")
         raise
+
+
+def keep_error(error: BaseException, trace: bool) -> None:
+    """Write the error into the log files of the program, where it has any: what the terminal shows is gone tomorrow."""
+    exc_info = (type(error), error, error.__traceback__) if trace else None
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "error: %s", (error,), exc_info)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def join_sweep(devices: Any) -> None:
