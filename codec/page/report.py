@@ -13,7 +13,7 @@ from codec.page.base import Entry, Grid
 from codec.page.grid import grid_view
 from codec.page.html import MB, embedded, render, save
 from codec.page.pictures import spectrograms
-from codec.page.sound import Coding, Wave, data_uri, fill, read
+from codec.page.sound import Clip, Coding, data_uri, fill, read
 from codec.page.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, verdict
 from codec.report import ReportError, metric_title
 
@@ -65,23 +65,21 @@ def write_page(
     view |= {"title": title, "grid": grid_view(grid) if grid is not None else None, "audible": len(audible)}
 
     limit = int(limit_mb * MB)
-    bare = _size(text := _page(view, [], None))
-    coding, kept = fill(limit - bare, audible, lambda clip: _load(entries, clip))
-    shown = [_player(entries, scores, *clip) for clip in kept]
-    while shown and _size(text := _page(view, shown, coding)) >= limit:
-        shown.pop()
-    if not shown:
-        text = _page(view, [], None)
+    text = _page(view, [], None)
     if _size(text) >= limit:
         raise ValueError(f"The page is {_size(text) / MB:.1f} MB without any sound, more than {limit_mb:g}.")
+    coding, kept = fill(limit - _size(text), audible, lambda clip: _load(entries, clip))
+    for count in range(len(kept), 0, -1):
+        whole = _page(view, [_player(entries, scores, *clip) for clip in kept[:count]], coding)
+        if _size(whole) < limit:
+            text = whole
+            break
     return save(path, text)
 
 
-def _page(view: dict[str, Any], entries: Sequence[Entry], scores: Scores, shown: list[dict], coding) -> str:
-    data = dict(view["data"], sound={player["clip"]: i for i, player in enumerate(shown)})
-    return render(
-        "page.html", ["player.js", "page.js"], **view | {"data": embedded(data)}, players=shown, coding=coding
-    )
+def _page(view: dict[str, Any], players: list[dict[str, Any]], coding: Coding | None) -> str:
+    data = embedded(view["data"] | {"sound": {player["clip"]: i for i, player in enumerate(players)}})
+    return render("page.html", ["player.js", "page.js"], **view | {"data": data, "players": players, "coding": coding})
 
 
 def _size(text: str) -> int:
