@@ -1,0 +1,134 @@
+"""Sound inside a page: FLAC where there is room, else Ogg Opus, in bytes that are the same every time."""
+
+import base64
+import functools
+import io
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz; RFC 7845, section 5.1, lets an encoder take no other
+MARKUP = 1_500  # characters around a sound in a page, about
+REFLECTED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How sound is kept in a page. kbps: of Ogg Opus, or None for FLAC."""
+
+    name: str
+    kbps: int | None
+
+    def encode(self, wav: np.ndarray, rate: int) -> bytes:
+        """wav ``[T]`` int16 at ``rate`` Hz -> a file's bytes."""
+        return flac(wav, rate) if self.kbps is None else opus(wav, rate, self.kbps)
+
+
+CODINGS = (
+    Coding("FLAC, which loses nothing", None),
+    Coding("Ogg Opus at 96 kbit/s, which is not quite what the systems gave", 96),
+    Coding("Ogg Opus at 64 kbit/s, which is not quite what the systems gave", 64),
+)
+Wave = tuple[np.ndarray, int]  # int16 [T], Hz
+
+
+def read(path: Path) -> Wave:
+    """A mono file -> int16 ``[T]`` and its rate; a 16-bit file comes as it is.
+
+    Raises:
+        ValueError: if the file is not mono.
+        soundfile.LibsndfileError: if it is not there, or is no sound.
+    """
+    wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    if wav.shape[1] != 1:
+        raise ValueError(f"{path} has {wav.shape[1]} channels; sound of a report has one.")
+    return int16(wav[:, 0]), rate
+
+
+def int16(wav: np.ndarray) -> np.ndarray:
+    """wav ``[T]`` in [-1, 1] -> the same in 16 bits, clipped."""
+    return np.clip(np.rint(np.asarray(wav, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
+
+
+def flac(wav: np.ndarray, rate: int) -> bytes:
+    """wav ``[T]`` int16 -> a FLAC file."""
+    file = io.BytesIO()
+    soundfile.write(file, wav, rate, format="FLAC", subtype="PCM_16")
+    return file.getvalue()
+
+
+def opus(wav: np.ndarray, rate: int, kbps: int) -> bytes:
+    """wav ``[T]`` int16 -> an Ogg Opus file of about ``kbps`` kbit/s, resampled where Opus does not know ``rate``."""
+    if rate not in OPUS_RATES:
+        there = min((known for known in OPUS_RATES if known > rate), default=48_000)
+        wav, rate = soxr.resample(wav, rate, there, quality="HQ"), there
+    file = io.BytesIO()
+    level = 1 - (kbps - 6) / 250  # libsndfile: 256 kbit/s a channel at level 0, 6 at level 1
+    soundfile.write(file, wav, rate, format="OGG", subtype="OPUS", compression_level=level)
+    return _with_serial_zero(file.getvalue())
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """A file's bytes as an address: ``data:KIND;base64,...``."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def sound_uri(coding: Coding, wave: Wave) -> str:
+    """A wave as an address that a browser can play."""
+    return data_uri("audio/flac" if coding.kbps is None else "audio/ogg", coding.encode(*wave))
+
+
+@dataclass
+class Clip:
+    """What a page lets hear of one clip.
+
+    waves: the reference, then each system.
+    pictures: addresses of their spectrograms.
+    """
+
+    name: str
+    waves: list[Wave]
+    pictures: list[str]
+
+
+def fill(room: int, names: Sequence[str], load: Callable[[str], Clip]) -> tuple[Coding, list[tuple[Clip, list[str]]]]:
+    """As much sound as goes into ``room`` characters: all clips in the best coding that holds them, else the first few.
+
+    Returns:
+        the coding, and each clip that found room with the addresses of its sounds.
+    """
+    load = functools.cache(load)  # a clip is asked for once per coding
+    for coding in CODINGS:
+        kept, used = [], 0
+        with ThreadPoolExecutor() as pool:  # libsndfile works without Python's lock
+            for clip in map(load, names):
+                sounds = list(pool.map(functools.partial(sound_uri, coding), clip.waves))
+                used += sum(len(text) + MARKUP for text in sounds) + sum(map(len, clip.pictures))
+                if used > room:
+                    break
+                kept.append((clip, sounds))
+        if len(kept) == len(names):
+            break
+    return coding, kept
+
+
+def _with_serial_zero(file: bytes) -> bytes:
+    """An Ogg file with the serial number 0 in place of a random one, and the checksums of that (RFC 3533, section 6).
+
+    Ogg's CRC begins with 0 and takes the highest bit first; zlib's is the same polynomial from the other end.
+    """
+    out, at = bytearray(file), 0
+    while at < len(out):
+        table = out[at + 27 : at + 27 + out[at + 26]]
+        end = at + 27 + len(table) + sum(table)
+        out[at + 14 : at + 18] = out[at + 22 : at + 26] = bytes(4)
+        crc = zlib.crc32(bytes(out[at:end]).translate(REFLECTED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+        out[at + 22 : at + 26] = int(f"{crc:032b}"[::-1], 2).to_bytes(4, "little")
+        at = end
+    return bytes(out)
