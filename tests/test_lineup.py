@@ -7,18 +7,16 @@ from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
 from codec.lineup import corpus_of, find, line_up, out_folder
 from tests.parts import tone_batch
+from tests.run_folders import write_run
 from tests.speech import Rounding
 from tests.test_checkpoint import CONFIG, saved
 
 
-def run_folder(folder, overrides=(), **changes):
+def run_folder(folder, overrides=()):
     """A run with a checkpoint, as train.py leaves it."""
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / ".hydra").mkdir()
-    (folder / "config.yaml").write_text("max_steps: 7\n")
-    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {o}\n" for o in overrides))
-    saved(folder / "checkpoints" / "last.ckpt", **changes)
-    return folder
+    write_run(folder, overrides)
+    (folder / "checkpoints").mkdir()
+    saved(folder / "checkpoints" / "last.ckpt")
 
 
 def test_a_file_a_run_and_a_sweep_are_found(tmp_path):
