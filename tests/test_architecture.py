@@ -23,7 +23,7 @@ ALLOWED = {
     "run": {"checkpoint", "data.base"},
     "report": {"metrics"},
     "spectrogram": set(),
-    "systems": {"model", "quantizers.base"},
+    "systems": {"model", "quantizers.base", "metrics.base"},
     "page": {"metrics", "report"},
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
