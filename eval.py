@@ -17,11 +17,10 @@ from codec.data.base import CorpusError, readable
 from codec.evaluation import evaluate as score
 from codec.evaluation import file_name
 from codec.lineup import corpus_of, find, line_up, out_folder
-from codec.metrics.base import MissingError
 from codec.metrics.table import choose
 from codec.page.write import write_pages
 from codec.report import overview
-from codec.run import InputError, one_sentence
+from codec.run import one_sentence
 from codec.tracking import log_later
 
 
@@ -35,12 +34,11 @@ def evaluate(cfg: DictConfig) -> None:
     options = OmegaConf.to_container(cfg)
     candidates = find(options["ckpt"])
     cfg.sample_rate = cfg.sample_rate or max((c.sample_rate for c in candidates), default=16_000)
-    device = cfg.device if cfg.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        metrics, baselines = choose(cfg.metrics), instantiate(cfg.baseline, _convert_="all")
-    except (ValueError, MissingError) as error:
-        raise InputError(str(error)) from error
-    contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, device)
+    if cfg.device == "auto":
+        cfg.device = "cuda" if torch.cuda.is_available() else "cpu"
+    metrics = choose(cfg.metrics)
+    baselines = instantiate(cfg.get("baseline", {}), _convert_="all")
+    contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, cfg.device)
     corpus = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(candidates)
     clips = corpus.clips(cfg.split, cfg.seconds)
     if not len(clips):

@@ -1,6 +1,7 @@
 """Who takes part in an evaluation: codecs of ours, with so many codebooks each, and baselines."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -38,7 +39,7 @@ class Contestant:
 
     name: unique.
     make: builds it, when it is its turn.
-    family: the same for systems that differ in bitrate alone.
+    family: the same for systems that differ in bitrate alone; of baselines, the name without its number.
     """
 
     name: str
@@ -106,7 +107,7 @@ def line_up(
             make = partial(_make, load, candidate.path, count, device)
             contestants.append(Contestant(name, make, family, facts, candidate.run))
     for name, system in (baselines or {}).items():
-        contestants.append(Contestant(name, partial(_itself, system), type(system).__name__, baseline=True))
+        contestants.append(Contestant(name, partial(_itself, system), re.sub(r"_(nq)?\d+$", "", name), baseline=True))
     if not contestants:
         raise CheckpointError("there is nothing to evaluate: give ckpt=PATH, baseline=NAME, or both")
     taken = [contestant.name for contestant in contestants]

@@ -20,6 +20,7 @@ from torch import nn
 
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
+from codec.metrics.base import MissingError
 
 log = logging.getLogger("train")
 
@@ -37,9 +38,11 @@ def at_fault(error: Exception) -> BaseException | None:
     """What there is to say of an error that the input caused; None where it is the program's."""
     if isinstance(error, InstantiationException):  # Hydra's wrapping of a part that refused its arguments
         cause = error.__cause__
-        refused = isinstance(cause, CorpusError | ValueError) or "unexpected keyword argument" in str(cause)
+        refused = isinstance(cause, CorpusError | MissingError | ValueError) or "unexpected keyword argument" in str(
+            cause
+        )
         return cause if refused else None
-    return error if isinstance(error, InputError | CorpusError | CheckpointError) else None
+    return error if isinstance(error, InputError | CorpusError | CheckpointError | MissingError) else None
 
 
 @contextmanager

@@ -20,7 +20,7 @@ ALLOWED = {
     "teachers": {"layers", "data.cache"},
     "distillation": {"layers", "teachers.base", "teachers.cached"},
     "optim": {"layers"},
-    "run": {"checkpoint", "data.base"},
+    "run": {"checkpoint", "data.base", "metrics.base"},
     "report": {"metrics"},
     "spectrogram": set(),
     "systems": {"cost", "metrics.base", "model", "quantizers.base"},

@@ -37,12 +37,13 @@ def test_names_say_what_differs(tmp_path):
     saved(tmp_path / "alone.ckpt")
     candidates = find([str(tmp_path / "0"), str(tmp_path / "1"), str(tmp_path / "alone.ckpt")])
     assert [c.name for c in line_up(candidates)] == ["disc=msd", "disc=mfd", "alone"]
-    curve = line_up(candidates[2:], "curve", {"6 bits": Rounding()})
+    curve = line_up(candidates[2:], "curve", {"rounding_6": Rounding(), "low_pass": Rounding()})
     assert [(c.name, c.family, c.baseline) for c in curve] == [
         ("alone n_q=1", "alone", False),
         ("alone n_q=2", "alone", False),
         ("alone n_q=3", "alone", False),
-        ("6 bits", "Rounding", True),
+        ("rounding_6", "rounding", True),
+        ("low_pass", "low_pass", True),
     ]
 
 

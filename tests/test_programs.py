@@ -102,7 +102,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
     [
         ("train.py", ["dataset=folder", "dataset.path=/nowhere"], "/nowhere"),
         ("eval.py", ["ckpt=/nowhere/last.ckpt"], "there is no checkpoint at /nowhere/last.ckpt"),
-        ("eval.py", ["ckpt=/nowhere/last.ckpt", "metrics=[pesk]"], "error: metrics: there is no metric pesk"),
+        ("eval.py", ["ckpt=/nowhere/last.ckpt", "metrics=[pesk]"], "error: there is no metric pesk"),
         ("train.py", ["disc=mfd+msd"], "msd+mfd"),
         ("train.py", ["frame_rate=60"], "set frame_rate=50, or change the strides"),
         ("train.py", ["segment=0.01", "data.workers=0"], "error: segment:"),

@@ -21,7 +21,7 @@ class MetricError(Exception):
 
 
 class MissingError(Exception):
-    """What a metric needs is not installed; the message is one sentence that says what it is and how to get it."""
+    """There is no such metric or system here, or what it needs is missing; the message says what, and how to get it."""
 
 
 @dataclass(frozen=True)

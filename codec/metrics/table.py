@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from codec.metrics import optional
-from codec.metrics.base import Metric
+from codec.metrics.base import Metric, MissingError
 from codec.metrics.intelligibility import estoi, stoi
 from codec.metrics.pesq import pesq_nb, pesq_wb
 from codec.metrics.pitch import f0_error, voicing_error
@@ -34,7 +34,7 @@ OPTIONAL = {
 def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:
     """The metrics of these names, in their order, or of one name; None is all of `METRICS`.
 
-    Raises ValueError for a name that is not known, and MissingError where an optional metric cannot run here.
+    Raises MissingError for a name that is not known, and where an optional metric cannot run here.
     """
     if names is None:
         return dict(METRICS)
@@ -42,7 +42,7 @@ def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:
     chosen = {}
     for name in [names] if isinstance(names, str) else names:
         if name not in known:
-            raise ValueError(f"there is no metric {name}; there are {', '.join(METRICS)}, and {', '.join(OPTIONAL)}")
+            raise MissingError(f"there is no metric {name}; there are {', '.join(METRICS)}, and {', '.join(OPTIONAL)}")
         metric = chosen[name] = known[name]
         if metric.check is not None:
             metric.check()
