@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from codec.metrics.base import MetricError
+from codec.metrics.base import MetricError, MissingError
 from codec.metrics.table import METRICS, OPTIONAL, choose
 from tests.metrics.signals import RATE, noisy, speech
 
@@ -118,7 +118,7 @@ def test_choose_by_name():
     assert list(choose(["stoi", "mcd"])) == ["stoi", "mcd"]
     assert list(choose("stoi")) == ["stoi"]
     assert not set(METRICS) & set(OPTIONAL)
-    with pytest.raises(ValueError, match=r"no metric pesk; there are pesq_wb, .*visqol"):
+    with pytest.raises(MissingError, match=r"no metric pesk; there are pesq_wb, .*visqol"):
         choose(["stoi", "pesk"])
 
 

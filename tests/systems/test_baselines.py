@@ -18,7 +18,7 @@ OPTIONS = sorted(path.stem for path in (CONF / "baseline").glob("*.yaml"))
 def baselines(*overrides: str) -> dict:
     """The systems of eval.py's configuration, by name; empty where there is none."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return dict(compose("eval", list(overrides)).get("baseline") or {})
+        return dict(compose("eval", ["device=cpu", *overrides]).get("baseline") or {})
 
 
 @pytest.mark.parametrize("option", OPTIONS)
