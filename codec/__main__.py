@@ -15,16 +15,12 @@ from pathlib import Path
 
 import torch
 
-from codec import compare_files
 from codec.checkpoint import load_codec
-from codec.compare import CompareError
 from codec.files import decode_file, encode_file
 from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.model import Codec
-from codec.report import ReportError
 from codec.run import InputError, one_sentence
-from codec.runs import RunError
 
 EXPORTS = {**FILES, "onnx": onnx.FILES}
 
@@ -131,16 +127,22 @@ def add_compare(commands) -> None:
 
 
 def run_compare(options: argparse.Namespace) -> None:
+    # a second of importing that no other command should wait for
+    from codec.compare import CompareError
+    from codec.compare_files import common_folder, compare, in_words, write_files
+    from codec.report import ReportError
+    from codec.runs import RunError
+
     try:
-        result = compare_files.compare(options.runs, options.scores, options.metrics)
+        result = compare(options.runs, options.scores, options.metrics)
     except (RunError, CompareError, ReportError) as error:
         raise InputError(str(error)) from error
-    folder = options.out or compare_files.common_folder(result.runs) / "compare"
-    print(compare_files.text(result, options.metrics))
-    written = compare_files.write(result, folder, options.title)
-    print(f"\n{len(result.runs)} runs -> {', '.join(map(str, written))}")
+    folder = options.out or common_folder(result.runs) / "compare"
+    print(in_words(result, options.metrics))
+    written = write_files(result, folder, options.title)
+    print(f"\nwritten to {', '.join(map(str, written))}")
     if not result.scored:
-        raise InputError(f"none of the {len(result.runs)} runs has scores to compare; {written[0]} has their states")
+        raise InputError(f"no run has scores to compare; {written[0]} has their states")
 
 
 def keep_memory() -> None:

@@ -108,7 +108,7 @@ def read_scores(folder: Path) -> Scores:
     return scores
 
 
-def write(result: Comparison, folder: Path, title: str) -> list[Path]:
+def write_files(result: Comparison, folder: Path, title: str) -> list[Path]:
     """Write the files into a folder, the page only where there are scores -> their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = result.grid.runs.copy()
@@ -121,13 +121,13 @@ def write(result: Comparison, folder: Path, title: str) -> list[Path]:
     text = json.dumps(_plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     written[1].write_text(text + "\n", encoding="utf-8")
     if result.scored:
-        from codec.page.report import write_page  # it needs what draws and what encodes sound
+        from codec.page.report import write_page  # only where there is a page to draw
 
         written.append(write_page(folder / "compare.html", result.entries, title, result.grid))
     return written
 
 
-def text(result: Comparison, metrics: Sequence[str] | None = None) -> str:
+def in_words(result: Comparison, metrics: Sequence[str] | None = None) -> str:
     """The runs, what became of those that did not finish, and the main effects, for the terminal."""
     table = result.grid.runs
     shown = [metric for metric in metrics or MAIN if metric in table.columns]

@@ -93,6 +93,17 @@ def test_a_report_reads_back_as_it_was_written(tmp_path):
     assert again.write(tmp_path / "again").read_bytes() == path.read_bytes()
 
 
+def test_a_report_of_an_older_version_reads(tmp_path):
+    """It names neither its metrics nor its sound."""
+    report = report_of()
+    path = report.write(tmp_path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({k: v for k, v in content.items() if k not in ("metrics", "audio")}), encoding="utf-8")
+    again = Report.read(path)
+    assert (set(again.metrics), again.audio, again.facts) == (set(report.metrics), {}, Report.read(path).facts)
+    assert again.clips["stoi"].tolist() == pytest.approx(report.clips["stoi"].tolist(), rel=1e-5)
+
+
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"clips": [], "metrics": ["stoi"]}'])
 def test_what_is_no_report_is_named(tmp_path, text):
     path = tmp_path / "report.json"
