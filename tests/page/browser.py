@@ -39,8 +39,10 @@ def resize(chrome: webdriver.Chrome, width: int, height: int, phone: bool = Fals
 
 
 def opened(chrome: webdriver.Chrome, path: Path) -> None:
-    """Load a page from its file; the log begins anew."""
+    """Load a page from its file, on a desktop, without smooth scrolling; the log begins anew."""
     resize(chrome, 1280, 900)
+    still = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", still)
     chrome.get_log("browser")
     chrome.get(path.as_uri())
 

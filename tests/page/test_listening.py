@@ -173,8 +173,9 @@ def test_the_test_by_keyboard_from_start_to_results(chrome, page, entries, tmp_p
             scores.append(int(chrome.execute_script("return document.activeElement.value")))
         assert scores[:2] == [100, 0]
         given.append(scores)
-        press(chrome, "[")
-        until(lambda it: it.execute_script("return trial.player.part !== null"))
+        until(
+            lambda it: press(it, "[") or it.execute_script("return trial.player.part !== null")
+        )  # not at the very end
         press(chrome, Keys.ENTER)
     text = until(lambda it: it.find_element(By.ID, "results").get_attribute("value"))
     found = json.loads(text)
