@@ -12,6 +12,7 @@ class Player {
     this.buffers = null;
     this.heard = 0;
     this.loop = false;
+    this.part = null; // [from, to] in seconds: what is looped, if not all
     this.at = 0; // seconds, while it stands still
     this.since = null; // the context's time at which the clip began, while it plays
     this.voices = [];
@@ -36,6 +37,10 @@ class Player {
     return this.buffers ? Math.max(...this.buffers.map((buffer) => buffer.duration)) : 0;
   }
 
+  get bounds() {
+    return this.part ?? [0, this.duration];
+  }
+
   get sounding() {
     return this.since !== null;
   }
@@ -43,7 +48,9 @@ class Player {
   get position() {
     if (!this.sounding) return this.at;
     const past = Math.max(0, Player.clock().currentTime - this.since);
-    return this.loop ? past % this.duration : Math.min(past, this.duration);
+    const [from, to] = this.bounds;
+    if (this.loop && past >= to) return from + ((past - from) % (to - from));
+    return Math.min(past, this.duration);
   }
 
   async play(from = this.at) {
@@ -53,9 +60,11 @@ class Player {
     if (Player.playing && Player.playing !== this) Player.playing.pause();
     this.stop();
     const begin = clock.currentTime + 0.02;
-    const offset = Math.min(Math.max(from, 0), Math.max(0, this.duration - 0.01));
+    const [loopStart, loopEnd] = this.bounds;
+    const start = this.loop && from >= loopEnd ? loopStart : from; // beyond its end there is no loop
+    const offset = Math.min(Math.max(start, 0), Math.max(0, this.duration - 0.01));
     this.voices = this.buffers.map((buffer, i) => {
-      const source = new AudioBufferSourceNode(clock, { buffer, loop: this.loop, loopEnd: this.duration });
+      const source = new AudioBufferSourceNode(clock, { buffer, loop: this.loop, loopStart, loopEnd });
       const gain = new GainNode(clock, { gain: i === this.heard ? 1 : 0 });
       source.connect(gain).connect(clock.destination);
       source.start(begin, Math.min(offset, buffer.duration));
@@ -112,9 +121,10 @@ class Player {
     this.changed();
   }
 
-  async repeat(loop) {
+  async repeat(loop, part = this.part) {
     const at = this.position;
     this.loop = loop;
+    this.part = part;
     if (this.sounding) return this.play(at);
     this.changed();
   }

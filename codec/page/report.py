@@ -14,7 +14,7 @@ from codec.page.grid import grid_view
 from codec.page.html import MB, embedded, render, save
 from codec.page.pictures import spectrograms
 from codec.page.sound import Clip, Coding, data_uri, fill, read
-from codec.page.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, verdict
+from codec.page.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, number, verdict
 from codec.report import ReportError, metric_title
 
 COSTS = {  # fact -> title, digits, factor
@@ -70,7 +70,7 @@ def write_page(
         raise ValueError(f"The page is {_size(text) / MB:.1f} MB without any sound, more than {limit_mb:g}.")
     coding, kept = fill(limit - _size(text), audible, lambda clip: _load(entries, clip))
     for count in range(len(kept), 0, -1):
-        whole = _page(view, [_player(entries, scores, *clip) for clip in kept[:count]], coding)
+        whole = _page(view, [_player(entries, scores, key, *clip) for clip in kept[:count]], coding)
         if _size(whole) < limit:
             text = whole
             break
@@ -236,8 +236,8 @@ def _files(entries: Sequence[Entry], clip: str) -> list[tuple[Entry, str]]:
     return [(first, first.report.audio[clip]["reference"]), *((e, e.report.audio[clip]["decoded"]) for e in heard)]
 
 
-def _player(entries: Sequence[Entry], scores: Scores, clip: Clip, sounds: list[str]) -> dict[str, Any]:
-    """One clip with all of its tracks for the template."""
+def _player(entries: Sequence[Entry], scores: Scores, key: int, clip: Clip, sounds: list[str]) -> dict[str, Any]:
+    """One clip with all of its tracks for the template, and each system's score in the metric that orders clips."""
     heard = [i for i, entry in enumerate(entries) if clip.name in entry.report.audio]
     row = list(scores.clips["clip"]).index(clip.name)
     titles = [metric_title(name) for name in scores.metrics]
@@ -248,6 +248,8 @@ def _player(entries: Sequence[Entry], scores: Scores, clip: Clip, sounds: list[s
         "clip": clip.name,
         "speaker": _text(scores.clips["speaker"][row]),
         "seconds": len(clip.waves[0][0]) / clip.waves[0][1],
+        "score_title": titles[key] if titles else "",
+        "scores": [number(scores.values[i, key, row], 2) for i in heard] if titles else [],
         "top_khz": max(rate for _, rate in clip.waves) / 2000,
         "tracks": [dict(zip(("name", "scores", "sound", "picture"), track, strict=True)) for track in tracks],
     }

@@ -4,7 +4,7 @@ import base64
 import functools
 import io
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +103,14 @@ def fill(room: int, names: Sequence[str], load: Callable[[str], Clip]) -> tuple[
     Returns:
         the coding, and each clip that found room with the addresses of its sounds.
     """
-    load = functools.cache(load)  # a clip is asked for once per coding
+    seen: dict[str, Clip] = {}
     for coding in CODINGS:
+        if coding is not CODINGS[-1] and seen and _expected(coding, seen.values()) * len(names) > 1.15 * room:
+            continue  # Opus takes a while, and its size is known beforehand
         kept, used = [], 0
         with ThreadPoolExecutor() as pool:  # libsndfile works without Python's lock
-            for clip in map(load, names):
+            for name in names:
+                clip = seen[name] = seen.get(name) or load(name)
                 sounds = list(pool.map(functools.partial(sound_uri, coding), clip.waves))
                 used += sum(len(text) + MARKUP for text in sounds) + sum(map(len, clip.pictures))
                 if used > room:
@@ -116,6 +119,13 @@ def fill(room: int, names: Sequence[str], load: Callable[[str], Clip]) -> tuple[
         if len(kept) == len(names):
             break
     return coding, kept
+
+
+def _expected(coding: Coding, clips: Collection[Clip]) -> float:
+    """Characters that a clip like these takes, at the bitrate that the coder is asked for."""
+    seconds = sum(len(wav) / rate for clip in clips for wav, rate in clip.waves)
+    pictures = sum(len(picture) for clip in clips for picture in clip.pictures)
+    return (seconds * coding.kbps * 1000 / 8 * 4 / 3 + pictures) / len(clips)
 
 
 def _with_serial_zero(file: bytes) -> bytes:

@@ -1,0 +1,35 @@
+"""Three systems with their reports and their sound, small and with awkward names."""
+
+from pathlib import Path
+
+import torch
+
+from codec.evaluation import evaluate
+from codec.metrics.table import METRICS
+from codec.page.base import Entry
+from tests.speech import RATE, Rounding, clip
+
+FAST = {name: METRICS[name] for name in ("stoi", "si_sdr", "mel_distance")}
+EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\">'\"&"
+CLIPS, HEARD = 8, 3
+
+
+def systems(folder: Path, bits=(4, 6, 9), seconds: float = 1.0) -> list[Entry]:
+    """The last one is a baseline; all have the same clips, the first few with sound."""
+    made = []
+    for number in bits:
+        items = [noisy(clip(i, seconds + 0.1 * i), i) for i in range(CLIPS)]
+        items[1]["speaker"], items[2]["file"] = EVIL, '/data/</script><b>odd/it\'s "2".wav'
+        place, system = folder / str(number), Rounding(number)
+        report = evaluate(system, items, RATE, {}, str(number), 0, FAST, folder=place, audio=HEARD)
+        report.failures += [{"clip": f"lost {i}", "metric": "file", "reason": EVIL} for i in range(number)]
+        name = f"{number} bits </script>" if number == 6 else f"{number} bits"
+        entry = Entry(name, report, place, "rounding", number == bits[-1], f'python eval.py ckpt="{EVIL}"')
+        made.append(entry)
+    return made
+
+
+def noisy(item: dict, seed: int) -> dict:
+    """The clip with noise, without which FLAC would be smaller than Opus."""
+    noise = torch.randn(item["wav"].shape, generator=torch.Generator().manual_seed(seed))
+    return item | {"wav": item["wav"] + 0.02 * noise}
