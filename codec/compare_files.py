@@ -9,15 +9,14 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from codec.compare import CompareError, grid, same_clips
-from codec.page.base import Entry, Grid
-from codec.report import Report, metric_title
+from codec.page.base import TIMING, Entry, Grid, timings
+from codec.report import Report, aligned, metric_title, plain, write_whole
 from codec.runs import Run, discover, names
 
 MAIN = ("pesq_wb", "stoi", "mel_distance")  # what the terminal shows unless told otherwise
-SELF = ("compare.json",)
+OTHERS = ("compare.json", TIMING)  # in the folder of an evaluation, and no reports
 
 
 @dataclass
@@ -91,13 +90,13 @@ def read_scores(folder: Path) -> Scores:
     """
     scores = Scores(folder, {}, {})
     for file in sorted(folder.glob("*.json")):
-        if file.name in SELF:
+        if file.name in OTHERS:
             continue
         report = Report.read(file)
         if run := report.facts.get("run"):
             scores.runs.setdefault(Path(run).resolve(), []).append(report)
         else:
-            scores.baselines[file.stem] = report
+            scores.baselines[report.facts.get("system", file.stem)] = report
     if not scores.runs and not scores.baselines:
         raise CompareError(f"there are no reports in {folder}: give the folder that eval.py wrote")
     for run, reports in scores.runs.items():
@@ -115,11 +114,11 @@ def write_files(result: Comparison, folder: Path, title: str) -> list[Path]:
     rows.insert(3, "seed", [run.seed for run in result.runs])
     rows.insert(4, "folder", [os.path.relpath(run.folder.resolve(), folder.resolve()) for run in result.runs])
     written = [folder / "compare.csv", folder / "compare.json"]
-    written[0].write_text(rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"), encoding="utf-8")
+    write_whole(written[0], rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     effects = [{**vars(effect), "difference": effect.difference._asdict()} for effect in result.grid.effects]
     content = {"runs": rows.to_dict(orient="records"), "factors": result.grid.factors, "effects": effects}
-    text = json.dumps(_plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    written[1].write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_whole(written[1], text + "\n")
     if result.scored:
         from codec.page.report import write_page  # only where there is a page to draw
 
@@ -136,7 +135,7 @@ def in_words(result: Comparison, metrics: Sequence[str] | None = None) -> str:
         [row["state"], row["name"], *(_number(row[metric], "") for metric in shown)]
         for row in table.to_dict(orient="records")
     ]
-    blocks = [_table([header, *rows])]
+    blocks = ["\n".join(aligned([header, *rows]))]
     for row in table[table["state"] != "finished"].to_dict(orient="records"):
         blocks.append(f"{row['name']} ({row['state']}): {row['reason']}\n  {row['command']}")
     effects = [effect for effect in result.grid.effects if effect.metric in shown]
@@ -149,7 +148,8 @@ def in_words(result: Comparison, metrics: Sequence[str] | None = None) -> str:
             title = metric_title(e.metric)
             lines.append([e.factor, e.level, e.against, title, _number(e.mean), _number(mean, "+"), interval, str(n)])
         title = "main effects: differences of runs that agree in all other factors and in the seed"
-        blocks.append(f"{title}\n{_table([header, *lines])}")
+        table = "\n".join(aligned([header, *lines]))
+        blocks.append(f"{title}\n{table}")
     return "\n\n".join([*blocks, *result.notes])
 
 
@@ -159,25 +159,9 @@ def common_folder(runs: Sequence[Run]) -> Path:
 
 
 def _entry(run: Run, name: str, report: Report, folder: Path, family: str = "") -> Entry:
-    return Entry(name, report, folder, family or name, command=run.command, curves=run.curves())
+    timing = timings(folder).get(report.facts.get("system", name), {})
+    return Entry(name, report, folder, family or name, False, run.command, timing, run.curves())
 
 
 def _number(value: float, sign: str = "") -> str:
     return "" if math.isnan(value) else f"{value:{sign}.3f}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def _plain(value: Any) -> Any:
-    """For JSON: floats to six significant digits, NaN to None."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value

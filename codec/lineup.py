@@ -105,9 +105,10 @@ def line_up(
         for count in counts:
             name = f"{family} n_q={count}" if len(counts) > 1 or n_q is not None else family
             make = partial(_make, load, candidate.path, count, device)
-            contestants.append(Contestant(name, make, family, facts, candidate.run))
+            contestants.append(Contestant(name, make, family, {"system": name, **facts}, candidate.run))
     for name, system in (baselines or {}).items():
-        contestants.append(Contestant(name, partial(_itself, system), re.sub(r"_(nq)?\d+$", "", name), baseline=True))
+        family = re.sub(r"_(nq)?\d+$", "", name)
+        contestants.append(Contestant(name, partial(_itself, system), family, {"system": name}, baseline=True))
     if not contestants:
         raise CheckpointError("there is nothing to evaluate: give ckpt=PATH, baseline=NAME, or both")
     taken = [contestant.name for contestant in contestants]

@@ -75,7 +75,7 @@ class Report:
 
     def table(self) -> str:
         """Plain text for the terminal."""
-        lines = _aligned(list(self._rows()))
+        lines = aligned(list(self._rows()))
         lines += ["", *(f"{name}: {_show(value)}" for name, value in self.facts.items())]
         if self.failures:
             lines += ["", f"failures: {len(self.failures)}"]
@@ -108,11 +108,11 @@ class Report:
             "failures": self.failures,
             "clips": self.clips.to_dict(orient="records"),
         }
-        text = json.dumps(_plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         rows = self.clips.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        _write(folder / f"{stem}.json", text + "\n")
-        _write(folder / f"{stem}.md", self.markdown())
-        _write(folder / f"{stem}.csv", rows)
+        write_whole(folder / f"{stem}.json", text + "\n")
+        write_whole(folder / f"{stem}.md", self.markdown())
+        write_whole(folder / f"{stem}.csv", rows)
         return folder / f"{stem}.json"
 
     def _rows(self) -> Iterator[list[str]]:
@@ -140,7 +140,7 @@ def overview(reports: Mapping[str, Report]) -> str:
             failed = f" ({entry['failed']} failed)" if entry and entry["failed"] else ""
             cells.append(f"{entry['mean']:.3f}{failed}" if entry else "-")
         rows.append([name, *cells])
-    return "\n".join(_aligned(rows))
+    return "\n".join(aligned(rows))
 
 
 def metric_title(key: str) -> str:
@@ -152,7 +152,8 @@ def metric_title(key: str) -> str:
     return f"{metric.name}{unit} {'↑' if metric.higher_is_better else '↓'}"
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
@@ -161,12 +162,12 @@ def _write(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """NumPy scalars to Python's, floats to six significant digits, NaN and infinity to None, for JSON."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
+        return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
@@ -178,7 +179,7 @@ def _show(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
     """Lines of a table, a rule under the first."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows = [rows[0], ["-" * width for width in widths], *rows[1:]]

@@ -38,10 +38,8 @@ def at_fault(error: Exception) -> BaseException | None:
     """What there is to say of an error that the input caused; None where it is the program's."""
     if isinstance(error, InstantiationException):  # Hydra's wrapping of a part that refused its arguments
         cause = error.__cause__
-        refused = isinstance(cause, CorpusError | MissingError | ValueError) or "unexpected keyword argument" in str(
-            cause
-        )
-        return cause if refused else None
+        refused = isinstance(cause, CorpusError | MissingError | ValueError)
+        return cause if refused or "unexpected keyword argument" in str(cause) else None
     return error if isinstance(error, InputError | CorpusError | CheckpointError | MissingError) else None
 
 

@@ -53,7 +53,7 @@ def test_a_contestant_is_the_codec_of_its_file(tmp_path):
     for one, n_q in zip(line_up(find(str(tmp_path / "a.ckpt")), [2, 3]), (2, 3), strict=True):
         with torch.no_grad():
             assert torch.equal(one.make().reconstruct(wav, 800), codec(wav, n_q).wav)
-        assert one.facts == {"checkpoint": "a.ckpt", "step": 7}
+        assert one.facts == {"system": f"a n_q={n_q}", "checkpoint": "a.ckpt", "step": 7}
 
 
 def test_what_cannot_take_part_is_one_sentence(tmp_path):

@@ -1,5 +1,6 @@
 """What a page is made of: systems with their reports, and, for a sweep, its runs and main effects."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,14 @@ import pandas
 
 from codec.metrics.intervals import Interval
 from codec.report import Report
+
+TIMING = "timing.json"  # beside reports: name of a system -> `Entry.timing`
+
+
+def timings(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was measured beside the reports in a folder, by system; {} where nothing was."""
+    file = folder / TIMING
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 @dataclass

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.page.base import Entry
+from codec.page.base import TIMING, Entry
 from codec.page.listening import write_listening_test
 from codec.page.report import write_page
 
@@ -14,7 +14,7 @@ def write_pages(folder: Path, entries: Sequence[Entry], title: str, listening: i
 
     Timings are apart from the reports because they never come out equal twice.
     """
-    (folder / "timing.json").write_text(json.dumps({entry.name: entry.timing for entry in entries}, indent=2) + "\n")
+    (folder / TIMING).write_text(json.dumps({entry.name: entry.timing for entry in entries}, indent=2) + "\n")
     pages = [write_page(folder / "report.html", entries, title)]
     if listening:
         pages.append(write_listening_test(folder / "listening.html", entries, title, listening))
