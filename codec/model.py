@@ -73,7 +73,7 @@ class Codec(nn.Module):
         """wav ``[B, 1, T]`` -> :class:`CodecOutput`, with the first ``n_q`` codebooks (None: all)."""
         latents = self.latents(wav)
         quantized = self.quantizer(latents, n_q)
-        return CodecOutput(self._decode(quantized.z)[..., : wav.shape[-1]], latents, quantized)
+        return CodecOutput(self.decode_latents(quantized.z)[..., : wav.shape[-1]], latents, quantized)
 
     def latents(self, wav: Tensor) -> Tensor:
         """wav ``[B, 1, T]`` -> continuous latents ``[B, D, F]``, before quantization.
@@ -92,9 +92,10 @@ class Codec(nn.Module):
 
     def decode(self, codes: Tensor, length: int | None = None) -> Tensor:
         """codes ``[B, k, F]`` int64 -> waveform ``[B, 1, F * hop_length]``, cut to ``length`` samples if given."""
-        return self._decode(self.quantizer.decode(codes))[..., :length]
+        return self.decode_latents(self.quantizer.decode(codes))[..., :length]
 
-    def _decode(self, z: Tensor) -> Tensor:
+    def decode_latents(self, z: Tensor) -> Tensor:
+        """Latents ``[B, D, F]``, quantized or not -> waveform ``[B, 1, F * hop_length]``."""
         return in_pieces(self.decoder, z, self._frames_at_a_time)
 
     @property

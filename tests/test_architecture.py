@@ -23,6 +23,7 @@ ALLOWED = {
     "run": {"checkpoint", "data.base", "metrics.base"},
     "report": {"metrics"},
     "spectrogram": set(),
+    "cost": {"model"},
     "systems": {"cost", "metrics.base", "model", "quantizers.base"},
     "page": {"metrics", "report"},
     "lineup": {"checkpoint", "data.base", "page.base", "report", "runs", "systems.base", "systems.codec"},

@@ -7,6 +7,8 @@ of its signal's loudest. Own code: torchaudio's tracker decides no voicing, libr
 lasts, and WORLD, which is built in C++, would cost every user more than these lines.
 """
 
+import hashlib
+
 import numpy as np
 import scipy.fft
 import scipy.signal
@@ -57,7 +59,19 @@ def _tracks(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarra
     reference, estimate = pair(reference, estimate)
     refuse_silence(reference, estimate)
     refuse_short(name, reference, sample_rate, PITCH_SHORTEST)
-    return track(soxr.resample(reference, sample_rate, RATE)), track(soxr.resample(estimate, sample_rate, RATE))
+    keys = [(sample_rate, hashlib.blake2b(np.ascontiguousarray(wav)).digest()) for wav in (reference, estimate)]
+    tracks = dict(_tracked)
+    for key, wav in zip(keys, (reference, estimate), strict=True):
+        if key not in tracks:
+            tracks[key] = track(soxr.resample(wav, sample_rate, RATE))
+            tracks[key].flags.writeable = False
+    _tracked.clear()
+    _tracked.update((key, tracks[key]) for key in keys)
+    return tracks[keys[0]], tracks[keys[1]]
+
+
+# The tracks of the last pair, by the rate and a hash of the samples: both metrics need them, and no clip is kept.
+_tracked: dict[tuple[int, bytes], np.ndarray] = {}
 
 
 def track(wav: np.ndarray) -> np.ndarray:

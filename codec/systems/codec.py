@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codec.cost import algorithmic_delay, gflop_per_second
 from codec.model import Codec
 from codec.quantizers.base import codebook_statistics
 from codec.systems.base import System
@@ -13,8 +14,9 @@ from codec.systems.base import System
 class CodecSystem(System):
     """Encodes and decodes with the first ``n_q`` codebooks (None: all), and counts the codes that go by.
 
-    ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate, and, over the codes of these very clips, entropy
-    bitrate (kbit/s, an ideal coder without context), usage and perplexity of each codebook.
+    ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate, algorithmic delay (ms; None where it is the whole
+    clip), GFLOP per second of audio (see ``codec/cost.py``), and, over the codes of these very clips, entropy bitrate
+    (kbit/s, an ideal coder without context), usage and perplexity of each codebook.
 
     Raises:
         ValueError: if the codec has fewer than ``n_q`` codebooks.
@@ -35,11 +37,15 @@ class CodecSystem(System):
         return out.wav.float()
 
     def facts(self) -> dict[str, Any]:
+        delay, gflop = algorithmic_delay(self.codec), gflop_per_second(self.codec, self.n_q or None)
         known = {
             "parameters": sum(p.numel() for p in self.codec.parameters()),
             "frame_rate_hz": self.codec.frame_rate,
             "n_q": self.n_q,
             "kbps": self.codec.bitrate(self.n_q or None),
+            "latency_ms": None if delay is None else 1000 * delay,
+            "gflop_encode": gflop["encode"],
+            "gflop_decode": gflop["decode"],
         }
         return known | self._code_facts()
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
+from codec.metrics import pitch as module
 from codec.metrics.base import MetricError
 from codec.metrics.pitch import f0_error, track, voicing_error
 from tests.metrics.signals import RATE, noisy, speech
@@ -116,3 +117,30 @@ def test_no_common_voice_has_no_f0_error():
     assert voicing_error(wav, noise, RATE) == pytest.approx(1, abs=0.02)
     with pytest.raises(MetricError, match="no frame of the reference is voiced"):
         voicing_error(0.01 * np.random.default_rng(3).standard_normal(2000), voice(200)[:2000], RATE)
+
+
+def test_both_metrics_share_one_track_of_each_signal_and_keep_one_pair(monkeypatch):
+    tracked = []
+    monkeypatch.setattr(module, "track", lambda wav: tracked.append(len(wav)) or track(wav))
+    module._tracked.clear()
+    wav, other = speech(), noisy(speech(), 10)
+    for reference, estimate in ((wav, other), (other, wav), (wav, wav)):
+        f0_error(reference, estimate, RATE)
+        voicing_error(reference, estimate, RATE)
+    assert len(tracked) == 2
+    for seed in range(3):
+        voicing_error(speech(seed=seed), other, RATE)
+    assert len(module._tracked) == 2
+
+
+def test_a_shared_track_is_not_that_of_another_signal_or_rate():
+    wav, changed = voice(200), voice(200)
+    expected = f0_error(wav, voice(210), RATE)
+    changed[RATE:] = voice(220)[RATE:]  # in place, as buffers are used again
+    first = f0_error(wav, changed, RATE)
+    changed[:] = voice(210)
+    assert f0_error(wav, changed, RATE) == expected != first
+    # half the rate is half the pitch, for both
+    assert f0_error(wav, changed, RATE // 2) == pytest.approx(expected, abs=2)
+    module._tracked.clear()
+    assert f0_error(wav, changed, RATE) == expected

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from codec.cost import gflop_per_second
 from codec.evaluation import evaluate
 from codec.metrics.table import METRICS
 from codec.quantizers.none import NoQuantizer
@@ -26,6 +27,8 @@ def test_facts_are_those_of_the_codes_that_went_by():
     facts = report.facts
     assert (facts["n_q"], facts["step"], facts["clips"]) == (2, 5, 3)
     assert facts["kbps"] == pytest.approx(2 * 4 * 100 / 1000)
+    assert facts["latency_ms"] == pytest.approx(10)
+    assert {side: facts[f"gflop_{side}"] for side in ("encode", "decode")} == gflop_per_second(codec, 2)
     with torch.no_grad():
         codes = torch.cat([codec.eval().encode(c["wav"][None], 2)[0] for c in clips(3)], dim=-1)  # [2, all frames]
     entropy = 0.0
