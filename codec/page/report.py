@@ -15,7 +15,8 @@ from codec.page.html import MB, embedded, render, save
 from codec.page.pictures import spectrograms
 from codec.page.sound import Clip, Coding, data_uri, fill, read
 from codec.page.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, number, verdict
-from codec.report import ReportError, metric_title
+from codec.page.tables import title as column_title
+from codec.report import ReportError
 
 COSTS = {  # fact -> title, digits, factor
     "kbps": ("kbit/s", 2, 1),
@@ -24,8 +25,8 @@ COSTS = {  # fact -> title, digits, factor
     "n_q": ("codebooks", 0, 1),
     "latency_ms": ("latency, ms", 1, 1),
     "parameters": ("parameters, M", 2, 1e-6),
-    "gflop_encode": ("GFLOP/s to encode", 2, 1),
-    "gflop_decode": ("GFLOP/s to decode", 2, 1),
+    "gflop_encode": ("GFLOP, encode", 2, 1),
+    "gflop_decode": ("GFLOP, decode", 2, 1),
 }
 TIMES = {"rtf_encode": "RTF, encode", "rtf_decode": "RTF, decode"}
 
@@ -94,7 +95,7 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
     columns = []
     for m, name in enumerate(scores.metrics):
         digits = decimals([row[m] for row in means])
-        columns.append({"key": name, "title": metric_title(name), "digits": digits, "best": scores.best(m, contest)})
+        columns.append({"key": name, "title": column_title(name), "digits": digits, "best": scores.best(m, contest)})
     differences = scores.differences()
     for m, column in enumerate(columns):
         column["difference_digits"] = decimals([row[m] for row in differences.values()])
@@ -240,7 +241,7 @@ def _player(entries: Sequence[Entry], scores: Scores, key: int, clip: Clip, soun
     """One clip with all of its tracks for the template, and each system's score in the metric that orders clips."""
     heard = [i for i, entry in enumerate(entries) if clip.name in entry.report.audio]
     row = list(scores.clips["clip"]).index(clip.name)
-    titles = [metric_title(name) for name in scores.metrics]
+    titles = [column_title(name) for name in scores.metrics]
     names = ["reference", *(entries[i].name for i in heard)]
     values = [[], *(list(zip(titles, scores.values[i, :, row], strict=True)) for i in heard)]
     tracks = zip(names, values, sounds, clip.pictures, strict=True)
