@@ -101,7 +101,7 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
         column["difference_digits"] = decimals([row[m] for row in differences.values()])
     looks = plots.looks(entries)
     curves = plots.curve_names(entries)
-    coded = any(isinstance(entry.report.facts.get("kbps"), int | float) for entry in entries)
+    coded = any(not math.isnan(plots.bitrate(entry)) for entry in entries)
     drawn = scores.metrics if coded else []
     return {
         "entries": entries,
@@ -123,7 +123,7 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
         "curves": [Markup(plots.curve_plot(entries, name)) for name in curves[: plots.PANELS]],
         "curves_left": curves[plots.PANELS :],
         "curve_legend": [
-            {"name": entry.name, "swatch": Markup(plots.swatch(look, line=True))}
+            {"name": entry.name, "swatch": Markup(plots.line_swatch(look))}
             for entry, look in zip(entries, looks, strict=True)
             if entry.curves is not None
         ],
@@ -211,11 +211,11 @@ def _codebooks(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _legend(entries: Sequence[Entry], looks: Sequence[plots.Look]) -> list[dict[str, Any]]:
-    """One swatch per family, with whether it is a baseline and coded at all."""
+    """One swatch per family, as its members are drawn."""
     found: dict[str, dict[str, Any]] = {}
     for entry, look in zip(entries, looks, strict=True):
-        name = entry.family or entry.name
-        found.setdefault(name, {"name": name, "swatch": Markup(plots.swatch(look, entry.baseline))})
+        name, coded = entry.family or entry.name, not math.isnan(plots.bitrate(entry))
+        found.setdefault(name, {"name": name, "swatch": Markup(plots.swatch(look, entry.baseline, coded))})
     return list(found.values())
 
 
