@@ -6,7 +6,7 @@ from typing import Any
 from codec.metrics.intervals import Interval, bootstrap
 from codec.page.base import Effect, Grid
 from codec.page.tables import decimals, higher_is_better, verdict
-from codec.report import metric_title
+from codec.page.tables import title as column_title
 
 ABOUT_RUN = ("name", "state", "reason", "command")
 
@@ -32,12 +32,12 @@ def grid_view(grid: Grid) -> dict[str, Any]:
         spread = [effect.difference for effect in grid.effects if effect.metric == metric]
         digits[metric] = max(2, decimals(spread))
     return {
-        "metrics": [(metric, metric_title(metric), digits[metric]) for metric in metrics],
+        "metrics": [(metric, column_title(metric), digits[metric]) for metric in metrics],
         "factors": factors,
-        "run_metrics": [(metric, metric_title(metric), digits[metric]) for metric in measured],
+        "run_metrics": [(metric, column_title(metric), digits[metric]) for metric in measured],
         "factor_names": list(grid.factors),
         "runs": grid.runs.to_dict(orient="records"),
-        "bad": int((grid.runs["state"] != "finished").sum()),
+        "states": [f"{count} {state}" for state, count in grid.runs["state"].value_counts(sort=False).items()],
     }
 
 

@@ -9,7 +9,6 @@ import jinja2
 from markupsafe import Markup
 
 from codec.page.tables import number
-from codec.report import metric_title
 
 HERE = Path(__file__).parent
 MB = 1_000_000
@@ -21,7 +20,7 @@ def render(template: str, scripts: list[str], **values: Any) -> str:
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"number": number, "metric": metric_title}
+    environment.filters["number"] = number
     style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
     script = Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts))
     return environment.get_template(template).render(style=style, script=script, **values)

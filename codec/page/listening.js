@@ -242,8 +242,11 @@ document.addEventListener("keydown", (event) => {
     if (slider) slider.focus();
     else document.querySelector('[data-choice="0"]').focus();
     pick(digit, false);
-  } else if (event.key in keys) {
+    return;
+  }
+  const action = keys[event.key] ?? keys[event.key.toLowerCase()];
+  if (action) {
     event.preventDefault();
-    keys[event.key]();
+    action();
   }
 });

@@ -198,7 +198,7 @@ function makePlayer(box) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === " " && event.target !== box) return; // a button's or a box's own key
     const digit = /^[0-9]$/.test(event.key) ? Number(event.key) : null;
-    const action = digit !== null && digit < sounds.length ? () => player.choose(digit) : keys[event.key];
+    const action = digit !== null && digit < sounds.length ? () => player.choose(digit) : (keys[event.key] ?? keys[event.key.toLowerCase()]);
     if (!action) return;
     event.preventDefault();
     action();

@@ -5,11 +5,12 @@
 class Player {
   static context = null;
   static playing = null; // the one player that sounds
+  static loaded = []; // players with decoded sound, the last used first
 
   constructor(addresses, changed) {
     this.addresses = addresses;
     this.changed = changed; // called after each change of state, and on every frame while it plays
-    this.buffers = null;
+    this.buffers = this.loading = null;
     this.heard = 0;
     this.loop = false;
     this.part = null; // [from, to] in seconds: what is looped, if not all
@@ -30,7 +31,16 @@ class Player {
         return Player.clock().decodeAudioData(bytes.buffer);
       }),
     );
-    this.buffers = await this.loading;
+    const buffers = await this.loading;
+    this.buffers = buffers;
+    Player.loaded = [this, ...Player.loaded.filter((other) => other !== this)];
+    for (const other of Player.loaded.slice(4)) other.unload(); // decoded sound is large
+  }
+
+  unload() {
+    if (this.sounding) return;
+    this.buffers = this.loading = null;
+    Player.loaded = Player.loaded.filter((other) => other !== this);
   }
 
   get duration() {

@@ -31,6 +31,7 @@ RC = {
     "svg.fonttype": "none",
     "svg.hashsalt": "page",
     "font.size": 9,
+    "lines.linewidth": 1.4,
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": RULE,
@@ -71,11 +72,16 @@ def looks(entries: Sequence[Entry]) -> list[Look]:
     return found
 
 
+def bitrate(entry: Entry) -> float:
+    """kbit/s, NaN where nothing is coded."""
+    rate = entry.report.facts.get("kbps")
+    return float(rate) if isinstance(rate, int | float) and rate > 0 else math.nan
+
+
 def bitrate_plot(entries: Sequence[Entry], metric: str, means: Sequence[Interval]) -> str:
     """Quality (one mean per entry) over ``kbps`` as SVG: 95 % intervals, a line per family, a level where nothing is
     coded."""
-    rates = [entry.report.facts.get("kbps") for entry in entries]
-    rates = [float(rate) if isinstance(rate, int | float) and rate > 0 else math.nan for rate in rates]
+    rates = [bitrate(entry) for entry in entries]
 
     def draw(axes: Axes) -> None:
         families: dict[str, list[int]] = {}
@@ -111,10 +117,13 @@ def bitrate_plot(entries: Sequence[Entry], metric: str, means: Sequence[Interval
 
 
 def curve_names(entries: Sequence[Entry]) -> list[str]:
-    """What is worth a panel: validation first, then losses of training; no speeds, no gradient norms."""
+    """What is worth a panel: validation first, then losses of training.
+
+    Left out of training: speeds, and what is a group of its own, such as gradient norms and each codebook's usage.
+    """
     names = {name: None for entry in entries if entry.curves is not None for name in entry.curves.columns}
     names = [name for name in names if name.startswith(("val/", "train/"))]
-    names = [name for name in names if not name.startswith("train/grad_norm/") and "per_s" not in name]
+    names = [name for name in names if name.startswith("val/") or (name.count("/") == 1 and "per_s" not in name)]
     drawn = [name for name in names if any(len(curve(entry, name)) > 1 for entry in entries)]
     return sorted(drawn, key=lambda name: (not name.startswith("val/"), name.startswith("val/loss/")))
 
@@ -148,19 +157,31 @@ def curve_plot(entries: Sequence[Entry], name: str) -> str:
     return _svg(draw, title, f"{title} over training steps")
 
 
-def swatch(look: Look, baseline: bool = False, line: bool = False) -> str:
-    """A piece of a legend as SVG: a line in the look's dashes, else its marker."""
+def swatch(look: Look, baseline: bool, coded: bool) -> str:
+    """A family's piece of the legend of `bitrate_plot` as SVG."""
 
     def draw(axes: Axes) -> None:
-        colour = COLOURS[look.colour]
-        marker = None if line else look.marker
-        style = look.dash if line else ":" if baseline else "-"
-        axes.plot([0, 0.5, 1], [0, 0, 0], color=colour, ls=style, lw=1.4, marker=marker, markevery=[1], ms=5)
-        if baseline and not line:
-            axes.lines[0].set_markerfacecolor("none")
+        colour, style = COLOURS[look.colour], ":" if baseline else "-"
+        marker, face = look.marker, "none" if baseline else colour
+        if coded:
+            axes.plot([0, 0.5, 1], [0, 0, 0], color=colour, ls=style, marker=marker, mfc=face, markevery=[1], ms=5)
+        else:
+            axes.plot([0, 1], [0, 0], color=colour, ls="--")
+
+    return _small(draw)
+
+
+def line_swatch(look: Look) -> str:
+    """An entry's piece of the legend of `curve_plot` as SVG."""
+    return _small(lambda axes: axes.plot([0, 1], [0, 0], color=COLOURS[look.colour], ls=look.dash))
+
+
+def _small(draw: Callable[[Axes], object]) -> str:
+    def drawn(axes: Axes) -> None:
+        draw(axes)
         axes.set_axis_off()
 
-    return _svg(draw, "", "", size=(0.42, 0.16), margins=(0.02, 0.02, 0.98, 0.98))
+    return _svg(drawn, "", "", size=(0.42, 0.16), margins=(0.02, 0.02, 0.98, 0.98))
 
 
 def _svg(

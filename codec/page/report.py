@@ -15,7 +15,8 @@ from codec.page.html import MB, embedded, render, save
 from codec.page.pictures import spectrograms
 from codec.page.sound import Clip, Coding, data_uri, fill, read
 from codec.page.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, number, verdict
-from codec.report import ReportError, metric_title
+from codec.page.tables import title as column_title
+from codec.report import ReportError
 
 COSTS = {  # fact -> title, digits, factor
     "kbps": ("kbit/s", 2, 1),
@@ -24,8 +25,8 @@ COSTS = {  # fact -> title, digits, factor
     "n_q": ("codebooks", 0, 1),
     "latency_ms": ("latency, ms", 1, 1),
     "parameters": ("parameters, M", 2, 1e-6),
-    "gflop_encode": ("GFLOP/s to encode", 2, 1),
-    "gflop_decode": ("GFLOP/s to decode", 2, 1),
+    "gflop_encode": ("GFLOP, encode", 2, 1),
+    "gflop_decode": ("GFLOP, decode", 2, 1),
 }
 TIMES = {"rtf_encode": "RTF, encode", "rtf_decode": "RTF, decode"}
 
@@ -94,13 +95,13 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
     columns = []
     for m, name in enumerate(scores.metrics):
         digits = decimals([row[m] for row in means])
-        columns.append({"key": name, "title": metric_title(name), "digits": digits, "best": scores.best(m, contest)})
+        columns.append({"key": name, "title": column_title(name), "digits": digits, "best": scores.best(m, contest)})
     differences = scores.differences()
     for m, column in enumerate(columns):
         column["difference_digits"] = decimals([row[m] for row in differences.values()])
     looks = plots.looks(entries)
     curves = plots.curve_names(entries)
-    coded = any(isinstance(entry.report.facts.get("kbps"), int | float) for entry in entries)
+    coded = any(not math.isnan(plots.bitrate(entry)) for entry in entries)
     drawn = scores.metrics if coded else []
     return {
         "entries": entries,
@@ -122,7 +123,7 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
         "curves": [Markup(plots.curve_plot(entries, name)) for name in curves[: plots.PANELS]],
         "curves_left": curves[plots.PANELS :],
         "curve_legend": [
-            {"name": entry.name, "swatch": Markup(plots.swatch(look, line=True))}
+            {"name": entry.name, "swatch": Markup(plots.line_swatch(look))}
             for entry, look in zip(entries, looks, strict=True)
             if entry.curves is not None
         ],
@@ -210,11 +211,11 @@ def _codebooks(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _legend(entries: Sequence[Entry], looks: Sequence[plots.Look]) -> list[dict[str, Any]]:
-    """One swatch per family, with whether it is a baseline and coded at all."""
+    """One swatch per family, as its members are drawn."""
     found: dict[str, dict[str, Any]] = {}
     for entry, look in zip(entries, looks, strict=True):
-        name = entry.family or entry.name
-        found.setdefault(name, {"name": name, "swatch": Markup(plots.swatch(look, entry.baseline))})
+        name, coded = entry.family or entry.name, not math.isnan(plots.bitrate(entry))
+        found.setdefault(name, {"name": name, "swatch": Markup(plots.swatch(look, entry.baseline, coded))})
     return list(found.values())
 
 
@@ -240,7 +241,7 @@ def _player(entries: Sequence[Entry], scores: Scores, key: int, clip: Clip, soun
     """One clip with all of its tracks for the template, and each system's score in the metric that orders clips."""
     heard = [i for i, entry in enumerate(entries) if clip.name in entry.report.audio]
     row = list(scores.clips["clip"]).index(clip.name)
-    titles = [metric_title(name) for name in scores.metrics]
+    titles = [column_title(name) for name in scores.metrics]
     names = ["reference", *(entries[i].name for i in heard)]
     values = [[], *(list(zip(titles, scores.values[i, :, row], strict=True)) for i in heard)]
     tracks = zip(names, values, sounds, clip.pictures, strict=True)

@@ -10,6 +10,7 @@ import pandas
 from codec.metrics.intervals import Interval, bootstrap, paired
 from codec.metrics.table import METRICS, OPTIONAL
 from codec.page.base import Entry
+from codec.report import metric_title
 
 ALL_PAIRS = 12  # systems; of more, each is compared with the first only
 FEWEST = 6  # clips: even if all of five lie on one side, that is chance in more than 5 % of cases
@@ -72,6 +73,11 @@ def higher_is_better(metric: str) -> bool | None:
     return known.higher_is_better if known else None
 
 
+def title(metric: str) -> str:
+    """Name, unit and direction; the arrow begins no line."""
+    return metric_title(metric).replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
+
+
 def verdict(difference: Interval, higher: bool | None, fewest: int = FEWEST) -> str:
     """better or worse where the interval excludes 0 and comes from enough clips, else undecided."""
     if higher is None or difference.n < fewest or not (difference.low > 0 or difference.high < 0):
@@ -80,10 +86,10 @@ def verdict(difference: Interval, higher: bool | None, fewest: int = FEWEST) -> 
 
 
 def decimals(intervals: Sequence[Interval]) -> int:
-    """So many that the smallest interval's half width shows one digit; at most 4."""
+    """So many that the median interval's half width shows one digit; at most 4."""
     widths = [(interval.high - interval.low) / 2 for interval in intervals]
     widths = [width for width in widths if math.isfinite(width) and width > 0]
-    return int(np.clip(-math.floor(math.log10(min(widths))), 0, 4)) if widths else 2
+    return int(np.clip(-math.floor(math.log10(np.median(widths))), 0, 4)) if widths else 2
 
 
 def number(value: float | None, digits: int, sign: bool = False) -> str:

@@ -32,4 +32,4 @@ def systems(folder: Path, bits=(4, 6, 9), seconds: float = 1.0) -> list[Entry]:
 def noisy(item: dict, seed: int) -> dict:
     """The clip with noise, without which FLAC would be smaller than Opus."""
     noise = torch.randn(item["wav"].shape, generator=torch.Generator().manual_seed(seed))
-    return item | {"wav": item["wav"] + 0.02 * noise}
+    return item | {"wav": item["wav"] + 0.06 * noise}
