@@ -18,9 +18,10 @@ from codec.evaluation import evaluate as score
 from codec.evaluation import file_name
 from codec.lineup import corpus_of, find, line_up, out_folder
 from codec.metrics.table import choose
+from codec.page.listening import MOST
 from codec.page.write import write_pages
 from codec.report import overview
-from codec.run import one_sentence
+from codec.run import InputError, one_sentence
 from codec.tracking import log_later
 
 
@@ -39,6 +40,8 @@ def evaluate(cfg: DictConfig) -> None:
     metrics = choose(cfg.metrics)
     baselines = instantiate(cfg.get("baseline", {}), _convert_="all")
     contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, cfg.device)
+    if cfg.listening and len(contestants) > MOST - 2:  # besides reference and anchor
+        raise InputError(f"listening: a trial has room for {MOST - 2} systems, not for {len(contestants)}")
     corpus = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(candidates)
     clips = corpus.clips(cfg.split, cfg.seconds)
     if not len(clips):

@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas
 import soundfile
+import torch
 
 from codec.metrics.base import Metric
-from codec.metrics.pool import score_clips
+from codec.metrics.pool import default_workers, score_clips
 from codec.metrics.table import METRICS
 from codec.report import ABOUT_CLIP, Report
 from codec.systems.base import System, reconstruct_at
@@ -70,7 +72,9 @@ def evaluate(
             scored.append(index)
             yield clip, reference, estimate
 
-    scores, missing = score_clips(pairs(), sample_rate, metrics, workers)
+    workers = default_workers() if workers is None else workers
+    with _leaving_cores_to(workers):
+        scores, missing = score_clips(pairs(), sample_rate, metrics, workers)
     if not rows:
         raise ValueError("There is no clip to evaluate.")
     scores.index = scored
@@ -78,6 +82,17 @@ def evaluate(
     known = {"sample_rate": sample_rate, **(facts or {}), **system.facts()}
     known |= {"clips": len(table), "seconds": float(table["seconds"].sum())}
     return Report(table, failures + missing, known, sound)
+
+
+@contextmanager
+def _leaving_cores_to(workers: int) -> Iterator[None]:
+    """As many threads fewer for torch here: threads that wait for each other keep a core busy that a worker needs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def clip_name(item: Mapping[str, Any], index: int, taken: Collection[str] = ()) -> str:

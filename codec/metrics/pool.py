@@ -44,9 +44,7 @@ def score_clips(
     """
     import pandas
 
-    if workers is None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(8, cores)
+    workers = default_workers() if workers is None else workers
     clips: list[str] = []
 
     def arrays() -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -71,6 +69,12 @@ def score_clips(
         if cells[index, name][1] is not None
     ]
     return pandas.DataFrame(rows, columns=["clip", *metrics]).astype(dict.fromkeys(metrics, float)), failures
+
+
+def default_workers() -> int:
+    """One per core that this process may use, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, cores)
 
 
 Cell = tuple[int, str, float, str | None]  # clip index, metric, value, reason where the value is NaN
