@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import train
-from codec import report
+from codec import evaluation
 from codec.checkpoint import check_targets
 from codec.layers.conv import fold_weight_norm
 from codec.metrics.pool import score_clips
@@ -58,7 +58,7 @@ def only_fit(cfg) -> None:
 def _score_here(monkeypatch):
     """The metrics have their own tests; processes for them would cost seconds per option."""
     one = {"mel_distance": METRICS["mel_distance"]}
-    monkeypatch.setattr(report, "score_clips", lambda pairs, rate, metrics, workers: score_clips(pairs, rate, one, 0))
+    monkeypatch.setattr(evaluation, "score_clips", lambda pairs, rate, *_: score_clips(pairs, rate, one, 0))
 
 
 # A teacher that needs no download and no long training of its own.
