@@ -3,6 +3,9 @@ import os
 import warnings
 from pathlib import Path
 
+# Small arrays: threads that wait for each other cost more, on a busy machine many times as much. NumPy reads it once.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import soundfile
@@ -10,7 +13,7 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 os.environ.setdefault("WANDB_MODE", "offline")
-torch.set_num_threads(1)  # small tensors; threads that wait for each other cost more on a busy machine
+torch.set_num_threads(1)  # the same
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
