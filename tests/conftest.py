@@ -1,3 +1,4 @@
+import dataclasses
 import logging
 import os
 import warnings
@@ -47,3 +48,24 @@ def speech_folder(tmp_path_factory) -> Path:
 def _own_cache(tmp_path_factory):
     """Caches of a test run are its own."""
     os.environ["CODEC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+TINY_WAVLM = {
+    "extractor_conv_layer_config": [(8, 10, 5), (8, 3, 2), (8, 3, 2), (8, 3, 2), (8, 3, 2), (8, 2, 2), (8, 2, 2)],
+    "encoder_embed_dim": 16,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 4,
+    "encoder_num_heads": 2,
+    "encoder_ff_interm_features": 32,
+}
+
+
+@pytest.fixture
+def _tiny_wavlm(monkeypatch):
+    """The structures of base and of large at a size for tests, as tiny-base and tiny-large."""
+    from codec.teachers import wavlm
+
+    for name, bundle in (("base", wavlm.WAVLM_BASE), ("large", wavlm.WAVLM_LARGE)):
+        tiny = dataclasses.replace(bundle, _path=f"tiny_{name}.pth", _params=bundle._params | TINY_WAVLM)
+        monkeypatch.setitem(wavlm.BUNDLES, f"tiny-{name}", tiny)
