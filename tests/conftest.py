@@ -1,7 +1,11 @@
+import dataclasses
 import logging
 import os
 import warnings
 from pathlib import Path
+
+# Small arrays: threads that wait for each other cost more, on a busy machine many times as much. NumPy reads it once.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 os.environ.setdefault("WANDB_MODE", "offline")
-torch.set_num_threads(1)  # small tensors; threads that wait for each other cost more on a busy machine
+torch.set_num_threads(1)  # the same
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -44,3 +48,24 @@ def speech_folder(tmp_path_factory) -> Path:
 def _own_cache(tmp_path_factory):
     """Caches of a test run are its own."""
     os.environ["CODEC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+TINY_WAVLM = {
+    "extractor_conv_layer_config": [(8, 10, 5), (8, 3, 2), (8, 3, 2), (8, 3, 2), (8, 3, 2), (8, 2, 2), (8, 2, 2)],
+    "encoder_embed_dim": 16,
+    "encoder_pos_conv_kernel": 8,
+    "encoder_pos_conv_groups": 4,
+    "encoder_num_layers": 4,
+    "encoder_num_heads": 2,
+    "encoder_ff_interm_features": 32,
+}
+
+
+@pytest.fixture
+def _tiny_wavlm(monkeypatch):
+    """The structures of base and of large at a size for tests, as tiny-base and tiny-large."""
+    from codec.teachers import wavlm
+
+    for name, bundle in (("base", wavlm.WAVLM_BASE), ("large", wavlm.WAVLM_LARGE)):
+        tiny = dataclasses.replace(bundle, _path=f"tiny_{name}.pth", _params=bundle._params | TINY_WAVLM)
+        monkeypatch.setitem(wavlm.BUNDLES, f"tiny-{name}", tiny)

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import train
-from codec import report
+from codec import evaluation
 from codec.checkpoint import check_targets
 from codec.layers.conv import fold_weight_norm
 from codec.metrics.pool import score_clips
@@ -58,18 +58,20 @@ def only_fit(cfg) -> None:
 def _score_here(monkeypatch):
     """The metrics have their own tests; processes for them would cost seconds per option."""
     one = {"mel_distance": METRICS["mel_distance"]}
-    monkeypatch.setattr(report, "score_clips", lambda pairs, rate, metrics, workers: score_clips(pairs, rate, one, 0))
+    monkeypatch.setattr(evaluation, "score_clips", lambda pairs, rate, *_: score_clips(pairs, rate, one, 0))
 
 
 # A teacher that needs no download and no long training of its own.
+WAVLM = ["distill.teacher.bundle=tiny-base", "distill.teacher.layer=1"]
 TEACHERS = {
-    "wavlm": ["distill.teacher.pretrained=false", "distill.teacher.bundle=base", "distill.teacher.layer=1"],
-    "random_wavlm": ["distill.teacher.bundle=base", "distill.teacher.layer=1"],
+    "wavlm": ["distill.teacher.bundle=base", "distill.teacher.layer=1", "distill.teacher.pretrained=false"],
+    "random_wavlm": WAVLM,
     "phones": ["distill.teacher.steps=2", "distill.teacher.corpus.voices=4", "distill.teacher.corpus.utterances=1"],
 }
 GROUPS = ["encoder", "decoder", "quantizer", "distill", "loss", "trainer", "logger", "optim/schedule"]
 
 
+@pytest.mark.usefixtures("_tiny_wavlm")
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_options_train_two_steps(group, option, speech_folder, tmp_path):
     size = [o for o in TINY if not (group == "quantizer" and o.startswith("quantizer"))]
@@ -83,31 +85,49 @@ def test_options_train_two_steps(group, option, speech_folder, tmp_path):
     assert len(list((tmp_path / "audio").iterdir())) == 2
 
 
+# Discriminators of tens of millions of parameters, at a width that shows the same wiring.
+NARROW = {
+    "msd": ["msd_width=4"],
+    "mfd": ["mfd_hidden=[32,32,32,32,32,32]"],
+    "mpd": ["disc.members.mpd.widths=[4,4,8,8,8]"],
+    "mrd": ["disc.members.mrd.width=4"],
+    "msstft": ["disc.members.msstft.width=4"],
+}
+
+
+def narrow(members) -> list[str]:
+    return [o for name in members for o in NARROW.get(name, [])]
+
+
 @pytest.mark.parametrize("disc", options("disc"))
 def test_discriminator_sets_train_two_steps(disc, speech_folder, tmp_path):
-    cfg = short(speech_folder, tmp_path, *TINY, disc=disc)
+    size = narrow(composed(f"disc={disc}").disc.members)
+    cfg = short(speech_folder, tmp_path, *TINY, *size, disc=disc)
     assert len(cfg.disc.members) == (0 if disc == "none" else disc.count("+") + 1)
     only_fit(cfg)
 
 
 EXPERIMENTS = sorted(str(p.relative_to(CONF / "experiment").with_suffix("")) for p in CONF.glob("experiment/**/*.yaml"))
 # Mimi's structure at a hundredth of its size: eight times 79 million parameters would be minutes.
-MIMI = ["channels=4", "latent_dim=32", "quantizer.codebook_size=32", "quantizer.codebook_dim=8"]
+MIMI = ["channels=4", "latent_dim=32", "transformer_layers=2", "transformer_hidden=64"]
+MIMI += ["quantizer.codebook_size=32", "quantizer.codebook_dim=8"]
 STARTS = {  # numbers of long runs, brought within two steps
     "mimi_finetune": ["codec_start=1"],
     "mimi_table3/adversarial_only": ["loss.reconstruction_until=1"],
 }
 
 
+@pytest.mark.usefixtures("_tiny_wavlm")
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
     """At the size that is published (but for Mimi), on short crops and few of them, without downloads."""
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
     assert f"experiment={experiment}" in text, "an experiment is headed by its command"
-    size = [*MIMI, *STARTS.get(experiment, [])] if "mimi" in experiment else []
-    teacher = composed(f"experiment={experiment}").distill
-    if teacher and teacher.teacher._target_ == "codec.teachers.wavlm.WavLM":
-        size += TEACHERS["wavlm"]
+    plain = composed(f"experiment={experiment}")
+    mimi = "mimi" in experiment
+    size = [*MIMI, *STARTS.get(experiment, []), *narrow(plain.disc.members)] if mimi else []
+    if plain.distill and plain.distill.teacher._target_ == "codec.teachers.wavlm.WavLM":
+        size += [*WAVLM, "distill.teacher.pretrained=false"]
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "batch_size=1"]
     if "codec_start=1" in size:
         size += [f"init_from={trained(tmp_path, experiment, *size)}"]

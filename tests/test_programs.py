@@ -1,10 +1,7 @@
-"""train.py and eval.py as a user calls them, in processes of their own, at a size of seconds."""
+"""train.py and eval.py as a user calls them, at a size of seconds; some calls in a process of their own."""
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,18 +9,12 @@ import torch
 import yaml
 
 from codec.metrics.table import METRICS
-from tests.test_config import CHOICES, TINY
+from tests.programs import call, start
+from tests.test_config import CHOICES, TINY, _score_here  # noqa: F401
 
-ROOT = Path(__file__).parents[1]
 SMALL = [*TINY, *(f"{k}={v}" for k, v in CHOICES.items() if k != "disc"), "segment=0.52", "val_every=2"]
 SMALL += ["data.workers=0", "data.val_clips=2", "data.val_seconds=1.0", "report.clips=2", "report.seconds=1.0"]
 SMALL += ["callbacks.validation.metrics=[mel_distance]", "callbacks.validation.shown=0", "trainer.log_every_n_steps=1"]
-
-
-def run(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, str(ROOT / program), *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def losses(run_folder: Path) -> dict[int, dict[str, str]]:
@@ -35,15 +26,13 @@ def losses(run_folder: Path) -> dict[int, dict[str, str]]:
     }
 
 
-def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
+def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25"]
     small = [*SMALL, *data, "disc=msd", "disc.members.msd.width=4", "adversarial_start=1"]
     small += ["optim/schedule=exponential"]  # a cosine would know of the longer run
 
-    whole = run("train.py", *small, "max_steps=4", f"run_dir={tmp_path / 'whole'}", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
-    for text in ("PESQ-WB", "STOI", "95 % interval", "listen", "tensorboard --logdir", "python eval.py ckpt="):
-        assert text in whole.stdout
+    assert call("train.py", *small, "max_steps=4", f"run_dir={tmp_path / 'whole'}") == 0
     folder = tmp_path / "whole"
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["dataset"]["path"] == str(speech_folder)
@@ -57,11 +46,13 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
     checkpoint = torch.load(last, weights_only=True)
     assert set(checkpoint["ema"]) < {k.removeprefix("codec.") for k in checkpoint["state_dict"]}
 
-    # A run of three steps, resumed to four, goes exactly where the whole run went.
-    first = run("train.py", *small, "max_steps=3", f"run_dir={tmp_path / 'first'}", cwd=tmp_path)  # validates at 2 only
+    # A run of three steps, resumed to four in another process, goes exactly where the whole run went.
+    assert call("train.py", *small, "max_steps=3", f"run_dir={tmp_path / 'first'}") == 0  # validates at 2 only
     ckpt = f"ckpt_path={tmp_path / 'first' / 'checkpoints' / 'last.ckpt'}"
-    second = run("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}", cwd=tmp_path)
-    assert first.returncode == second.returncode == 0, second.stderr
+    second = start("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    for text in ("PESQ-WB", "STOI", "95 % interval", "listen", "tensorboard --logdir", "python eval.py ckpt="):
+        assert text in second.stdout
     expected = losses(folder)
     assert len(expected) == 4
     assert losses(tmp_path / "first") | losses(tmp_path / "second") == expected
@@ -71,11 +62,10 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
             same = torch.equal(value, other[part][name]) if torch.is_tensor(value) else value == other[part][name]
             assert same, name
 
-    others = run("eval.py", f"ckpt={last}", *data[:2], "dataset.holdout=1", "clips=1", "workers=0", cwd=tmp_path)
-    assert others.returncode == 0, others.stderr
+    assert call("eval.py", f"ckpt={last}", *data[:2], "dataset.holdout=1", "clips=1", "workers=0") == 0
     assert json.loads((last.parent / "eval_last_nq12.json").read_text())["facts"]["clips"] == 1
 
-    scored = run("eval.py", f"ckpt={last}", "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)  # what training held out
+    scored = start("eval.py", f"ckpt={last}", "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)  # held out in training
     assert scored.returncode == 0, scored.stderr
     report = json.loads((last.parent / "eval_last_nq3.json").read_text())
     assert report["facts"]["n_q"] == 3
@@ -85,14 +75,11 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
     assert (last.parent / "eval_last_nq3.csv").is_file()
 
     # Another architecture is refused by name before anything runs.
-    again = run(
-        "train.py", *small, "max_steps=6", "latent_dim=24", f"ckpt_path={last}", f"run_dir={folder}", cwd=tmp_path
-    )
-    assert again.returncode != 0
-    assert again.stderr.strip().splitlines()[-1].startswith(f"error: the weights in {last} do not fit this model:")
-    assert "instead of" in again.stderr
+    again = call("train.py", *small, "max_steps=6", "latent_dim=24", f"ckpt_path={last}", f"run_dir={folder}")
+    assert again.startswith(f"error: the weights in {last} do not fit this model:")
+    assert "instead of" in again
 
-    wrong = run("eval.py", f"ckpt={last}", "n_q=99", cwd=tmp_path)
+    wrong = start("eval.py", f"ckpt={last}", "n_q=99", cwd=tmp_path)
     assert wrong.returncode != 0
     assert wrong.stderr.strip() == "error: n_q=99, but the quantizer has 12 codebooks: choose 1 to 12"
 
@@ -105,11 +92,20 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path):
         ("eval.py", ["ckpt=/nowhere/last.ckpt", "metrics=[pesk]"], "error: there is no metric pesk"),
         ("train.py", ["disc=mfd+msd"], "msd+mfd"),
         ("train.py", ["frame_rate=60"], "set frame_rate=50, or change the strides"),
-        ("train.py", ["segment=0.01", "data.workers=0"], "error: segment:"),
+        ("train.py", ["segment=0.01", "data.workers=0", "dataset.voices=4", "dataset.utterances=1"], "error: segment:"),
     ],
 )
-def test_bad_input_ends_in_one_sentence(program, arguments, sentence, tmp_path):
-    result = run(program, *arguments, cwd=tmp_path)
-    assert result.returncode != 0
-    assert sentence in result.stderr
+def test_bad_input_ends_in_one_sentence(program, arguments, sentence, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    code = call(program, *arguments)
+    shown = f"{capfd.readouterr().err}{code}"
+    assert code
+    assert sentence in shown
+    assert "Traceback" not in shown
+
+
+def test_bad_input_ends_a_process(tmp_path):
+    result = start("train.py", "dataset=folder", "dataset.path=/nowhere", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "/nowhere" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

@@ -32,9 +32,10 @@ def whole(mimi):
     """wav, and its latents, codes and decoded sound in one piece, with the layers that were trained."""
     wav = 0.3 * torch.randn(1, 1, 139 * HOP + 700, generator=torch.Generator().manual_seed(3))  # beyond 10 s of context
     padded = torch.nn.functional.pad(wav, (0, 140 * HOP - wav.shape[-1]))
-    latents = mimi.encoder(padded).detach()
-    codes = mimi.quantizer.encode(latents)
-    return wav, latents, codes, mimi.decoder(mimi.quantizer.decode(codes)).detach()
+    with torch.no_grad():  # the parts themselves: a codec would go in pieces
+        latents = mimi.encoder(padded)
+        codes = mimi.quantizer.encode(latents)
+        return wav, latents, codes, mimi.decoder(mimi.quantizer.decode(codes))
 
 
 def test_full_size_stream_equals_offline(fast, whole):

@@ -1,10 +1,7 @@
 """Every sweep as W&B and as Hydra expand it: the files are valid, the two agree, and their runs compose and train."""
 
 import json
-import logging
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import wandb
@@ -17,9 +14,9 @@ from wandb import wandb_agent
 import sweeps  # W&B's engine
 import train
 from codec.run import ending_wandb
+from tests.programs import ROOT, call
 from tests.test_config import MIMI, SHORT, _score_here, composed, only_fit  # noqa: F401
 
-ROOT = Path(__file__).parents[1]
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 GRIDS = [name for name in SWEEPS if name.endswith("_grid")]
 SMALL = ["channels=4", "latent_dim=16", "batch_size=2", "encoder=seanet_small", "decoder=seanet_small", "trainer=cpu"]
@@ -134,27 +131,12 @@ def test_hydra_grids_compose(name):
     assert len({OmegaConf.to_yaml(cfg) for cfg in configs}) == len(some)
 
 
-def call(monkeypatch, *arguments: str) -> int:
-    """``python train.py ARGUMENTS`` in this process -> its exit code."""
-    handlers, level = logging.root.handlers[:], logging.root.level
-    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-    monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # conf/ is then where the file is
-    try:
-        train.main()
-    except SystemExit as end:
-        return end.code
-    finally:
-        logging.root.handlers[:] = handlers
-        logging.root.setLevel(level)
-    return 0
-
-
-def test_a_multirun_goes_on_after_a_run_that_fails(speech_folder, tmp_path, monkeypatch, capfd):
+def test_a_multirun_goes_on_after_a_run_that_fails(speech_folder, tmp_path, capfd):
     """Two runs that train and two that are refused, in one process, each with a folder and a W&B run of its own."""
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "logger=wandb"]
     short = [o for o in SHORT if not o.startswith("max_steps")]
     sweep = ["-m", "sweep=disc_grid", "disc=none,msstft", "seed=0", "max_steps=0,2", f"hydra.sweep.dir={tmp_path}"]
-    assert call(monkeypatch, *sweep, *data, *short, *SMALL, "quantizer.codebook_size=16") == 1
+    assert call("train.py", *sweep, *data, *short, *SMALL, "quantizer.codebook_size=16") == 1
     error = "max_steps=0, but training is counted in steps"
     assert error in capfd.readouterr().err
     for number, steps in enumerate([0, 2, 0, 2]):
@@ -166,8 +148,8 @@ def test_a_multirun_goes_on_after_a_run_that_fails(speech_folder, tmp_path, monk
     assert discs[1] - discs[0] == {"discriminator msstft"}
 
 
-def test_no_run_of_a_sweep_starts_processes(tmp_path, monkeypatch, capfd):
-    assert call(monkeypatch, "-m", "trainer.devices=2", "seed=0", f"hydra.sweep.dir={tmp_path}") == 1
+def test_no_run_of_a_sweep_starts_processes(tmp_path, capfd):
+    assert call("train.py", "-m", "trainer.devices=2", "seed=0", f"hydra.sweep.dir={tmp_path}") == 1
     assert "would begin the whole sweep anew" in capfd.readouterr().err
 
 
@@ -182,7 +164,7 @@ def test_runs_of_agents_have_folders_of_their_own(monkeypatch):
 def test_optuna_searches_the_learning_rate(tmp_path, monkeypatch):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install -r requirements-sweeps.txt")
     monkeypatch.setattr(train, "train", lambda cfg: (math.log10(cfg.lr) + 3) ** 2)
-    assert call(monkeypatch, "-m", "sweep=lr_search", f"hydra.sweep.dir={tmp_path}") == 0
+    assert call("train.py", "-m", "sweep=lr_search", f"hydra.sweep.dir={tmp_path}") == 0
     best = yaml.safe_load((tmp_path / "optimization_results.yaml").read_text())
     assert 5e-4 < best["best_params"]["lr"] < 2e-3
     assert len([p for p in tmp_path.iterdir() if p.name.isdigit()]) == 20

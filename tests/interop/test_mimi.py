@@ -46,8 +46,9 @@ def assert_parity(codec, model, wav):
     assert 0.1 < latents.std() < 100
     torch.testing.assert_close(latents, model.encoder(wav).latents, atol=1e-4, rtol=1e-5)
     codes = model.encode(wav).audio_codes
-    assert torch.equal(codec.encode(wav)[:, 0], codes[:, 0])
-    assert_codes_equal(codec.encode(wav), codes, codec, latents)
+    found = codec.encode(wav)
+    assert torch.equal(found[:, 0], codes[:, 0])
+    assert_codes_equal(found, codes, codec, latents)
     decoded = model.decode(codes).audio_values
     assert 0.1 < decoded.std() < 100
     torch.testing.assert_close(codec.decode(codes), decoded, atol=1e-4, rtol=1e-5)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from codec.losses.balancer import Balancer, Weighted
+from tests.ranks import together
 
 WEIGHTS = {"a": 3.0, "b": 1.0}
 
@@ -139,17 +139,14 @@ def test_a_loss_without_a_weight_raises(combine):
         combine({**losses(wav), "c": wav.mean()}, WEIGHTS, wav)
 
 
-def one_rank(rank, store, results):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+def one_rank(rank, results):
     combine, wav = balancer(), leaf(rank)
     combine(losses(wav, scale=1 + rank), WEIGHTS, wav)
     torch.save(combine.state_dict(), f"{results}/{rank}")
-    dist.destroy_process_group()
 
 
 def test_ranks_share_one_running_mean(tmp_path):
-    torch.multiprocessing.spawn(one_rank, (tmp_path / "store", tmp_path), nprocs=2)
+    together(one_rank, tmp_path, tmp_path)
     first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
     alone = []
     for rank in (0, 1):

@@ -1,10 +1,13 @@
 """Signals that metrics can score, made from numbers."""
 
+from functools import cache
+
 import numpy as np
 
 RATE = 16_000
 
 
+@cache
 def speech(seconds: float = 3.0, rate: int = RATE, seed: int = 0) -> np.ndarray:
     """[T] float32, peak 0.5: a harmonic complex with vibrato and moving formants, syllables at 4 Hz, and
     pauses."""
@@ -20,7 +23,9 @@ def speech(seconds: float = 3.0, rate: int = RATE, seed: int = 0) -> np.ndarray:
     syllables = np.clip(np.sin(2 * np.pi * 4 * t), 0, 1) ** 0.5
     phrases = np.sin(2 * np.pi * 0.6 * t + 0.3) > -0.6
     wav = (wav + 0.02 * generator.standard_normal(len(t))) * syllables * phrases
-    return (0.5 * wav / np.abs(wav).max()).astype(np.float32)
+    wav = (0.5 * wav / np.abs(wav).max()).astype(np.float32)
+    wav.setflags(write=False)  # many tests share it
+    return wav
 
 
 def noisy(wav: np.ndarray, snr: float, seed: int = 1) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The processes that compute metrics: they agree with this one, and survive what kills them."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,36 +13,8 @@ import pytest
 from codec.metrics.base import Metric
 from codec.metrics.pool import score_clips
 from codec.metrics.table import METRICS
+from tests.metrics.functions import kill_first_time, kill_on_loud, late_if_first, threads
 from tests.metrics.signals import RATE, noisy, speech
-
-# Metrics for the tests of the processes. They live at module level, as a spawned process imports them by
-# name.
-
-
-def kill_on_loud(reference, estimate, sample_rate):
-    """Dies the way that PESQ does, on marked clips only."""
-    if np.abs(reference).max() > 0.9:
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return 1.0
-
-
-def kill_first_time(reference, estimate, sample_rate):
-    """Dies once: the marker is a folder whose path the environment carries to the process."""
-    marker = os.environ["TEST_METRICS_MARKER"]
-    if not os.path.exists(marker):
-        os.mkdir(marker)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 1.0
-
-
-def late_if_first(reference, estimate, sample_rate):
-    if reference[0] == 0:
-        time.sleep(0.3)
-    return float(reference[0])
-
-
-def threads(reference, estimate, sample_rate):
-    return float(os.environ["OMP_NUM_THREADS"])
 
 
 def as_metric(function) -> Metric:

@@ -31,7 +31,7 @@ def slaney(rate: int, window: int, n_mels: int) -> np.ndarray:
 
 def spectrum(wav: np.ndarray, window: int) -> np.ndarray:
     """torch's magnitudes [F, window // 2 + 1]."""
-    wav = torch.from_numpy(wav).double()
+    wav = torch.from_numpy(wav.astype(np.float64))
     hann = torch.hann_window(window, dtype=torch.float64)
     return torch.stft(wav, window, window // 4, window=hann, return_complex=True).abs().T.numpy()
 

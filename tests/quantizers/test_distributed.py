@@ -1,12 +1,9 @@
 """Two processes with half a batch each learn the codebooks that one process learns from the whole batch."""
 
-import socket
-
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from codec.quantizers.rvq import RVQ
+from tests.ranks import together
 
 STEPS = 12
 
@@ -21,15 +18,12 @@ def learn(quantizer: RVQ, part: slice, steps: int = STEPS) -> dict[str, torch.Te
     return {name: buffer.clone() for name, buffer in quantizer.named_buffers()}
 
 
-def process(rank: int, port: int, check_every: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def process(rank: int, check_every: int, folder: str) -> None:
     torch.manual_seed(rank)  # processes disagree on random numbers, and must not on codebooks
     quantizer = RVQ(4, 50, n_q=3, codebook_size=16, dropout=0.0, check_every=check_every).train()
     if check_every == 0:  # start from equal, given codebooks: only the moving averages are compared
         give(quantizer)
     torch.save(learn(quantizer, slice(4 * rank, 4 * rank + 4)), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
 
 
 def give(quantizer: RVQ) -> None:
@@ -40,10 +34,7 @@ def give(quantizer: RVQ) -> None:
 
 
 def two_processes(check_every: int, folder) -> list[dict[str, torch.Tensor]]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    mp.spawn(process, (port, check_every, str(folder)), nprocs=2)
+    together(process, folder, check_every, str(folder))
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 

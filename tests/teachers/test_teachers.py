@@ -1,6 +1,5 @@
 """Teachers: what every one of them promises, and each one's own."""
 
-import dataclasses
 import logging
 import urllib.error
 from typing import ClassVar
@@ -22,23 +21,7 @@ from codec.teachers.wavlm import WavLM
 from tests.conftest import speechlike
 
 RATE = 16_000
-TINY = {
-    "extractor_conv_layer_config": [(8, 10, 5), (8, 3, 2), (8, 3, 2), (8, 3, 2), (8, 3, 2), (8, 2, 2), (8, 2, 2)],
-    "encoder_embed_dim": 16,
-    "encoder_pos_conv_kernel": 8,
-    "encoder_pos_conv_groups": 4,
-    "encoder_num_layers": 4,
-    "encoder_num_heads": 2,
-    "encoder_ff_interm_features": 32,
-}
-
-
-@pytest.fixture(autouse=True)
-def _tiny_wavlm(monkeypatch):
-    """The structures of base and of large at a size for tests."""
-    for name, bundle in (("base", wavlm.WAVLM_BASE), ("large", wavlm.WAVLM_LARGE)):
-        tiny = dataclasses.replace(bundle, _path=f"tiny_{name}.pth", _params=bundle._params | TINY)
-        monkeypatch.setitem(wavlm.BUNDLES, f"tiny-{name}", tiny)
+pytestmark = pytest.mark.usefixtures("_tiny_wavlm")
 
 
 @pytest.fixture(scope="module")
