@@ -9,10 +9,10 @@ from pathlib import Path
 
 import hydra
 import torch
-from codec.cost import real_time_factors
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from codec.cost import real_time_factors
 from codec.data.base import CorpusError, readable
 from codec.evaluation import evaluate as score
 from codec.evaluation import file_name
@@ -32,12 +32,11 @@ def main(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig) -> None:
-    options = OmegaConf.to_container(cfg)
+    options, metrics = OmegaConf.to_container(cfg), choose(cfg.metrics)
     candidates = find(options["ckpt"])
     cfg.sample_rate = cfg.sample_rate or max((c.sample_rate for c in candidates), default=16_000)
     if cfg.device == "auto":
         cfg.device = "cuda" if torch.cuda.is_available() else "cpu"
-    metrics = choose(cfg.metrics)
     baselines = instantiate(cfg.get("baseline", {}), _convert_="all")
     contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, cfg.device)
     if cfg.listening and len(contestants) > MOST - 2:  # besides reference and anchor

@@ -49,7 +49,7 @@ def main() -> None:
         ["dataset=folder", f"dataset.path={Path(options.test).resolve()}", "dataset.holdout=1"] if options.test else []
     )
     program("eval.py", f"ckpt={checkpoint}", *test, f"out={run / 'test'}")
-    report = json.loads(next((run / "test").glob("eval_last*.json")).read_text())
+    report = json.loads(next(p for p in (run / "test").glob("*.json") if p.name != "timing.json").read_text())
     result = {
         "overrides": overrides,
         "train_minutes": round(seconds / 60, 2),

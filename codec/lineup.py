@@ -48,10 +48,12 @@ class Contestant:
     facts: dict[str, Any] = field(default_factory=dict)
     run: Run | None = None
     baseline: bool = False
+    first: bool = True  # of its family
 
     def entry(self, report: Report, folder: Path, timing: dict[str, Any]) -> Entry:
         """What a page shows of it."""
-        command, curves = (self.run.command, self.run.curves()) if self.run else ("", None)
+        command = self.run.command if self.run else ""
+        curves = self.run.curves() if self.run and self.first else None
         return Entry(self.name, report, folder, self.family, self.baseline, command, timing, curves)
 
 
@@ -105,7 +107,8 @@ def line_up(
         for count in counts:
             name = f"{family} n_q={count}" if len(counts) > 1 or n_q is not None else family
             make = partial(_make, load, candidate.path, count, device)
-            contestants.append(Contestant(name, make, family, {"system": name, **facts}, candidate.run))
+            named = {"system": name, **facts}
+            contestants.append(Contestant(name, make, family, named, candidate.run, first=count == counts[0]))
     for name, system in (baselines or {}).items():
         family = re.sub(r"_(nq)?\d+$", "", name)
         contestants.append(Contestant(name, partial(_itself, system), family, {"system": name}, baseline=True))
@@ -158,7 +161,9 @@ def codebooks(candidate: Candidate, n_q: int | str | Iterable[int] | None) -> li
 
 
 def _names(candidates: list[Candidate]) -> list[str]:
-    """Runs by what differs between them, other checkpoints by their file."""
+    """Runs by what differs between them, a single one by what it was called, other checkpoints by their file."""
+    if len(candidates) == 1:
+        return [candidates[0].config["name"] if candidates[0].run else candidates[0].path.stem]
     runs = [candidate.run for candidate in candidates if candidate.run]
     of_run = dict(zip((run.folder for run in runs), names(runs), strict=True)) if runs else {}
     short = [of_run[c.run.folder] if c.run else c.path.stem for c in candidates]

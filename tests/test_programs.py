@@ -51,7 +51,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
     ckpt = f"ckpt_path={tmp_path / 'first' / 'checkpoints' / 'last.ckpt'}"
     second = start("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}", cwd=tmp_path)
     assert second.returncode == 0, second.stderr
-    for text in ("PESQ-WB", "STOI", "95 % interval", "listen", "tensorboard --logdir", "python eval.py ckpt="):
+    for text in ("PESQ-WB", "STOI", "95 % interval", "report.html", "tensorboard --logdir", "python eval.py ckpt="):
         assert text in second.stdout
     expected = losses(folder)
     assert len(expected) == 4
@@ -62,17 +62,33 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
             same = torch.equal(value, other[part][name]) if torch.is_tensor(value) else value == other[part][name]
             assert same, name
 
-    assert call("eval.py", f"ckpt={last}", *data[:2], "dataset.holdout=1", "clips=1", "workers=0") == 0
-    assert json.loads((last.parent / "eval_last_nq12.json").read_text())["facts"]["clips"] == 1
+    page = (folder / "report.html").read_text()
+    assert config["name"] in page
+    assert json.loads((folder / "timing.json").read_text())[config["name"]]["rtf_decode"] > 0
 
-    scored = start("eval.py", f"ckpt={last}", "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)  # held out in training
+    # Scored again on what training held out, in a process, by the run folder.
+    scored = start("eval.py", f"ckpt={folder}", "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
-    report = json.loads((last.parent / "eval_last_nq3.json").read_text())
+    stem = f"{config['name']}_n_q=3"
+    report = json.loads((last.parent / "eval_last" / f"{stem}.json").read_text())
     assert report["facts"]["n_q"] == 3
     assert report["facts"]["kbps"] == pytest.approx(3 * 4 * 50 / 1000)
+    assert report["facts"]["run"] == str(folder)
     assert set(report["summary"]) == set(METRICS)
-    assert (last.parent / "eval_last_nq3.md").is_file()
-    assert (last.parent / "eval_last_nq3.csv").is_file()
+    for name in (f"{stem}.md", f"{stem}.csv", "report.html", "timing.json"):
+        assert (last.parent / "eval_last" / name).is_file()
+
+    # Several checkpoints and baselines on other recordings; the same command gives the same files.
+    several = ["clips=1", "workers=0", "metrics=[si_sdr,mel_distance]", "baseline=[identity,low_pass]", "listening=1"]
+    several += [f"ckpt=[{folder},{tmp_path / 'second'}]", *data[:2], "dataset.holdout=1"]
+    for out in ("a", "b"):
+        assert call("eval.py", *several, f"out={tmp_path / out}") == 0
+    files = sorted(path.name for path in (tmp_path / "a").glob("*.json"))
+    assert files == ["identity.json", "low_pass.json", "second.json", "timing.json", "whole.json"]
+    for name in set(files) - {"timing.json"}:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert json.loads((tmp_path / "a" / "identity.json").read_text())["summary"]["mel_distance"]["mean"] == 0
+    assert (tmp_path / "a" / "listening.html").is_file()
 
     # Another architecture is refused by name before anything runs.
     again = call("train.py", *small, "max_steps=6", "latent_dim=24", f"ckpt_path={last}", f"run_dir={folder}")
@@ -81,7 +97,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
 
     wrong = start("eval.py", f"ckpt={last}", "n_q=99", cwd=tmp_path)
     assert wrong.returncode != 0
-    assert wrong.stderr.strip() == "error: n_q=99, but the quantizer has 12 codebooks: choose 1 to 12"
+    assert wrong.stderr.strip() == f"error: {last}: n_q=99, but the quantizer has 12 codebooks: choose 1 to 12"
 
 
 @pytest.mark.parametrize(

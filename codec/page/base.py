@@ -30,7 +30,8 @@ class Entry:
     command: what made it, for the user to repeat.
     timing: measured on this machine, so not in the report: ``rtf_encode``, ``rtf_decode`` (seconds of computing per
         second of audio), ``device``, ``threads``.
-    curves: a column ``step``, and one per logged value (``train/mel``, ``val/stoi``), NaN between; None: no training.
+    curves: a column ``step``, and one per logged value (``train/mel``, ``val/stoi``), NaN between; None: no training,
+        or that of another entry of the family.
     """
 
     name: str

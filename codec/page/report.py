@@ -123,7 +123,7 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
         "curves": [Markup(plots.curve_plot(entries, name)) for name in curves[: plots.PANELS]],
         "curves_left": curves[plots.PANELS :],
         "curve_legend": [
-            {"name": entry.name, "swatch": Markup(plots.line_swatch(look))}
+            {"name": entry.family or entry.name, "swatch": Markup(plots.line_swatch(look))}
             for entry, look in zip(entries, looks, strict=True)
             if entry.curves is not None
         ],

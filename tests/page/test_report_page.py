@@ -1,5 +1,6 @@
 """Properties of the page of a report: whole, safe, reproducible, small enough; and, in a browser, that it works."""
 
+import dataclasses
 import html
 import io
 import math
@@ -61,6 +62,15 @@ def until(chrome, script, seconds=10):
 def test_the_same_input_gives_the_same_bytes(page, entries, tmp_path):
     again = write_page(tmp_path / "page.html", entries, f"Rounding {EVIL}", grid())
     assert again.read_bytes() == page.read_bytes()
+
+
+def test_many_systems_are_compared_with_the_first_one(entries, tmp_path):
+    silent = dataclasses.replace(entries[0].report, audio={})
+    many = [dataclasses.replace(entries[0], name=f"system {n}", report=silent, baseline=False) for n in range(13)]
+    text = write_page(tmp_path / "page.html", many, "Many").read_text()
+    choice = text.partition('<select id="against">')[2].partition("</select>")[0]
+    assert choice.count("<option") == 1
+    assert "So many systems are compared with the first one only." in text
 
 
 def test_every_failure_run_and_command_is_there(page, entries):

@@ -1,0 +1,36 @@
+"""Reports in W&B, offline."""
+
+import json
+
+import wandb
+
+from codec.runs import Run
+from codec.tracking import log_later, log_now
+from tests.run_folders import report, write_run
+
+
+def tables(folder, name: str) -> list[dict]:
+    """The tables of clips that W&B keeps in a run folder, oldest first."""
+    files = sorted(folder.glob(f"wandb/*run-*-*/files/media/table/{name}/clips_*.table.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def test_a_report_follows_its_run_after_it_has_ended(tmp_path):
+    folder = write_run(tmp_path / "run", config={"logger": {"wandb": {"project": "test"}}})
+    with wandb.init(project="test", dir=folder, mode="offline", id="abc123"):
+        log_now("report", report({"stoi": 0.75}))
+    assert log_later(Run(folder), "eval", report({"stoi": 0.5}, speaker=None))
+    wandb.teardown()
+    assert {part.name.rpartition("-")[2] for part in folder.glob("wandb/offline-run-*")} == {"abc123"}
+    (during,) = tables(folder, "report")
+    (after,) = tables(folder, "eval")
+    assert during["columns"] == after["columns"] == ["clip", "speaker", "seconds", "stoi"]
+    assert [row[3] for row in during["data"]] == [0.5, 1.0]
+    assert [row[3] for row in after["data"]] == [0.25, 0.75]
+
+
+def test_a_run_without_wandb_is_left_alone(tmp_path):
+    folder = write_run(tmp_path / "run")
+    assert not log_later(Run(folder), "eval", report({"stoi": 0.5}))
+    log_now("report", report({"stoi": 0.5}))
+    assert not (folder / "wandb").exists()
