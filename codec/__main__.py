@@ -5,6 +5,7 @@ python -m codec decode out.codes again.wav --ckpt mimi.ckpt
 python -m codec import kyutai/mimi -o mimi.ckpt
 python -m codec export runs/.../checkpoints/last.ckpt --to transformers DIR
 python -m codec compare runs/multirun/...
+python -m codec ratings results-*.json
 """
 
 import argparse
@@ -28,7 +29,7 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_files, add_import, add_export, add_compare):
+    for add in (add_files, add_import, add_export, add_compare, add_ratings):
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():
@@ -143,6 +144,27 @@ def run_compare(options: argparse.Namespace) -> None:
     print(f"\nwritten to {', '.join(map(str, written))}")
     if not result.scored:
         raise InputError(f"no run has scores to compare; {written[0]} has their states")
+
+
+def add_ratings(commands) -> None:
+    parser = commands.add_parser("ratings", help="results of a blind listening test -> its scores")
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files that listening.html gave, one per listener")
+    parser.add_argument("--against", help="also the paired difference to this system")
+    parser.set_defaults(run=run_ratings)
+
+
+def run_ratings(options: argparse.Namespace) -> None:
+    from codec.page.ratings import read_results, screened, summarise
+
+    try:
+        kept, excluded = screened(read_results(options.results))
+        if excluded:
+            print(f"excluded, for not hearing the hidden reference (BS.1534-3): {', '.join(excluded)}\n")
+        if kept.empty:
+            raise InputError("no listener is left: all rated the hidden reference below 90 too often")
+        print(summarise(kept, options.against).to_string(index=False, float_format="%.1f"))
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def keep_memory() -> None:

@@ -47,6 +47,7 @@ ALLOWED = {
     "compare": {"factors", "metrics.intervals", "page.base", "report", "runs"},
     "compare_files": {"compare", "page.base", "page.report", "report", "runs"},
     "__main__": {
+        "page.ratings",
         "checkpoint",
         "compare",
         "compare_files",

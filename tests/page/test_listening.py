@@ -13,6 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from codec.__main__ import main
 from codec.page.listening import lowpass, write_listening_test
 from codec.page.ratings import ANCHOR, FORMAT, REFERENCE, read_results, screened, summarise
 from tests.page.browser import complaints, opened, requests, resize
@@ -129,6 +130,19 @@ def test_who_misses_the_hidden_reference_is_screened(tmp_path, missed, stays):
     kept, excluded = screened(results)
     assert excluded == ([] if stays else ["x"])
     assert set(kept["listener"]) == {"good", "x"} - set(excluded)
+
+
+def test_the_command_screens_and_sums_up(tmp_path, capsys):
+    good = [result(name, scores=[{REFERENCE: 100, "b": 40}, {REFERENCE: 98, "b": 60}]) for name in ("anna", "ben")]
+    deaf = result("carl", scores=[{REFERENCE: 20, "b": 100}] * 2)
+    main(["ratings", *map(str, written(tmp_path, *good, deaf)), "--against", "b"])
+    shown = capsys.readouterr().out
+    assert "excluded" in shown.splitlines()[0]
+    assert "carl" in shown.splitlines()[0]
+    row = next(line.split() for line in shown.splitlines() if line.split()[:1] == [REFERENCE])
+    assert row[1:6] == ["99.0", "99.0", "99.0", "2", "listeners"]
+    with pytest.raises(SystemExit, match="no listener is left"):
+        main(["ratings", *map(str, written(tmp_path, deaf))])
 
 
 def test_a_summary_counts_listeners_and_pairs_them():
