@@ -9,8 +9,7 @@ quick or slow on that. So its sound is thrown away, and they hear the recording 
 
 Each repeat is a process of its own, like a call of eval.py: `wall_s` is that of `codec.evaluation.evaluate`, start and
 end of the metrics' processes included, `process_s` is that of the whole process with its imports. `cpu_s` are seconds
-of computing of all processes, threads that wait busily for work included: OMP_WAIT_POLICY=PASSIVE before the command
-stops those, and leaves the cores to the metrics. `peak_mb` is the most memory that the parent, and the largest of the
+of computing of all processes. `peak_mb` is the most memory that the parent, and the largest of the
 metrics' processes, ever held until the last clip was decoded (Linux only). `metric_cpu_ms` is the time that each metric
 takes of a clip, in the order of the table, in one process with one thread; the second of two metrics that share a
 computation finds it done.
@@ -171,7 +170,6 @@ def main() -> None:
     result = {name: value for name, value in vars(options).items() if name not in ("data", "only")}
     result |= {
         "cores": len(os.sched_getaffinity(0)),
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
         "load": round(os.getloadavg()[0], 1),
         "median": {name: round(statistics.median(run[name] for run in runs), 1) for name in names},
         "wall_s": [round(run["wall_s"], 1) for run in runs],
