@@ -86,10 +86,10 @@ def verdict(difference: Interval, higher: bool | None, fewest: int = FEWEST) -> 
 
 
 def decimals(intervals: Sequence[Interval]) -> int:
-    """So many that the median interval's half width shows one digit; at most 4."""
+    """So many that the half width of all but the narrowest quarter of the intervals shows a digit; at most 4."""
     widths = [(interval.high - interval.low) / 2 for interval in intervals]
     widths = [width for width in widths if math.isfinite(width) and width > 0]
-    return int(np.clip(-math.floor(math.log10(np.median(widths))), 0, 4)) if widths else 2
+    return int(np.clip(-math.floor(math.log10(np.quantile(widths, 0.25))), 0, 4)) if widths else 2
 
 
 def number(value: float | None, digits: int, sign: bool = False) -> str:
