@@ -1,4 +1,4 @@
-"""Processes that train together."""
+"""Processes that run at once."""
 
 import multiprocessing
 from collections.abc import Callable
@@ -10,13 +10,18 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 
-def together(function: Callable[..., None], folder: Path, *arguments: Any) -> None:
-    """``function(rank, *arguments)`` in two processes that can talk; ``folder`` is where they meet.
+def at_once(function: Callable[..., None], *arguments: Any) -> None:
+    """``function(rank, *arguments)`` in two processes.
 
     They fork from one that has imported torch and done nothing else, which saves its seconds in all but the first.
     """
     multiprocessing.set_forkserver_preload(["torch.distributed"])
-    mp.start_processes(_rank, (function, folder / "store", arguments), nprocs=2, start_method="forkserver")
+    mp.start_processes(function, arguments, nprocs=2, start_method="forkserver")
+
+
+def together(function: Callable[..., None], folder: Path, *arguments: Any) -> None:
+    """The same in processes that can talk; ``folder`` is where they meet."""
+    at_once(_rank, function, folder / "store", arguments)
 
 
 def _rank(rank: int, function: Callable[..., None], store: Path, arguments: tuple[Any, ...]) -> None:

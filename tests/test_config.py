@@ -20,7 +20,7 @@ from tests.parts import count
 
 CONF = Path(__file__).parents[1] / "conf"
 # A few thousand parameters, half a second of audio, no files but the checkpoint: what is left is the wiring.
-TINY = ["channels=4", "latent_dim=16", "batch_size=2", "quantizer.codebook_size=16"]
+TINY = ["channels=4", "latent_dim=16", "batch_size=2", "quantizer.codebook_size=16", "quantizer.kmeans_iters=2"]
 SHORT = ["segment=0.52", "max_steps=2", "val_every=2", "data.workers=0", "data.val_clips=1", "data.val_seconds=0.6"]
 SHORT += ["report.clips=1", "report.seconds=0.6", "report.audio=1", "trainer.log_every_n_steps=1"]
 SHORT += ["callbacks.validation.metrics=[mel_distance]", "callbacks.validation.shown=0"]
@@ -78,7 +78,8 @@ def test_options_train_two_steps(group, option, speech_folder, tmp_path):
     special = ["logger.wandb.offline=true"] if option == "wandb" else []
     special += TEACHERS.get(option, []) if group == "distill" else []
     special += ["loss.reconstruction_until=1"] if option == "adversarial_only" else []
-    cfg = short(speech_folder, tmp_path, *size, *special, "disc.members.msd.width=4", **{"disc": "msd", group: option})
+    special += ["~callbacks.best", "~callbacks.last", "msd_width=4"]
+    cfg = short(speech_folder, tmp_path, *size, *special, **{"disc": "msd", group: option})
     train.train(cfg)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert (tmp_path / "report.json").is_file()
@@ -101,8 +102,7 @@ def narrow(members) -> list[str]:
 
 @pytest.mark.parametrize("disc", options("disc"))
 def test_discriminator_sets_train_two_steps(disc, speech_folder, tmp_path):
-    size = narrow(composed(f"disc={disc}").disc.members)
-    cfg = short(speech_folder, tmp_path, *TINY, *size, disc=disc)
+    cfg = short(speech_folder, tmp_path, *TINY, *narrow(disc.split("+")), disc=disc)
     assert len(cfg.disc.members) == (0 if disc == "none" else disc.count("+") + 1)
     only_fit(cfg)
 
@@ -128,6 +128,7 @@ def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
     size = [*MIMI, *STARTS.get(experiment, []), *narrow(plain.disc.members)] if mimi else []
     if plain.distill and plain.distill.teacher._target_ == "codec.teachers.wavlm.WavLM":
         size += [*WAVLM, "distill.teacher.pretrained=false"]
+    size += ["quantizer.kmeans_iters=2"] if "kmeans_iters" in plain.quantizer else []
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "batch_size=1"]
     if "codec_start=1" in size:
         size += [f"init_from={trained(tmp_path, experiment, *size)}"]
@@ -203,11 +204,13 @@ def test_presets_build_at_full_size(model):
 
 
 @pytest.mark.parametrize("model", options("model"))
-@pytest.mark.parametrize("quantizer", options("quantizer"))
-def test_any_quantizer_goes_with_any_preset(model, quantizer):
-    """A preset that sets a value inside a group would break this (another option does not know the value)."""
-    cfg = composed(f"model={model}", f"quantizer={quantizer}")
-    instantiate(cfg.quantizer, _convert_="all")
+def test_any_quantizer_goes_with_any_preset(model):
+    """A preset that sets a value inside the group would break `none`, which knows least; all others get its numbers."""
+    others = [f"+quantizer@others.{name}={name}" for name in options("quantizer")]
+    cfg = composed(f"model={model}", "quantizer=none", *others)
+    assert len(cfg.others) == len(others)
+    for quantizer in (cfg.quantizer, *cfg.others.values()):
+        assert instantiate(quantizer, _convert_="all").dim == cfg.latent_dim
 
 
 def test_canonical_call_has_the_parts_it_names():

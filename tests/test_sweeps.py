@@ -15,7 +15,7 @@ import sweeps  # W&B's engine
 import train
 from codec.run import ending_wandb
 from tests.programs import ROOT, call
-from tests.test_config import MIMI, SHORT, _score_here, composed, only_fit  # noqa: F401
+from tests.test_config import MIMI, SHORT, _score_here, composed, narrow, only_fit  # noqa: F401
 
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 GRIDS = [name for name in SWEEPS if name.endswith("_grid")]
@@ -86,7 +86,8 @@ def test_wandb_commands_train_two_steps(name, agent, speech_folder, tmp_path):
     command = overrides(agent(name, point))
     watched = config["method"] == "bayes"  # W&B itself costs seconds per run, and is the same for all
     command = command if watched else ["logger=csv" if o == "logger=wandb" else o for o in command]
-    size = MIMI if "experiment" in point else ["latent_dim=16"]
+    size = list(MIMI) if "experiment" in point else ["latent_dim=16"]
+    size += narrow(name for o in command if o.startswith("disc=") for name in o.removeprefix("disc=").split("+"))
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "batch_size=2", "trainer=cpu"]
     if watched:
         wandb.teardown()  # an agent starts each run in a new process; here an earlier test's session would answer

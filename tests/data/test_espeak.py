@@ -1,8 +1,7 @@
 """The synthetic corpus."""
 
 import itertools
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from codec.data import espeak
 from codec.data.base import CorpusError
 from codec.data.espeak import EspeakCorpus
 from codec.data.folder import FolderCorpus
+from tests.ranks import at_once
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +66,16 @@ def test_it_resamples_and_crops(corpus):
     assert all(0 <= time < 1 for _, time in item["phones"])
 
 
+def make(rank: int, cache: Path, results: Path) -> None:
+    (results / str(rank)).write_text(str(espeak.made(4, 1, 0, cache)))
+
+
 def test_two_processes_at_once_make_one_corpus(tmp_path):
-    call = f"print(made(4, 1, 0, Path({str(tmp_path)!r})))"
-    code = f"from codec.data.espeak import made; from pathlib import Path; {call}"
-    running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    folders = {process.communicate()[0].strip() for process in running}
-    assert all(process.returncode == 0 for process in running)
-    assert {str(path) for path in tmp_path.iterdir()} == folders
+    cache, results = tmp_path / "cache", tmp_path / "results"
+    results.mkdir()
+    at_once(make, cache, results)
+    folders = {(results / rank).read_text() for rank in "01"}
+    assert {str(path) for path in cache.iterdir()} == folders
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
