@@ -8,11 +8,9 @@ python eval.py ckpt=[a.ckpt,b.ckpt] n_q=curve
 from pathlib import Path
 
 import hydra
-import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from codec.cost import real_time_factors
 from codec.data.base import CorpusError, readable
 from codec.evaluation import evaluate as score
 from codec.evaluation import file_name
@@ -21,7 +19,7 @@ from codec.metrics.table import choose
 from codec.page.listening import MOST
 from codec.page.write import write_pages
 from codec.report import overview
-from codec.run import InputError, one_sentence
+from codec.run import InputError, check_evaluation, one_sentence, usable_device
 from codec.tracking import log_later
 
 
@@ -33,16 +31,16 @@ def main(cfg: DictConfig) -> None:
 
 def evaluate(cfg: DictConfig) -> None:
     options, metrics = OmegaConf.to_container(cfg), choose(cfg.metrics)
+    check_evaluation(cfg)
     candidates = find(options["ckpt"])
     cfg.sample_rate = cfg.sample_rate or max((c.sample_rate for c in candidates), default=16_000)
-    if cfg.device == "auto":
-        cfg.device = "cuda" if torch.cuda.is_available() else "cpu"
+    cfg.device = usable_device(cfg.device)
     baselines = instantiate(cfg.get("baseline", {}), _convert_="all")
     contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, cfg.device)
     if cfg.listening and len(contestants) > MOST - 2:  # besides reference and anchor
         raise InputError(f"listening: a trial has room for {MOST - 2} systems, not for {len(contestants)}")
-    corpus = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(candidates)
-    clips = corpus.clips(cfg.split, cfg.seconds)
+    data = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(candidates, cfg.sample_rate)
+    clips = data.clips(cfg.split, cfg.seconds)
     if not len(clips):
         raise CorpusError("the dataset holds nothing out to score: dataset.holdout=1 takes all of it")
 
@@ -51,18 +49,18 @@ def evaluate(cfg: DictConfig) -> None:
     entries = []
     for one in contestants:
         skipped: list[tuple[str, str]] = []
-        facts = {**one.facts, "split": cfg.split} | ({"run": str(one.run.folder)} if one.run else {})
+        facts = {**one.facts, **one.where(folder), "split": cfg.split, "at_most_seconds": cfg.seconds}
         system, heard = one.make(), readable(clips, skipped, cfg.clips)
-        report = score(system, heard, corpus.sample_rate, facts, one.name, **how)
-        report.failures += [{"clip": f, "metric": "file", "reason": reason} for f, reason in [*corpus.bad, *skipped]]
+        report = score(system, heard, data.sample_rate, facts, one.name, unread=[data.bad, skipped], **how)
         report.write(folder, file_name(one.name))
-        timing = {} if one.baseline else real_time_factors(system.codec, system.n_q or None)
-        entries.append(one.entry(report, folder, timing))
-        if one.run:
-            log_later(one.run, f"eval_nq{system.n_q}" if cfg.n_q else "eval", report)
+        entries.append(one.entry(report, folder, system))
         print(f"{one.name}\n{report.table()}\n", flush=True)
+
     pages = write_pages(folder, entries, cfg.title, cfg.listening)
     print(f"{overview({e.name: e.report for e in entries})}\n\nlook and listen  {'  '.join(map(str, pages))}")
+    for one, entry in zip(contestants, entries, strict=True):
+        if one.run:
+            log_later(one.run, f"eval_nq{entry.report.facts['n_q']}" if cfg.n_q else "eval", entry.report)
 
 
 if __name__ == "__main__":

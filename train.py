@@ -9,7 +9,6 @@ from pathlib import Path
 
 import hydra
 import lightning
-from codec.cost import real_time_factors
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -66,9 +65,10 @@ def report(cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData) -> flo
     one = line_up(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
     system = one.make()  # what the file holds is what gets the score
     clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
-    result = evaluate(system, clips, system.sample_rate, one.facts, folder=run, audio=cfg.report.audio)
+    options = {"folder": run, "audio": cfg.report.audio, "unread": [data.corpus.bad, skipped]}
+    result = evaluate(system, clips, system.sample_rate, one.facts, **options)
     result.write(run)
-    (page,) = write_pages(run, [one.entry(result, run, real_time_factors(system.codec))], cfg.name)
+    (page,) = write_pages(run, [one.entry(result, run, system)], cfg.name)
     log_now("report", result)
     data.ledger.add(skipped)
     print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlook, hear  {page}")

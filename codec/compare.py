@@ -32,7 +32,8 @@ def grid(
 
     The number of a run is the mean of a metric over its clips. An effect is the mean over pairs of finished runs that
     differ in this factor alone and agree in all others and in the seed, so a run that failed takes its own pairs away
-    and no more. Runs that agree in everything count as one, by their mean.
+    and no more; the difference of a pair is over the clips that both have scores of. Runs that agree in everything
+    count as one, by their mean.
 
     The interval is Student's t over the pairs. It assumes that their differences are independent and nearly normal, and
     of the seeds nothing but that pairs share them. A bootstrap would not do with two or three pairs, as grids have: it
@@ -77,7 +78,8 @@ def grid(
 
     cells = pandas.DataFrame({**columns, SEED: seeds}, dtype=object)
     cells = cells.loc[[n for n in finished if names[n] in reports]].dropna()
-    effects = list(_effects(cells, table[metrics], factors))
+    of_run = {n: reports[names[n]] for n in cells.index}
+    effects = list(_effects(cells, of_run, metrics, factors))
     return Grid(table, factors, effects)
 
 
@@ -95,8 +97,14 @@ def student(values: Sequence[float]) -> Interval:
 
 
 def same_clips(reports: Mapping[str, Report]) -> None:
-    """Raises CompareError, naming two reports, if not all are of the same clips at the same lengths."""
+    """Raises CompareError, naming two reports, if not all are of the same clips at the same lengths and rate."""
     first: tuple[str, set] | None = None
+    rates = {report.facts.get("sample_rate"): name for name, report in reports.items()}
+    if len(rates) > 1:
+        (one, a), (other, b), *_ = rates.items()
+        raise CompareError(
+            f"{a} was scored at {one} Hz and {b} at {other}: score all at one rate with eval.py, and give --scores"
+        )
     for name, report in reports.items():
         clips = set(zip(report.clips["clip"], report.clips["seconds"], strict=True))
         if first is None:
@@ -116,15 +124,31 @@ def _metrics(reports: Mapping[str, Report], wanted: Sequence[str] | None) -> lis
     return list(dict.fromkeys(wanted)) if wanted else known
 
 
-def _effects(cells: pandas.DataFrame, scores: pandas.DataFrame, factors: dict[str, list[str]]) -> Iterator[Effect]:
-    """``cells``: a row per scored run, its factors and seed as text; ``scores``: its metrics, at the same index."""
-    together = cells.join(scores)
-    for factor, (first, *others) in factors.items():
-        rest = [key for key in cells.columns if key != factor]
-        for level in others:
-            for metric in scores.columns:
-                scored = together.dropna(subset=metric)
-                by_level = [scored[scored[factor] == one].groupby(rest)[metric].mean() for one in (level, first)]
-                pairs = (by_level[0] - by_level[1]).dropna()
-                mean = float(scored.loc[scored[factor] == level, metric].mean())
-                yield Effect(factor, level, first, metric, mean, student(pairs.tolist()))
+def _effects(
+    cells: pandas.DataFrame, reports: Mapping[int, Report], metrics: Sequence[str], factors: dict[str, list[str]]
+) -> Iterator[Effect]:
+    """``cells``: a row per scored run, its factors and seed as text; ``reports``: by the same index."""
+    for metric in metrics:
+        scores = {
+            n: report.clips.set_index("clip")[metric] for n, report in reports.items() if metric in report.metrics
+        }
+        for factor, (first, *others) in factors.items():
+            rest = [key for key in cells.columns if key != factor]
+            for level in others:
+                ours, theirs = (_runs_of(cells, rest, cells[factor] == one, scores) for one in (level, first))
+                pairs = [(ours[key] - theirs[key]).mean() for key in ours if key in theirs]  # over the clips of both
+                pairs = [difference for difference in pairs if not math.isnan(difference)]
+                means = [series.mean() for series in ours.values()]
+                mean = fmean(means) if means else math.nan
+                yield Effect(factor, level, first, metric, mean, student(pairs))
+
+
+def _runs_of(
+    cells: pandas.DataFrame, rest: list[str], rows: pandas.Series, scores: Mapping[int, pandas.Series]
+) -> dict[tuple, pandas.Series]:
+    """The other settings of the runs in ``rows`` -> scores by clip, the mean of runs that agree in all."""
+    found: dict[tuple, list[pandas.Series]] = {}
+    for n in cells.index[rows]:
+        if n in scores:
+            found.setdefault(tuple(cells.loc[n, rest]), []).append(scores[n])
+    return {key: pandas.concat(series, axis=1).mean(axis=1) for key, series in found.items()}

@@ -71,8 +71,12 @@ def compare(
             for number, report in enumerate(own[name]):
                 label = f"{name} n_q={report.facts['n_q']}" if number else name
                 result.entries.append(_entry(run, label, report, scores, family=name))
+                if number:
+                    result.entries[-1].curves = None  # drawn once for the family
             if not own[name]:
                 result.notes.append(f"{name} finished, but {scores} has no report of it")
+        elif own[name]:
+            result.notes.append(f"{name} is {run.state}: its scores in {scores} are left out")
     for name, report in found.baselines.items():
         result.entries.append(Entry(name, report, scores, baseline=True))
     if found.runs:
@@ -88,13 +92,15 @@ def read_scores(folder: Path) -> Scores:
         CompareError: if there are no reports, or two of one run do not differ in their number of codebooks.
         ReportError: if a report cannot be read.
     """
-    scores = Scores(folder, {}, {})
+    scores, latest = Scores(folder, {}, {}), timings(folder)
     for file in sorted(folder.glob("*.json")):
         if file.name in OTHERS:
             continue
         report = Report.read(file)
+        if latest and report.facts.get("system") not in latest:  # left by an evaluation before the last one
+            continue
         if run := report.facts.get("run"):
-            scores.runs.setdefault(Path(run).resolve(), []).append(report)
+            scores.runs.setdefault((folder / run).resolve(), []).append(report)
         else:
             scores.baselines[report.facts.get("system", file.stem)] = report
     if not scores.runs and not scores.baselines:
@@ -129,7 +135,8 @@ def write_files(result: Comparison, folder: Path, title: str) -> list[Path]:
 def in_words(result: Comparison, metrics: Sequence[str] | None = None) -> str:
     """The runs, what became of those that did not finish, and the main effects, for the terminal."""
     table = result.grid.runs
-    shown = [metric for metric in metrics or MAIN if metric in table.columns]
+    own = [metric for entry in result.entries for metric in entry.report.metrics if metric in table.columns]
+    shown = [metric for metric in metrics or MAIN if metric in table.columns] or list(dict.fromkeys(own))
     header = ["state", "name", *map(metric_title, shown)]
     rows = [
         [row["state"], row["name"], *(_number(row[metric], "") for metric in shown)]
@@ -150,6 +157,9 @@ def in_words(result: Comparison, metrics: Sequence[str] | None = None) -> str:
         title = "main effects: differences of runs that agree in all other factors and in the seed"
         table = "\n".join(aligned([header, *lines]))
         blocks.append(f"{title}\n{table}")
+    for entry in result.entries:
+        if failed := sum(counts["failed"] for counts in entry.report.summary().values()):
+            blocks.append(f"{entry.name}: {failed} scores of clips failed; its report lists them")
     return "\n\n".join([*blocks, *result.notes])
 
 

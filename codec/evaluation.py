@@ -1,7 +1,8 @@
 """A system on held-out clips -> its report, and sound to listen to."""
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def evaluate(
     metrics: Mapping[str, Metric] = METRICS,
     folder: str | Path | None = None,
     audio: int = 8,
+    unread: Iterable[Sequence[tuple[str, str]]] = (),
 ) -> Report:
     """Run a system over clips, one by one, and score it while it runs.
 
@@ -39,6 +41,8 @@ def evaluate(
         workers: processes for the metrics, see :func:`codec.metrics.pool.score_clips`.
         folder: of the report, where ``audio/NN_clip_reference.flac`` and ``audio/NN_clip_NAME.flac`` (16 bits) of the
             first ``audio`` clips are written; None: nowhere.
+
+        unread: lists of (file, reason) of what could not be read, which may grow while ``clips`` are: failures, too.
 
     A clip on which the system raises is listed as a failure and has no scores.
 
@@ -66,9 +70,9 @@ def evaluate(
                 raise ValueError(f"Clip {clip}: a system must return the length it was given; {shapes}.")
             reference, estimate = (x.detach().float().cpu().numpy().reshape(-1) for x in (wav, decoded))
             if folder is not None and index < audio:
-                signals = {"reference": reference, name: estimate}
-                files = [write_audio(Path(folder), index, clip, *signal, sample_rate) for signal in signals.items()]
-                sound[clip] = dict(zip(("reference", "decoded"), files, strict=True))
+                signals = {"reference": ("reference", reference), "decoded": (name, estimate)}
+                where = Path(folder), index, clip
+                sound[clip] = {role: write_audio(*where, *signal, sample_rate) for role, signal in signals.items()}
             scored.append(index)
             yield clip, reference, estimate
 
@@ -81,7 +85,8 @@ def evaluate(
     table = pandas.DataFrame(rows, columns=list(ABOUT_CLIP)).join(scores.drop(columns="clip"))
     known = {"sample_rate": sample_rate, **(facts or {}), **system.facts()}
     known |= {"clips": len(table), "seconds": float(table["seconds"].sum())}
-    return Report(table, failures + missing, known, sound)
+    files = [{"clip": file, "metric": "file", "reason": reason} for part in unread for file, reason in part]
+    return Report(table, failures + missing + files, known, sound)
 
 
 @contextmanager
@@ -98,13 +103,15 @@ def _leaving_cores_to(workers: int) -> Iterator[None]:
 def clip_name(item: Mapping[str, Any], index: int, taken: Collection[str] = ()) -> str:
     """Folder and stem of the file, and a number where that is taken; a whole path would name the machine."""
     file = item.get("file")
-    name = "/".join(Path(file).with_suffix("").parts[-2:]) if file else f"clip{index:05d}"
+    stem = re.sub(r"\.(wav|flac|ogg|opus|mp3)$", "", str(file), flags=re.IGNORECASE)
+    name = "/".join(Path(stem).parts[-2:]) if file else f"clip{index:05d}"
     return f"{name} ({index})" if name in taken else name
 
 
 def file_name(text: str) -> str:
-    """Text as part of a file's name, at most 60 characters, the last ones."""
-    return re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._-")[-60:] or "clip"
+    """Text as part of a file's name, at most 80 characters; a longer one keeps its end and gets a checksum."""
+    name = re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._-") or "clip"
+    return name if len(name) <= 80 else f"{zlib.crc32(text.encode()):08x}_{name[-71:]}"
 
 
 def write_audio(folder: Path, index: int, clip: str, role: str, wav: np.ndarray, sample_rate: int) -> str:

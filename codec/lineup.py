@@ -1,5 +1,6 @@
 """Who takes part in an evaluation: codecs of ours, with so many codebooks each, and baselines."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -11,12 +12,17 @@ from typing import Any
 import torch
 
 from codec.checkpoint import CheckpointError, build, load_checkpoint, load_codec
+from codec.cost import real_time_factors
 from codec.data.base import Corpus, CorpusError
+from codec.evaluation import file_name
 from codec.page.base import Entry
 from codec.report import Report
-from codec.runs import Run, RunError, discover, names
+from codec.runs import Run, RunError, discover, is_run, names, unique_ends
 from codec.systems.base import System
 from codec.systems.codec import CodecSystem
+
+log = logging.getLogger(__name__)
+RESERVED = ("reference", "timing", "compare")  # file names that mean something else
 
 
 @dataclass
@@ -27,6 +33,7 @@ class Candidate:
     config: dict[str, Any]
     step: int
     run: Run | None
+    averaged: bool  # whether it has averaged weights
 
     @property
     def sample_rate(self) -> int:
@@ -38,7 +45,7 @@ class Contestant:
     """One system of an evaluation.
 
     name: unique.
-    make: builds it, when it is its turn.
+    make: builds it; a codec only when it is its turn.
     family: the same for systems that differ in bitrate alone; of baselines, the name without its number.
     """
 
@@ -50,8 +57,13 @@ class Contestant:
     baseline: bool = False
     first: bool = True  # of its family
 
-    def entry(self, report: Report, folder: Path, timing: dict[str, Any]) -> Entry:
-        """What a page shows of it."""
+    def where(self, folder: Path) -> dict[str, str]:
+        """The fact ``run`` of a report in ``folder``: the run folder, from there."""
+        return {"run": os.path.relpath(self.run.folder.resolve(), folder.resolve())} if self.run else {}
+
+    def entry(self, report: Report, folder: Path, system: System) -> Entry:
+        """What a page shows of it, real-time factors on this machine included."""
+        timing = real_time_factors(system.codec, system.n_q or None) if isinstance(system, CodecSystem) else {}
         command = self.run.command if self.run else ""
         curves = self.run.curves() if self.run and self.first else None
         return Entry(self.name, report, folder, self.family, self.baseline, command, timing, curves)
@@ -63,25 +75,36 @@ def find(ckpt: str | Iterable[str] | None) -> list[Candidate]:
     Raises:
         CheckpointError: if there is none at a path, or one cannot be used.
     """
+    if ckpt is not None and not isinstance(ckpt, str | list):
+        raise CheckpointError(f"ckpt={ckpt}: give a path, or a list of paths")
     found: dict[Path, Run | None] = {}
-    for path in [Path(ckpt)] if isinstance(ckpt, str) else map(Path, ckpt or []):
-        if not path.is_dir():
-            folder = path.parent.parent
-            found[path] = Run(folder) if (folder / "config.yaml").is_file() else None
-            continue
-        try:
-            last = {run.checkpoint: run for run in discover([path])}
-        except RunError as error:
-            raise CheckpointError(str(error)) from error
-        there = {checkpoint: run for checkpoint, run in last.items() if checkpoint.is_file()}
-        if not there:
-            raise CheckpointError(f"no run in {path} has got as far as a checkpoint")
-        found |= there
+    for given in [ckpt] if isinstance(ckpt, str) else ckpt or []:
+        path = Path(given)
+        if path.is_dir():
+            found |= _last_of_runs(path)
+        else:
+            folder = path.resolve().parent.parent
+            found[path.resolve()] = Run(folder) if is_run(folder) else None
     candidates = []
     for path, run in found.items():
         checkpoint = load_checkpoint(path)
-        candidates.append(Candidate(path, checkpoint["config"], int(checkpoint.get("global_step", 0)), run))
+        step, averaged = int(checkpoint.get("global_step", 0)), bool(checkpoint.get("ema"))
+        candidates.append(Candidate(path, checkpoint["config"], step, run, averaged))
     return candidates
+
+
+def _last_of_runs(folder: Path) -> dict[Path, Run]:
+    """Last checkpoint -> run, of the runs below a folder; who has none is named in the log."""
+    try:
+        runs = discover([folder])
+    except RunError as error:
+        raise CheckpointError(str(error)) from error
+    without = [run.folder for run in runs if not run.checkpoint.is_file()]
+    if len(without) == len(runs):
+        raise CheckpointError(f"no run in {folder} has got as far as a checkpoint")
+    for run in without:
+        log.warning("%s is left out: it has no checkpoint yet", run)
+    return {run.checkpoint.resolve(): run for run in runs if run.checkpoint.is_file()}
 
 
 def line_up(
@@ -103,7 +126,8 @@ def line_up(
     contestants = []
     for candidate, family in zip(candidates, _names(candidates), strict=True):
         counts = codebooks(candidate, n_q)
-        facts = {"checkpoint": candidate.path.name, "step": candidate.step}
+        weights = "averaged" if ema and candidate.averaged else "last"
+        facts = {"checkpoint": candidate.path.name, "step": candidate.step, "weights": weights}
         for count in counts:
             name = f"{family} n_q={count}" if len(counts) > 1 or n_q is not None else family
             make = partial(_make, load, candidate.path, count, device)
@@ -114,20 +138,21 @@ def line_up(
         contestants.append(Contestant(name, partial(_itself, system), family, {"system": name}, baseline=True))
     if not contestants:
         raise CheckpointError("there is nothing to evaluate: give ckpt=PATH, baseline=NAME, or both")
-    taken = [contestant.name for contestant in contestants]
-    if twice := sorted({name for name in taken if taken.count(name) > 1}):
-        raise CheckpointError(f"two systems are named {twice[0]!r}: evaluate them one by one")
+    files = [file_name(contestant.name) for contestant in contestants]
+    for contestant, file in zip(contestants, files, strict=True):
+        if file in RESERVED or files.count(file) > 1:
+            raise CheckpointError(f"{contestant.name!r} is no name of its own: rename it, or evaluate it by itself")
     return contestants
 
 
-def corpus_of(candidates: list[Candidate]) -> Corpus:
-    """The dataset that the first candidate was trained on.
+def corpus_of(candidates: list[Candidate], sample_rate: int) -> Corpus:
+    """The dataset that the first candidate was trained on, at ``sample_rate`` Hz.
 
     Raises:
         CorpusError: if it names none, as an imported codec does.
     """
     if candidates and "dataset" in candidates[0].config:
-        return build(candidates[0].config["dataset"])
+        return build({**candidates[0].config["dataset"], "sample_rate": sample_rate})
     raise CorpusError("no checkpoint here was trained on a dataset of ours: give dataset=folder dataset.path=DIR")
 
 
@@ -152,21 +177,24 @@ def codebooks(candidate: Candidate, n_q: int | str | Iterable[int] | None) -> li
     if n_q == "curve":
         powers = [2**i for i in range(quantizer.n_q.bit_length()) if 2**i < quantizer.n_q]
         return [*powers, quantizer.n_q]
-    if isinstance(n_q, str):
+    counts = list(dict.fromkeys([n_q] if isinstance(n_q, int) else n_q)) if not isinstance(n_q, str | float) else []
+    if not counts or not all(isinstance(count, int) for count in counts):
         raise CheckpointError(f"n_q={n_q}: give a number, a list such as [1,2,4], or curve")
     try:
-        return [quantizer.check_n_q(count) for count in ([n_q] if isinstance(n_q, int) else n_q)]
+        return [quantizer.check_n_q(count) for count in counts]
     except ValueError as error:
         raise CheckpointError(f"{candidate.path}: {error}") from error
 
 
 def _names(candidates: list[Candidate]) -> list[str]:
-    """Runs by what differs between them, a single one by what it was called, other checkpoints by their file."""
-    if len(candidates) == 1:
-        return [candidates[0].config["name"] if candidates[0].run else candidates[0].path.stem]
-    runs = [candidate.run for candidate in candidates if candidate.run]
-    of_run = dict(zip((run.folder for run in runs), names(runs), strict=True)) if runs else {}
-    short = [of_run[c.run.folder] if c.run else c.path.stem for c in candidates]
+    """Runs by what differs between them, a single one by what it was called, other checkpoints by their file, with as
+    much of their path as it takes."""
+    if len(candidates) == 1 and candidates[0].run:
+        return [str(candidates[0].config.get("name", candidates[0].path.stem))]
+    runs = list({c.run.folder.resolve(): c.run for c in candidates if c.run}.values())
+    of_run = dict(zip((run.folder.resolve() for run in runs), names(runs), strict=True)) if runs else {}
+    of_file = unique_ends([c.path.with_suffix("") for c in candidates])
+    short = [of_run[c.run.folder.resolve()] if c.run else file for c, file in zip(candidates, of_file, strict=True)]
     # several checkpoints of one run: their files tell them apart
     return [f"{s} {c.path.stem}" if c.run and short.count(s) > 1 else s for s, c in zip(short, candidates, strict=True)]
 

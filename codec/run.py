@@ -104,6 +104,20 @@ def precision(choice: str) -> str:
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
+def usable_device(choice: str) -> str:
+    """The device of this name; ``auto`` is the GPU where there is one.
+
+    Raises:
+        InputError: if it cannot be used here.
+    """
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if choice == "auto" else str(choice)
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device={choice} cannot be used: {str(error).splitlines()[0]}") from error
+    return device
+
+
 def git_commit() -> str:
     """The commit of the working tree, with ``+changes`` where it differs, or ``unknown`` outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
@@ -188,6 +202,22 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
     if not len(data.val_dataloader().dataset):
         bad = f" and can be read ({data.ledger.summary()})" if data.ledger.bad else ""
         raise InputError(f"nothing is held out for validation{bad}: raise dataset.holdout")
+
+
+def check_evaluation(cfg: Any) -> None:
+    """Find out before the first clip what would end an evaluation later.
+
+    Raises:
+        InputError: if there is no such split, or a number of clips or processes is none.
+    """
+    if cfg.split not in ("train", "val", "test"):
+        raise InputError(f"split={cfg.split}: choose train, val or test")
+    if cfg.clips is not None and cfg.clips < 1:
+        raise InputError(f"clips={cfg.clips}: give a number from 1, or null for all")
+    if cfg.workers is not None and cfg.workers < 0:
+        raise InputError(f"workers={cfg.workers}: give a number of processes, 0 for none, or null for one per core")
+    if cfg.listening > cfg.audio:
+        raise InputError(f"listening={cfg.listening} clips need sound of as many: raise audio={cfg.audio}")
 
 
 def keep(file: Path) -> None:

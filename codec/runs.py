@@ -55,12 +55,15 @@ class Run:
     def command(self) -> str:
         """The command that repeats the run, quoted for a shell.
 
-        A run whose folder was ``run_dir=`` has no record of its command: its configuration is repeated, as it is.
+        A run whose folder was ``run_dir=`` has no record of its command: its configuration is repeated, as it is, in a
+        folder of its own. That it was resumed from itself is no part of it.
         """
         if not (self.folder / ".hydra" / "overrides.yaml").is_file():
             where = [f"--config-path={self.folder.resolve()}", "--config-name=config"]
-            return shlex.join(["python", "train.py", *where])
-        return shlex.join(["python", "train.py", *self.overrides])
+            return shlex.join(["python", "train.py", *where, f"run_dir={self.folder.name}-again"])
+        mine = str(self.folder.resolve())
+        repeated = [o for o in self.overrides if not (o.startswith("ckpt_path=") and _inside(o[10:], mine))]
+        return shlex.join(["python", "train.py", *repeated])
 
     @cached_property
     def settings(self) -> Settings:
@@ -219,20 +222,34 @@ def names(runs: Sequence[Run]) -> list[str]:
     columns = differences([run.settings for run in runs])
     rows = zip(*columns.values(), strict=True) if columns else [()] * len(runs)
     named = [" ".join(f"{k}={v}" for k, v in zip(columns, row, strict=True) if v is not None) for row in rows]
-    parts = [run.folder.resolve().parts for run in runs]
-    result = []
-    for own, folder in zip(named, parts, strict=True):
-        same = [other for other, name in zip(parts, named, strict=True) if name == own]
-        depth = next(n for n in range(1, len(folder) + 1) if sum(p[-n:] == folder[-n:] for p in same) == 1)
-        where = "/".join(folder[-depth:])
-        result.append(f"{own} ({where})" if own and len(same) > 1 else own or where)
+    folders = [run.folder.resolve() for run in runs]
+    result = list(named)
+    for name in set(named):
+        same = [n for n, own in enumerate(named) if own == name]
+        if not name or len(same) > 1:
+            for n, where in zip(same, unique_ends([folders[n] for n in same]), strict=True):
+                result[n] = f"{name} ({where})" if name else where
     return result
+
+
+def unique_ends(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, with as many before it as tell it from the others of that last part."""
+    parts = [path.parts for path in paths]
+    ends = []
+    for own in parts:
+        depth = next((n for n in range(1, len(own)) if sum(other[-n:] == own[-n:] for other in parts) == 1), len(own))
+        ends.append("/".join(own[-depth:]))
+    return ends
 
 
 def natural(path: str | Path) -> list[tuple[int, str]]:
     """A key to sort paths by, in which numbers count as numbers."""
     pieces = re.split(r"(\d+)", Path(path).as_posix())
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == "last" or os.path.realpath(path).startswith(f"{folder}{os.sep}")
 
 
 def _outside_wandb(path: Path) -> Path:
@@ -247,16 +264,21 @@ def _outside_wandb(path: Path) -> Path:
 
 def _below(top: Path) -> list[Path]:
     """Run folders at or below ``top``; they are not searched themselves."""
-    found = []
-    for folder, below, _ in os.walk(top):
-        if _is_run(Path(folder)):
+    found, seen = [], set()
+    for folder, below, _ in os.walk(top, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link back to where it lies
+            below.clear()
+            continue
+        seen.add(real)
+        if is_run(Path(folder)):
             found.append(Path(folder))
             below.clear()
         below[:] = [name for name in below if not name.startswith(".")]
     return found
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Whether train.py has written into this very folder."""
     if (folder / ".hydra" / "hydra.yaml").is_file():
         return _job(folder) == "train"
     return (folder / "config.yaml").is_file() and (folder / "parts.json").is_file()

@@ -1,10 +1,16 @@
 """A report in the W&B run that it belongs to, while that run goes on or after it has ended."""
 
+import logging
+import math
+import re
 import sys
 from typing import Any
 
 from codec.report import Report
 from codec.runs import Run
+
+FOLDER = re.compile(r"(?P<offline>offline-)?run-\d{8}_\d{6}-(?P<id>.+)")  # of a run of W&B
+log = logging.getLogger(__name__)
 
 
 def log_now(name: str, report: Report) -> None:
@@ -23,7 +29,8 @@ def log_report(run: Any, name: str, report: Report) -> None:
 
     clips = wandb.Table(dataframe=report.clips.astype({"speaker": str}))
     means = {f"{name}/{metric}": entry["mean"] for metric, entry in report.summary().items()}
-    rates = {f"{name}/{fact}": report.facts[fact] for fact in ("kbps", "entropy_kbps") if report.facts.get(fact)}
+    known = {fact: report.facts.get(fact) for fact in ("kbps", "entropy_kbps")}
+    rates = {f"{name}/{fact}": rate for fact, rate in known.items() if rate is not None and math.isfinite(rate)}
     run.log({**means, **rates, f"{name}/clips": clips})
 
 
@@ -31,16 +38,21 @@ def log_later(run: Run, name: str, report: Report) -> bool:
     """:func:`log_report` to the W&B run of a run that has ended; False where it was not logged to W&B.
 
     Offline, W&B writes what is added into a folder of its own beside the first, of the same run id: ``wandb sync``
-    takes both.
+    takes both. Where W&B cannot be had, a warning says so: scores are not lost for want of it.
     """
     folders = sorted(run.folder.glob("wandb/*run-*-*"))
-    if not folders:
+    logger = run.config.get("logger", {}).get("wandb", {})
+    found = FOLDER.fullmatch(folders[-1].name) if folders and logger else None
+    if found is None:
         return False
     import wandb
 
-    last = folders[-1].name
-    mode = "offline" if last.startswith("offline-") else "online"
-    project = run.config["logger"]["wandb"]["project"]
-    with wandb.init(project=project, id=last.rpartition("-")[2], resume="allow", dir=run.folder, mode=mode) as again:
-        log_report(again, name, report)
+    options = {"project": logger.get("project"), "entity": logger.get("entity"), "id": found["id"]}
+    options |= {"mode": "offline" if found["offline"] else "online", "dir": run.folder, "resume": "allow"}
+    try:
+        with wandb.init(**options) as again:
+            log_report(again, name, report)
+    except Exception as error:  # no login, no network, a run that was deleted
+        log.warning("%s: not logged to W&B: %s", run.folder, str(error).splitlines()[0])
+        return False
     return True

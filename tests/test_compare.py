@@ -136,6 +136,36 @@ def test_other_clips_are_refused(tmp_path):
         grid(runs, names(runs))
 
 
+def test_other_rates_are_refused(tmp_path):
+    for n, rate in enumerate((16_000, 24_000)):
+        write_run(tmp_path / str(n), [f"seed={n}"], {}, {"seed": n}, {"stoi": 0.5}, sample_rate=rate)
+    runs = discover([tmp_path])
+    with pytest.raises(CompareError, match="seed=0 was scored at 16000 Hz and seed=1 at 24000"):
+        grid(runs, names(runs))
+
+
+def test_a_pair_is_compared_on_the_clips_that_both_have(tmp_path):
+    """The clip that is hard for both must not count for one of them alone."""
+    scores = {"none": [0.9, 0.9, 0.1], "msd": [0.8, 0.8, math.nan]}
+    for n, disc in enumerate(scores):
+        folder = write_run(tmp_path / str(n), [f"disc={disc}"], {"disc": disc})
+        whole = report({"stoi": 0.0}, clips=("a", "b", "c"))
+        whole.clips["stoi"] = scores[disc]
+        whole.write(folder)
+    runs = discover([tmp_path])
+    assert effects(grid(runs, names(runs)))["disc", "msd"].difference.mean == pytest.approx(-0.1)
+
+
+def test_reports_of_an_earlier_evaluation_are_left_out(tmp_path, pages):
+    run = write_run(tmp_path / "run", scores={"stoi": 0.5})
+    for system in ("old", "new"):
+        report({"stoi": 0.5}, run=str(run), system=system).write(tmp_path / "scores", system)
+    (tmp_path / "scores" / "timing.json").write_text('{"new": {"rtf_encode": 0.5}}')
+    run_compare(run, "--scores", tmp_path / "scores")
+    (entry,) = pages[-1][0]
+    assert (entry.report.facts["system"], entry.timing) == ("new", {"rtf_encode": 0.5})
+
+
 @pytest.fixture
 def pages(monkeypatch):
     """Stands for codec/page/report.py: what it is called with."""
@@ -218,7 +248,7 @@ def test_scores_of_an_evaluation(tmp_path, pages, monkeypatch):
     fails("there are no reports in nowhere", "runs", "--scores", "nowhere")
     for n in range(12):
         for n_q, extra in ((8, 5.0), (4, 4.0)):
-            report({"stoi": n % 4 + extra}, run=f"runs/{n}", n_q=n_q).write(scores, f"run{n}_nq{n_q}")
+            report({"stoi": n % 4 + extra}, run=f"../runs/{n}", n_q=n_q).write(scores, f"run{n}_nq{n_q}")
     report({"stoi": 9.0}).write(scores, "opus_6")
     run_compare("runs", "--scores", "scores", "--out", "scores")
     run_compare("runs/0", "runs/1", "--scores", "scores", "--out", "scores")  # over its own compare.json
@@ -228,9 +258,13 @@ def test_scores_of_an_evaluation(tmp_path, pages, monkeypatch):
     assert {e.family for e in entries[:2]} == {about.runs["name"][0]}
     assert (entries[-1].name, entries[-1].baseline, entries[-1].command) == ("opus_6", True, "")
     assert {str(e.folder) for e in entries} == {"scores"}
+    assert [e.curves is None for e in entries[:2]] == [False, True]  # drawn once for a family
+    monkeypatch.chdir(scores)
+    run_compare(tmp_path / "runs", "--scores", scores, "--out", "x")  # wherever it is called
+    assert len(pages[-1][0]) == len(entries)
 
-    report({"stoi": 0.0}, run="runs/3", n_q=4).write(scores, "again")
-    fails("scores has two reports of", "runs", "--scores", "scores")
+    report({"stoi": 0.0}, run="../runs/3", n_q=4).write(scores, "again")
+    fails("scores has two reports of", tmp_path / "runs", "--scores", scores)
 
 
 def test_baselines_on_other_clips_are_refused(tmp_path, pages):
@@ -258,7 +292,7 @@ def test_a_real_sweep(speech_folder, tmp_path, monkeypatch, pages, capsys):
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "logger=csv"]
     short = [option for option in SHORT if not option.startswith("segment")]
     sweep = ["-m", "segment=0.52,0.01,0.6", f"hydra.sweep.dir={tmp_path}", "disc=none", "quantizer.codebook_size=16"]
-    assert call(monkeypatch, *sweep, *data, *short, *SMALL) == 1
+    assert call("train.py", *sweep, *data, *short, *SMALL) == 1
     run_compare(tmp_path)
     runs = discover([tmp_path])
     assert names(runs) == ["segment=0.52", "segment=0.01", "segment=0.6"]

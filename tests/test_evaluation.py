@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from codec.evaluation import evaluate
+from codec.evaluation import clip_name, evaluate, file_name
 from codec.metrics.table import METRICS
 from codec.systems.base import System
 from tests.speech import RATE, Rounding, clip
@@ -91,3 +91,28 @@ def test_a_system_of_another_rate_is_scored_at_the_clips():
     assert system.heard == pytest.approx(0.7003 * 24_000, abs=2)
     assert report.facts["sample_rate"] == RATE
     assert report.clips["si_sdr"][0] > 40  # there and back costs next to nothing
+
+
+def test_files_of_long_and_odd_names_stay_apart():
+    long = "x" * 100
+    assert file_name(f"disc=msd {long}") != file_name(f"disc=mfd {long}")
+    assert len(file_name(long)) == 80
+    assert file_name("disc=msd+mfd n_q=4") == "disc=msd+mfd_n_q=4"
+    assert clip_name({"file": "a/utt.1"}, 0) == "a/utt.1"
+    assert clip_name({"file": "a/utt.FLAC"}, 0) == "a/utt"
+
+
+def test_what_could_not_be_read_is_a_failure():
+    unread = []
+
+    def clips():
+        yield clip(0)
+        unread.append(("broken.wav", "no header"))
+
+    report = evaluate(Rounding(), clips(), RATE, workers=0, metrics=MEL, unread=[[("bad.wav", "empty")], unread])
+    assert [(f["clip"], f["metric"]) for f in report.failures] == [("bad.wav", "file"), ("broken.wav", "file")]
+
+
+def test_a_system_may_be_called_reference(tmp_path):
+    report = evaluate(Rounding(), [clip(0)], RATE, name="reference", workers=0, metrics=MEL, folder=tmp_path)
+    assert set(report.audio["s0/take 0"]) == {"reference", "decoded"}

@@ -73,7 +73,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
     report = json.loads((last.parent / "eval_last" / f"{stem}.json").read_text())
     assert report["facts"]["n_q"] == 3
     assert report["facts"]["kbps"] == pytest.approx(3 * 4 * 50 / 1000)
-    assert report["facts"]["run"] == str(folder)
+    assert report["facts"]["run"] == "../.."
     assert set(report["summary"]) == set(METRICS)
     for name in (f"{stem}.md", f"{stem}.csv", "report.html", "timing.json"):
         assert (last.parent / "eval_last" / name).is_file()
@@ -105,6 +105,12 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
         ("train.py", ["dataset=folder", "dataset.path=/nowhere"], "/nowhere"),
         ("eval.py", ["ckpt=/nowhere/last.ckpt"], "there is no checkpoint at /nowhere/last.ckpt"),
         ("eval.py", ["ckpt=/nowhere/last.ckpt", "metrics=[pesk]"], "error: there is no metric pesk"),
+        ("eval.py", ["split=all"], "error: split=all: choose train, val or test"),
+        ("eval.py", ["listening=3", "audio=2"], "raise audio=2"),
+        ("eval.py", ["clips=0"], "error: clips=0: give a number from 1"),
+        ("eval.py", ["device=tpu"], "error: device=tpu cannot be used"),
+        ("eval.py", ["ckpt=5"], "error: ckpt=5: give a path"),
+        ("eval.py", [], "there is nothing to evaluate"),
         ("train.py", ["disc=mfd+msd"], "msd+mfd"),
         ("train.py", ["frame_rate=60"], "set frame_rate=50, or change the strides"),
         ("train.py", ["segment=0.01", "data.workers=0", "dataset.voices=4", "dataset.utterances=1"], "error: segment:"),

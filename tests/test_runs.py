@@ -54,7 +54,7 @@ def test_a_run_without_hydras_files_repeats_its_configuration(tmp_path):
     for file in (run.folder / ".hydra").iterdir():
         file.unlink()
     assert discover([tmp_path]) == [run]
-    assert shlex.split(run.command)[2:] == [f"--config-path={run.folder}", "--config-name=config"]
+    assert shlex.split(run.command)[2:] == [f"--config-path={run.folder}", "--config-name=config", "run_dir=run-again"]
 
 
 TRACE = """Traceback (most recent call last):
@@ -215,3 +215,19 @@ def test_a_run_alone_keeps_its_error(tmp_path):
     finally:
         logging.root.removeHandler(handler)
         handler.close()
+
+
+def test_the_command_of_a_resumed_run_begins_anew(tmp_path):
+    own, other = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", "ckpt_path=elsewhere/last.ckpt"
+    run = Run(write_run(tmp_path / "run", ["lr=1", own]))
+    assert shlex.split(run.command) == ["python", "train.py", "lr=1"]
+    run = Run(write_run(tmp_path / "next", ["lr=1", other]))
+    assert shlex.split(run.command) == ["python", "train.py", "lr=1", other]
+
+
+def test_links_to_runs_are_followed_once(tmp_path):
+    run = write_run(tmp_path / "store" / "run", scores={"stoi": 0.5})
+    (tmp_path / "chosen").mkdir()
+    (tmp_path / "chosen" / "a").symlink_to(run)
+    (tmp_path / "chosen" / "up").symlink_to(tmp_path)
+    assert [found.folder.resolve() for found in discover([tmp_path / "chosen"])] == [run]

@@ -17,11 +17,11 @@ def tables(folder, name: str) -> list[dict]:
 
 def test_a_report_follows_its_run_after_it_has_ended(tmp_path):
     folder = write_run(tmp_path / "run", config={"logger": {"wandb": {"project": "test"}}})
-    with wandb.init(project="test", dir=folder, mode="offline", id="abc123"):
+    with wandb.init(project="test", dir=folder, mode="offline", id="my-run-7"):
         log_now("report", report({"stoi": 0.75}))
     assert log_later(Run(folder), "eval", report({"stoi": 0.5}, speaker=None))
     wandb.teardown()
-    assert {part.name.rpartition("-")[2] for part in folder.glob("wandb/offline-run-*")} == {"abc123"}
+    assert {part.name.split("-", 3)[3] for part in folder.glob("wandb/offline-run-*")} == {"my-run-7"}
     (during,) = tables(folder, "report")
     (after,) = tables(folder, "eval")
     assert during["columns"] == after["columns"] == ["clip", "speaker", "seconds", "stoi"]
@@ -34,3 +34,14 @@ def test_a_run_without_wandb_is_left_alone(tmp_path):
     assert not log_later(Run(folder), "eval", report({"stoi": 0.5}))
     log_now("report", report({"stoi": 0.5}))
     assert not (folder / "wandb").exists()
+
+
+def test_without_wandb_the_scores_are_not_lost(tmp_path, monkeypatch, caplog):
+    def refuse(**options):
+        raise wandb.errors.CommError("no network")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    folder = write_run(tmp_path / "run", config={"logger": {"wandb": {"project": "test"}}})
+    (folder / "wandb" / "run-20260101_000000-x").mkdir(parents=True)
+    assert not log_later(Run(folder), "eval", report({"stoi": 0.5}))
+    assert "no network" in caplog.text

@@ -9,6 +9,7 @@ from codec.cost import gflop_per_second
 from codec.evaluation import evaluate
 from codec.metrics.table import METRICS
 from codec.quantizers.none import NoQuantizer
+from codec.systems import codec as codec_system
 from codec.systems.codec import CodecSystem
 from tests.parts import small_codec, tone_batch
 
@@ -52,3 +53,14 @@ def test_an_evaluation_repeats_to_the_byte(tmp_path):
         evaluate(CodecSystem(codec), clips(3), 800, workers=0, metrics=MEL).write(tmp_path / folder)
     for name in ("report.json", "report.md", "report.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_part_that_eludes_the_measures_of_cost_does_not_cost_the_scores(monkeypatch):
+    def fails(codec):
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(codec_system, "algorithmic_delay", fails)
+    report = evaluate(CodecSystem(small_codec()), clips(1), 800, workers=0, metrics=MEL)
+    assert report.facts["latency_ms"] is None
+    assert report.facts["cost"] == "not known: RuntimeError: no such thing"
+    assert report.summary()["si_sdr"]["n"] == 1
