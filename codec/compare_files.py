@@ -157,9 +157,9 @@ def in_words(result: Comparison, metrics: Sequence[str] | None = None) -> str:
         title = "main effects: differences of runs that agree in all other factors and in the seed"
         table = "\n".join(aligned([header, *lines]))
         blocks.append(f"{title}\n{table}")
-    for entry in result.entries:
-        if failed := sum(counts["failed"] for counts in entry.report.summary().values()):
-            blocks.append(f"{entry.name}: {failed} scores of clips failed; its report lists them")
+    failed = {entry.name: int(entry.report.clips[entry.report.metrics].isna().sum().sum()) for entry in result.entries}
+    if counts := [f"{name}: {count}" for name, count in failed.items() if count]:
+        blocks.append(f"scores of clips that failed, listed in the reports: {', '.join(counts)}")
     return "\n\n".join([*blocks, *result.notes])
 
 
