@@ -25,7 +25,7 @@ ALLOWED = {
     "spectrogram": set(),
     "cost": {"model"},
     "systems": {"cost", "metrics.base", "model", "quantizers.base"},
-    "page": {"metrics", "report"},
+    "page": {"metrics", "report", "systems.anchors", "systems.opus"},  # the anchor and the coder of its sound
     "lineup": {"checkpoint", "data.base", "page.base", "report", "runs", "systems.base", "systems.codec"},
     "tracking": {"report", "runs"},
     "stream": {"layers"},
