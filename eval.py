@@ -19,7 +19,8 @@ from codec.metrics.table import choose
 from codec.page.listening import MOST
 from codec.page.write import write_pages
 from codec.report import overview
-from codec.run import InputError, check_evaluation, one_sentence, usable_device
+from codec.errors import InputError
+from codec.run import check_evaluation, one_sentence, usable_device
 from codec.tracking import log_later
 
 

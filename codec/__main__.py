@@ -21,7 +21,8 @@ from codec.files import decode_file, encode_file
 from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.model import Codec
-from codec.run import InputError, one_sentence
+from codec.errors import InputError
+from codec.run import one_sentence
 
 EXPORTS = {**FILES, "onnx": onnx.FILES}
 
@@ -129,15 +130,9 @@ def add_compare(commands) -> None:
 
 def run_compare(options: argparse.Namespace) -> None:
     # a second of importing that no other command should wait for
-    from codec.compare import CompareError
     from codec.compare_files import common_folder, compare, in_words, write_files
-    from codec.report import ReportError
-    from codec.runs import RunError
 
-    try:
-        result = compare(options.runs, options.scores, options.metrics)
-    except (RunError, CompareError, ReportError) as error:
-        raise InputError(str(error)) from error
+    result = compare(options.runs, options.scores, options.metrics)
     folder = options.out or common_folder(result.runs) / "compare"
     print(in_words(result, options.metrics))
     written = write_files(result, folder, options.title)

@@ -7,6 +7,7 @@ from statistics import fmean
 import pandas
 from scipy import stats
 
+from codec.errors import InputError
 from codec.factors import SEED, differences, levels
 from codec.metrics.intervals import Interval
 from codec.page.base import Effect, Grid
@@ -14,7 +15,7 @@ from codec.report import Report
 from codec.runs import Run
 
 
-class CompareError(ValueError):
+class CompareError(InputError):
     """Runs cannot be compared; the message is one sentence."""
 
 

@@ -20,13 +20,10 @@ from torch import nn
 
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
+from codec.errors import InputError
 from codec.metrics.base import MissingError
 
 log = logging.getLogger("train")
-
-
-class InputError(ValueError):
-    """The command line asks for what cannot be; the message is one sentence."""
 
 
 def in_sweep() -> bool:

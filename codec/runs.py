@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pandas
 import yaml
 
+from codec.errors import InputError
 from codec.factors import Settings, as_text, differences, flat
 from codec.report import Report, ReportError
 
@@ -21,7 +22,7 @@ RECORD = re.compile(r"^\[[\d-]+ [\d:,]+\]\[[^]]*\]\[(?P<level>[A-Z]+)\] - ", re.
 LOSS = re.compile(r"train/(?!audio_s_per_s$)[^/]+")  # shares, norms and codebooks have a second slash
 
 
-class RunError(ValueError):
+class RunError(InputError):
     """There is no run where one was asked for, or it cannot be read; the message is one sentence."""
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from codec.evaluation import evaluate
 from codec.metrics.table import METRICS
-from codec.report import Report, ReportError
+from codec.report import LARGEST, Report, ReportError, overview
 from tests.speech import RATE, Rounding, clip
 
 FAST = {name: METRICS[name] for name in ("stoi", "si_sdr", "mel_distance")}
@@ -111,3 +111,115 @@ def test_what_is_no_report_is_named(tmp_path, text):
         path.write_text(text)
     with pytest.raises(ReportError, match=r"report\.json"):
         Report.read(path)
+
+
+SOUND = {"reference": "audio/a.flac", "decoded": "audio/b.flac"}
+FAILURE = {"clip": "a", "metric": "stoi", "reason": "It is silent."}
+
+
+def content(clip=None, metrics=("stoi",), **other):
+    """What a report holds, one clip named a, with changes to the clip or to the whole."""
+    row = {"clip": "a", "speaker": None, "seconds": 1.0, "stoi": 0.5} | (clip or {})
+    whole = {"clips": [row], "metrics": list(metrics), "failures": [FAILURE], "facts": {}, "audio": {"a": SOUND}}
+    return whole | other
+
+
+def test_the_content_that_the_next_test_damages_reads(tmp_path):
+    (tmp_path / "report.json").write_text(json.dumps(content()))
+    report = Report.read(tmp_path / "report.json")
+    assert (report.audio, report.failures, report.clips["stoi"][0]) == ({"a": SOUND}, [FAILURE], 0.5)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "why"),
+    [
+        (content(clip={"clip": 3}), "no name"),
+        (content(clips=content()["clips"] * 2), "twice"),
+        (content(clips=[]), "no table"),
+        (content(clips=[1]), "no table"),
+        (content(clip={"speaker": ["x"]}), "speaker"),
+        (content(clip={"seconds": None}), "length"),
+        (content(clip={"stoi": "0.5"}), "score"),
+        (content(clip={"stoi": True}), "score"),
+        (content(clip={"stoi": 10**400}), "score"),
+        (content(clip={"stoi": math.nan}), "NaN"),
+        (content(clip={"clip": "\ud800"}), "surrogates"),
+        (content(metrics=["stoi", "stoi"]), "named twice"),
+        (content(metrics=["$x$"]), "name that is none"),
+        (content(metrics=["clip"]), "name that is none"),
+        (content(metrics=[["stoi"]]), "name that is none"),
+        (content(metrics=["pesq"]), "lacks"),
+        (content(failures={}), "failures"),
+        (content(failures=["broken"]), "failure"),
+        (content(failures=[FAILURE | {"reason": None}]), "failure"),
+        (content(failures=[{"clip": "a"}]), "failure"),
+        (content(facts=[]), "facts"),
+        (content(facts={"kbps": "6"}), "kbps"),
+        (content(facts={"run": 7}), "run"),
+        (content(facts={"codebook_usage": "all"}), "usage"),
+        (content(facts={"codebook_perplexity": [1, None]}), "usage"),
+        (content(facts={"codebook_usage": [1], "codebook_perplexity": [1, 2]}), "too few"),
+        (content(audio=["a"]), "heard"),
+        (content(audio={"b": SOUND}), "no clip of it"),
+        (content(audio={"a": {"decoded": "b.flac"}}), "reference and a decoded"),
+        (content(audio={"a": SOUND | {"reference": 1}}), "reference and a decoded"),
+        *(
+            (content(audio={"a": SOUND | {role: file}}), "outside")
+            for role in SOUND
+            for file in (
+                "../s.wav",
+                "/etc/s.wav",
+                "a/../../s.wav",
+                "C:\\s.wav",
+                "..\\s.wav",
+                "",
+                "a\0b",
+                "//host/s.wav",
+            )
+        ),
+    ],
+)
+def test_a_report_that_is_not_what_is_written_is_refused(tmp_path, damaged, why):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(damaged))
+    with pytest.raises(ReportError, match=rf"report\.json is no report of this project: .*{why}") as caught:
+        Report.read(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_that_is_too_large_or_too_deep_is_refused(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text("[" * 200_000)
+    with pytest.raises(ReportError, match="no report"):
+        Report.read(path)
+    with path.open("w") as file:
+        file.truncate(LARGEST + 1)  # takes no room on the disk
+    with pytest.raises(ReportError, match="larger than 64 MB"):
+        Report.read(path)
+
+
+def test_a_single_clip_has_a_mean_and_no_interval(tmp_path):
+    report = report_of(1)
+    entry = json.loads(report.write(tmp_path).read_text(encoding="utf-8"))["summary"]["stoi"]
+    assert (entry["low"], entry["high"], entry["n"]) == (None, None, 1)
+    assert entry["mean"] == pytest.approx(report.clips["stoi"][0], rel=1e-5)
+    for text in (report.table(), report.markdown()):
+        assert f"{report.clips['stoi'][0]:.3f}" in text
+        assert "[" not in text
+        assert "nan" not in text
+
+
+@pytest.mark.parametrize("kbps", [None, math.nan, 0.0])
+def test_what_has_no_bitrate_shows_none(kbps):
+    report = report_of(2)
+    report.facts["kbps"] = kbps
+    assert overview({"codec": report}).splitlines()[-1].split()[:2] == ["codec", "-"]
+
+
+def test_markdown_stays_a_table(tmp_path):
+    report = report_of(2)
+    report.facts["a|b"] = "one\ntwo | three"
+    report.failures.append({"clip": "x", "metric": "stoi", "reason": "Too\n\n# short | long."})
+    lines = report.markdown().splitlines()
+    assert r"| a\|b | one two \| three |" in lines
+    assert r"- x, stoi: Too  # short \| long." in lines

@@ -18,14 +18,17 @@ class Interval(NamedTuple):
 def bootstrap(values, resamples: int = 2000, seed: int = 0) -> Interval:
     """Mean and 95 % percentile bootstrap interval over clips (Efron and Tibshirani 1993, chapter 13).
 
-    NaN are left out; `n` counts what remains, and without any all three numbers are NaN. Clips count as
-    independent, so the interval is too narrow for other speakers when few speakers said many clips.
+    NaN are left out; `n` counts what remains. Without any all three numbers are NaN; of a single clip the interval is,
+    because it says nothing about others. Clips count as independent, so the interval is too narrow for other speakers
+    when few speakers said many clips.
     """
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
     n = len(values)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)
+    if n == 1:
+        return Interval(float(values[0]), math.nan, math.nan, 1)
     generator = np.random.default_rng(seed)
     block = max(1, 1_000_000 // n)  # resamples at a time, to bound memory
     means = [

@@ -1,22 +1,51 @@
 """What a page is made of: systems with their reports, and, for a sweep, its runs and main effects."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas
 
+from codec.errors import InputError
 from codec.metrics.intervals import Interval
-from codec.report import Report
+from codec.report import Report, ReportError
 
 TIMING = "timing.json"  # beside reports: name of a system -> `Entry.timing`
+FACTORS = ("rtf_encode", "rtf_decode")  # of a timing: its numbers
+
+
+class PageError(InputError):
+    """No page can be made of this; the message is one sentence for the user."""
 
 
 def timings(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was measured beside the reports in a folder, by system; {} where nothing was."""
+    """What was measured beside the reports in a folder, by system; {} where nothing was.
+
+    Raises ReportError if the file is damaged, or holds something else.
+    """
     file = folder / TIMING
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ReportError(f"{file} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"{file} is no JSON: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(timing, dict) for timing in content.values()):
+        raise ReportError(f"{file} holds no timings by system: remove it, or evaluate again")
+    for name, timing in content.items():
+        if not all(_is_measured(timing[factor]) for factor in FACTORS if factor in timing):
+            raise ReportError(f"{file} has a timing of {name!r} that is no number: remove it, or evaluate again")
+    return content
+
+
+def _is_measured(value: Any) -> bool:
+    """Whether it is a number of seconds; None is one that could not be written."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value is None or (number and math.isfinite(value) and value >= 0)
 
 
 @dataclass

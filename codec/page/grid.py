@@ -3,19 +3,19 @@
 import math
 from typing import Any
 
-from codec.metrics.intervals import Interval, bootstrap
+from codec.metrics.intervals import Interval
 from codec.page.base import Effect, Grid
 from codec.page.tables import decimals, higher_is_better, verdict
 from codec.page.tables import title as column_title
 
 ABOUT_RUN = ("name", "state", "reason", "command")
+FEWEST_PAIRS = 3  # for a verdict: with two, one odd seed is half of what is known
 
 
 def grid_view(grid: Grid) -> dict[str, Any]:
     """Tables of the main effects and of all runs for the template.
 
-    An interval over pairs of runs decides from two pairs on: the sweep is what says whether so few are enough, by
-    giving no interval (NaN) where they are not.
+    An interval over pairs of runs decides from three pairs on; of a single pair there is none (NaN).
     """
     measured = [c for c in grid.runs.columns if c not in ABOUT_RUN and c not in grid.factors]
     metrics = [metric for metric in measured if any(effect.metric == metric for effect in grid.effects)]
@@ -34,6 +34,7 @@ def grid_view(grid: Grid) -> dict[str, Any]:
     return {
         "metrics": [(metric, column_title(metric), digits[metric]) for metric in metrics],
         "factors": factors,
+        "fewest": FEWEST_PAIRS,
         "run_metrics": [(metric, column_title(metric), digits[metric]) for metric in measured],
         "factor_names": list(grid.factors),
         "runs": grid.runs.to_dict(orient="records"),
@@ -47,9 +48,9 @@ def _cell(
     effect = effects.get((factor, level, metric))
     if effect is None or first:
         chosen = grid.runs[grid.runs[factor].astype(str) == str(level)][metric]
-        mean = effect.mean if effect else bootstrap(chosen.astype(float)).mean
+        mean = effect.mean if effect else float(chosen.astype(float).mean())
         return {"mean": mean, "difference": None, "verdict": "", "small": False}
     interval: Interval = effect.difference
     small = math.isnan(interval.low) or math.isnan(interval.high)
-    word = "" if small else verdict(interval, higher_is_better(metric), fewest=2)
+    word = "" if small else verdict(interval, higher_is_better(metric), FEWEST_PAIRS)
     return {"mean": effect.mean, "difference": interval, "verdict": word, "small": small}

@@ -1,7 +1,6 @@
 """Templates, styles and scripts beside this file -> one file that asks for nothing else."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import jinja2
 from markupsafe import Markup
 
 from codec.page.tables import number
+from codec.report import write_whole
 
 HERE = Path(__file__).parent
 MB = 1_000_000
@@ -41,10 +41,5 @@ def save(path: str | Path, text: str) -> Path:
     """Write a page whole or not at all, with its folder if need be; returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, text)
     return path

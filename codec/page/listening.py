@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import scipy.signal
+import torch
 
-from codec.page.base import Entry
+from codec.page.base import Entry, PageError
 from codec.page.html import MB, embedded, render, save
 from codec.page.ratings import ANCHOR, FORMAT, REFERENCE
 from codec.page.sound import Clip, Wave, fill, int16, read
-from codec.report import ReportError
+from codec.systems.anchors import LowPass
 
 MOST = 12  # conditions of a trial, BS.1534-3
+CUTOFF = 3500.0  # Hz, of the anchor
+SAME = "identity"  # the baseline that gives back what it gets: the hidden reference by another name
+LOW_PASS = "low_pass"  # the baseline that is the anchor by another name
 
 
 def write_listening_test(
@@ -29,7 +32,9 @@ def write_listening_test(
     the reference. The same arguments give the same bytes.
 
     Args:
-        entries: at most ten, with sound of the same clips. One that is named like the anchor replaces it.
+        entries: at most ten, with sound of the same clips. ``identity`` is left out, since it is the hidden reference,
+            and counts as none; ``low_pass`` at 3.5 kHz, or one that is named like the anchor, stands for it, so that
+            none is made here and there is room for eleven.
         clips: so many of the clips that every system has sound of, drawn by ``seed``.
         limit_mb: as for a report; clips that find no room are left out.
 
@@ -37,18 +42,20 @@ def write_listening_test(
         the path.
 
     Raises:
-        ValueError: if there is no system or are too many, names clash, the systems share no clip, or none finds room.
-        ReportError: if a report names a sound file that is not there.
+        PageError: if there is no system or are too many, names clash, the systems share no clip, none finds room, or
+            sound is below 8 kHz, where there is nothing to take away for an anchor.
+        ReportError: if a report names a sound file that cannot be read.
     """
+    entries = [entry for entry in entries if entry.name != SAME]
     names = [entry.name for entry in entries]
-    made = ANCHOR not in names
+    made = not any(_is_anchor(entry) for entry in entries)
     if len(set(names)) < len(names) or REFERENCE in names:
-        raise ValueError(f"Systems of a listening test need names of their own, none of them {REFERENCE}.")
+        raise PageError(f"Systems of a listening test need names of their own, none of them {REFERENCE}.")
     if not names or len(names) + 1 + made > MOST:
-        raise ValueError(f"A listening test has 1 to {MOST - 1 - made} systems, not {len(names)}.")
+        raise PageError(f"A listening test has 1 to {MOST - 1 - made} systems, not {len(names)}.")
     common = [clip for clip in entries[0].report.audio if all(clip in entry.report.audio for entry in entries)]
     if not common:
-        raise ValueError("The systems have sound of no clip in common.")
+        raise PageError("The systems have sound of no clip in common.")
     random = np.random.default_rng(seed)
     chosen = [common[i] for i in random.permutation(len(common))[:clips]]
 
@@ -77,30 +84,30 @@ def write_listening_test(
         kept.pop()
         text = page(kept, coding.name)
     if not kept:
-        raise ValueError(f"No clip finds room in {limit_mb:g} MB.")
+        raise PageError(f"No clip finds room in {limit_mb:g} MB.")
     return save(path, text)
 
 
 def lowpass(wave: Wave) -> Wave:
     """The anchor of BS.1534-3: passes 3.5 kHz, 60 dB down from 4 kHz on (it asks for 25 there and 50 from 4.5 kHz).
 
-    Raises ValueError below 7.5 kHz, where there is nothing to take away.
+    Raises PageError below 8 kHz, where there is nothing to take away.
     """
     wav, rate = wave
-    taps, beta = scipy.signal.kaiserord(60, 500 / (rate / 2))
-    window = scipy.signal.firwin(taps | 1, 3750, window=("kaiser", beta), fs=rate)  # odd: no delay in mode "same"
-    padded = np.pad(wav / 32768, len(window) // 2)
-    return int16(scipy.signal.oaconvolve(padded, window, mode="valid")), rate
+    try:
+        low = LowPass(CUTOFF).reconstruct(torch.from_numpy(wav / 32768)[None, None], rate)
+    except ValueError as error:
+        raise PageError(f"A listening test's anchor needs sound of 8000 Hz or more; this has {rate}.") from error
+    return int16(low.reshape(-1).numpy()), rate
+
+
+def _is_anchor(entry: Entry) -> bool:
+    return entry.name == ANCHOR or (entry.name == LOW_PASS and entry.report.facts.get("cutoff_hz", CUTOFF) == CUTOFF)
 
 
 def _waves(entries: Sequence[Entry], clip: str, anchor: bool) -> list[Wave]:
     """The reference, the anchor if it is made here, and the systems in their order."""
     first = max(entries, key=lambda entry: entry.report.facts.get("sample_rate") or 0)
     files = [(first, "reference"), *((entry, "decoded") for entry in entries)]
-    waves = []
-    for entry, role in files:
-        path = entry.folder / entry.report.audio[clip][role]
-        if not path.is_file():
-            raise ReportError(f"the report of {entry.name} names a sound file that is not there: {path}")
-        waves.append(read(path))
+    waves = [read(entry, clip, role) for entry, role in files]
     return [waves[0], *([lowpass(waves[0])] if anchor else []), *waves[1:]]

@@ -25,7 +25,7 @@ function difference(system, against) {
   const turned = { better: "worse", worse: "better", undecided: "undecided" };
   const back = data.differences[`${against},${system}`];
   return back?.map(([mean, low, high, n, word]) =>
-    n ? [-mean, -high, -low, n, turned[word]] : [mean, low, high, n, word],
+    n ? [-mean, high === null ? null : -high, low === null ? null : -low, n, turned[word]] : [mean, low, high, n, word],
   );
 }
 
@@ -45,9 +45,11 @@ function showDifferences() {
         cell.dataset.value = mean;
         const range = `[${number(low, digits, true)}, ${number(high, digits, true)}]`;
         const mark = { better: " ✓", worse: " ✗" }[word] ?? "";
-        cell.append(element("span", number(mean, digits, true), "mean"), element("span", range, "range"));
+        cell.append(element("span", number(mean, digits, true), "mean"));
+        if (n > 1) cell.append(element("span", range, "range"));
         cell.append(element("span", `${word}${mark}`, "word"));
-        if (n < data.clips.length) cell.append(element("span", `n = ${n}`, "range"));
+        if (n < data.fewest) cell.append(element("span", `too few clips (n = ${n})`, "range"));
+        else if (n < data.clips.length) cell.append(element("span", `n = ${n}`, "range"));
       } else cell.append("no clip in common");
       row.append(cell);
     });
@@ -132,8 +134,6 @@ function showClips() {
 
 // --- players
 
-const players = new Map(); // a clip's box -> its player
-
 function goTo(clip) {
   if (!clip) return;
   clip.open = true;
@@ -159,7 +159,6 @@ function makePlayer(box) {
     clock.textContent = `${position.toFixed(1)} s`;
     box.style.setProperty("--at", player.duration ? position / player.duration : 0);
   });
-  players.set(box, player);
   const attempt = (action) =>
     Promise.resolve(action).catch((error) => {
       trouble.textContent = `This browser cannot play this sound: ${error.message}`;

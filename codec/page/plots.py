@@ -75,7 +75,7 @@ def looks(entries: Sequence[Entry]) -> list[Look]:
 def bitrate(entry: Entry) -> float:
     """kbit/s, NaN where nothing is coded."""
     rate = entry.report.facts.get("kbps")
-    return float(rate) if isinstance(rate, int | float) and rate > 0 else math.nan
+    return float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else math.nan
 
 
 def bitrate_plot(entries: Sequence[Entry], metric: str, means: Sequence[Interval]) -> str:
@@ -197,7 +197,7 @@ def _svg(
         left, bottom, right, top = margins
         figure.subplots_adjust(left, bottom, right, top)
         axes.patch.set_visible(False)
-        axes.set_title(title)
+        axes.set_title(title, parse_math=False)  # names of metrics and losses come from files
         axes.grid(axis="y")
         axes.tick_params(length=0)
         draw(axes)

@@ -9,14 +9,14 @@ from markupsafe import Markup
 
 from codec.metrics.intervals import Interval
 from codec.page import plots
-from codec.page.base import Entry, Grid
+from codec.page.base import Entry, Grid, PageError
 from codec.page.grid import grid_view
 from codec.page.html import MB, embedded, render, save
 from codec.page.pictures import spectrograms
 from codec.page.sound import Clip, Coding, data_uri, fill, read
 from codec.page.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, number, verdict
 from codec.page.tables import title as column_title
-from codec.report import ReportError
+from codec.report import plain, show
 
 COSTS = {  # fact -> title, digits, factor
     "kbps": ("kbit/s", 2, 1),
@@ -48,14 +48,14 @@ def write_page(
         the path.
 
     Raises:
-        ValueError: if there is no entry, two share a name, or the page is too large without any sound.
-        ReportError: if a report names a sound file that is not there.
+        PageError: if there is no entry, two share a name, or the page is too large without any sound.
+        ReportError: if a report names a sound file that cannot be read.
     """
     names = [entry.name for entry in entries]
     if not names:
-        raise ValueError("A page needs at least one system.")
+        raise PageError("A page needs at least one system.")
     if len(set(names)) < len(names):
-        raise ValueError(f"Systems on a page need names of their own: {', '.join(names)}.")
+        raise PageError(f"Systems on a page need names of their own: {', '.join(names)}.")
     scores = Scores(entries)
     own = [i for i, entry in enumerate(entries) if not entry.baseline]
     lead = own[0] if own else 0
@@ -64,11 +64,12 @@ def write_page(
     audible = [clip for clip in order if any(clip in entry.report.audio for entry in entries)]
     view = _view(entries, scores, own, lead, key)
     view |= {"title": title, "grid": grid_view(grid) if grid is not None else None, "audible": len(audible)}
+    view["first"] = set(audible) == set(scores.clips["clip"][: len(audible)])
 
     limit = int(limit_mb * MB)
     text = _page(view, [], None)
     if _size(text) >= limit:
-        raise ValueError(f"The page is {_size(text) / MB:.1f} MB without any sound, more than {limit_mb:g}.")
+        raise PageError(f"The page is {_size(text) / MB:.1f} MB without any sound, more than {limit_mb:g}.")
     coding, kept = fill(limit - _size(text), audible, lambda clip: _load(entries, clip))
     for count in range(len(kept), 0, -1):
         whole = _page(view, [_player(entries, scores, key, *clip) for clip in kept[:count]], coding)
@@ -112,6 +113,8 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
         "lead": lead,
         "contest": "the systems that are no baseline" if 1 < len(own) < len(entries) else "all systems",
         "fewest": FEWEST,
+        "clips": len(scores.clips),
+        "speakers": _speakers(scores),
         "all_pairs": len(entries) <= ALL_PAIRS,
         "costs": _costs(entries),
         "facts": _facts(entries),
@@ -140,6 +143,7 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
             ],
             "lead": lead,
             "key": key,
+            "fewest": FEWEST,
             "differences": {
                 pair: [_difference(scores.metrics[m], interval) for m, interval in enumerate(row)]
                 for pair, row in differences.items()
@@ -148,20 +152,20 @@ def _view(entries: Sequence[Entry], scores: Scores, own: list[int], lead: int, k
                 [str(row.clip), _text(row.speaker), round(float(row.seconds), 3)]
                 for row in scores.clips.itertuples(index=False)
             ],
-            "scores": [
-                [[_six(value) for value in scores.values[i, :, c]] for c in range(len(scores.clips))] for i in everyone
-            ],
+            "scores": [[plain(scores.values[i, :, c].tolist()) for c in range(len(scores.clips))] for i in everyone],
         },
     }
 
 
 def _difference(metric: str, interval: Interval) -> list:
     """mean, low, high, n and verdict, for JSON."""
-    return [*map(_six, interval[:3]), interval.n, verdict(interval, higher_is_better(metric))]
+    return [*plain(interval), verdict(interval, higher_is_better(metric))]
 
 
-def _six(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def _speakers(scores: Scores) -> int | None:
+    """How many speakers said the clips; None unless it is known of every clip."""
+    known = {_text(speaker) for speaker in scores.clips["speaker"]}
+    return None if "" in known else len(known)
 
 
 def _text(value: Any) -> str:
@@ -191,13 +195,7 @@ def _facts(entries: Sequence[Entry]) -> list[tuple[str, list[str]]]:
     """Every other fact as text, a row per fact."""
     skip = {*COSTS, "codebook_usage", "codebook_perplexity"}
     names = {name: None for entry in entries for name in entry.report.facts if name not in skip}
-    return [(name, [_fact(entry.report.facts.get(name)) for entry in entries]) for name in names]
-
-
-def _fact(value: Any) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return [(name, [show(entry.report.facts.get(name)) for entry in entries]) for name in names]
 
 
 def _codebooks(entries: Sequence[Entry]) -> dict[str, Any]:
@@ -220,21 +218,11 @@ def _legend(entries: Sequence[Entry], looks: Sequence[plots.Look]) -> list[dict[
 
 
 def _load(entries: Sequence[Entry], clip: str) -> Clip:
-    """The sound of the reference and of each system that has this clip, in their order, with their spectrograms."""
-    waves = []
-    for entry, file in _files(entries, clip):
-        path = entry.folder / file
-        if not path.is_file():
-            raise ReportError(f"the report of {entry.name} names a sound file that is not there: {path}")
-        waves.append(read(path))
-    return Clip(clip, waves, [data_uri("image/webp", picture) for picture in spectrograms(waves)])
-
-
-def _files(entries: Sequence[Entry], clip: str) -> list[tuple[Entry, str]]:
-    """(system, file): the reference of the system with the highest rate, then the systems' own."""
+    """The reference of the system with the highest rate, then each system's own in their order, and spectrograms."""
     heard = [entry for entry in entries if clip in entry.report.audio]
     first = max(heard, key=lambda entry: entry.report.facts.get("sample_rate") or 0)
-    return [(first, first.report.audio[clip]["reference"]), *((e, e.report.audio[clip]["decoded"]) for e in heard)]
+    waves = [read(first, clip, "reference"), *(read(entry, clip, "decoded") for entry in heard)]
+    return Clip(clip, waves, [data_uri("image/webp", picture) for picture in spectrograms(waves)])
 
 
 def _player(entries: Sequence[Entry], scores: Scores, key: int, clip: Clip, sounds: list[str]) -> dict[str, Any]:

@@ -7,13 +7,16 @@ import zlib
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
+import torch
 
-OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz; RFC 7845, section 5.1, lets an encoder take no other
+from codec.page.base import Entry
+from codec.report import ReportError
+from codec.systems.opus import RATES, encode
+
 MARKUP = 1_500  # characters around a sound in a page, about
 REFLECTED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -38,16 +41,23 @@ CODINGS = (
 Wave = tuple[np.ndarray, int]  # int16 [T], Hz
 
 
-def read(path: Path) -> Wave:
-    """A mono file -> int16 ``[T]`` and its rate; a 16-bit file comes as it is.
+def read(entry: Entry, clip: str, role: str) -> Wave:
+    """The sound of a clip, ``reference`` or ``decoded`` -> int16 ``[T]`` and its rate; 16-bit files come as they are.
 
-    Raises:
-        ValueError: if the file is not mono.
-        soundfile.LibsndfileError: if it is not there, or is no sound.
+    Raises ReportError if the file is not there, leads out of the folder, symbolic links included, or is no mono sound:
+    whatever is read ends up in a page that is passed around.
     """
-    wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    if wav.shape[1] != 1:
-        raise ValueError(f"{path} has {wav.shape[1]} channels; sound of a report has one.")
+    path = entry.folder / entry.report.audio[clip][role]
+    try:
+        if not path.resolve().is_relative_to(entry.folder.resolve()):
+            raise ReportError(f"the report of {entry.name} names a sound file outside of its folder: {path}")
+        if not path.is_file():
+            raise ReportError(f"the report of {entry.name} names a sound file that is not there: {path}")
+        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (OSError, RuntimeError, TypeError) as error:  # a loop of links; libsndfile's own; a file without a header
+        raise ReportError(f"{path}, a sound file of {entry.name}, cannot be read: {error}") from error
+    if not wav.size or wav.shape[1] != 1:
+        raise ReportError(f"{path}, a sound file of {entry.name}, is not one channel of sound")
     return int16(wav[:, 0]), rate
 
 
@@ -65,13 +75,10 @@ def flac(wav: np.ndarray, rate: int) -> bytes:
 
 def opus(wav: np.ndarray, rate: int, kbps: int) -> bytes:
     """wav ``[T]`` int16 -> an Ogg Opus file of about ``kbps`` kbit/s, resampled where Opus does not know ``rate``."""
-    if rate not in OPUS_RATES:
-        there = min((known for known in OPUS_RATES if known > rate), default=48_000)
+    if rate not in RATES:
+        there = min((known for known in RATES if known > rate), default=RATES[-1])
         wav, rate = soxr.resample(wav, rate, there, quality="HQ"), there
-    file = io.BytesIO()
-    level = 1 - (kbps - 6) / 250  # libsndfile: 256 kbit/s a channel at level 0, 6 at level 1
-    soundfile.write(file, wav, rate, format="OGG", subtype="OPUS", compression_level=level)
-    return _with_serial_zero(file.getvalue())
+    return _with_serial_zero(encode(torch.from_numpy(wav / 32768)[None, None], rate, kbps))
 
 
 def data_uri(kind: str, content: bytes) -> str:

@@ -56,3 +56,9 @@ def requests(chrome: webdriver.Chrome) -> list[str]:
     """What the page asked for besides itself, but for what it carries."""
     names = chrome.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     return [name for name in names if not name.startswith(("data:", "blob:"))]
+
+
+def table_rows(chrome: webdriver.Chrome, name: str) -> list[list[str]]:
+    """The cells of a table's body, as they are seen."""
+    script = "return [...document.querySelectorAll(arguments[0])].map((r) => [...r.cells].map((c) => c.innerText))"
+    return chrome.execute_script(script, f"#{name} tbody tr")

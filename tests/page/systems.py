@@ -1,12 +1,15 @@
-"""Three systems with their reports and their sound, small and with awkward names."""
+"""Three systems with their reports and their sound, and a sweep, small and with awkward names."""
 
+import math
 from pathlib import Path
 
+import pandas
 import torch
 
 from codec.evaluation import evaluate
+from codec.metrics.intervals import Interval
 from codec.metrics.table import METRICS
-from codec.page.base import Entry
+from codec.page.base import Effect, Entry, Grid
 from tests.speech import RATE, Rounding, clip
 
 FAST = {name: METRICS[name] for name in ("stoi", "si_sdr", "mel_distance")}
@@ -33,3 +36,20 @@ def noisy(item: dict, seed: int) -> dict:
     """The clip with noise, without which FLAC would be smaller than Opus."""
     noise = torch.randn(item["wav"].shape, generator=torch.Generator().manual_seed(seed))
     return item | {"wav": item["wav"] + 0.06 * noise}
+
+
+def grid() -> Grid:
+    """Four runs, one of them with a score, and an effect of one pair."""
+    states = ["finished", "failed", "diverged", "unfinished"]
+    runs = pandas.DataFrame(
+        {
+            "name": [f"run-{i}" for i in range(4)],
+            "state": states,
+            "reason": ["", f"out of memory {EVIL}", "loss was nan at step 7", "killed"],
+            "disc": ["none", "none", "msd", "msd"],
+            "command": [f"python train.py disc=x seed={i} 'note={EVIL}'" for i in range(4)],
+            "stoi": [0.9, math.nan, math.nan, math.nan],
+        }
+    )
+    effect = Effect("disc", "msd", "none", "stoi", 0.95, Interval(0.05, math.nan, math.nan, 1))
+    return Grid(runs, {"disc": ["none", "msd"]}, [effect])

@@ -1,6 +1,7 @@
 """Properties of the listening test: blind, complete, and read back as it was answered."""
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -14,7 +15,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from codec.__main__ import main
-from codec.page.listening import lowpass, write_listening_test
+from codec.page.base import PageError
+from codec.page.listening import MOST, lowpass, write_listening_test
 from codec.page.ratings import ANCHOR, FORMAT, REFERENCE, read_results, screened, summarise
 from tests.page.browser import complaints, opened, requests, resize
 
@@ -94,13 +96,53 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_other_orders(page, e
 
 def test_what_cannot_be_a_test_is_refused(entries, tmp_path):
     path = tmp_path / "test.html"
-    with pytest.raises(ValueError, match="1 to 10 systems"):
+    with pytest.raises(PageError, match="1 to 10 systems"):
         write_listening_test(path, [], "None")
-    with pytest.raises(ValueError, match="names of their own"):
+    with pytest.raises(PageError, match="names of their own"):
         write_listening_test(path, [entries[0], entries[0]], "Twice")
-    with pytest.raises(ValueError, match="finds room"):
+    with pytest.raises(PageError, match="finds room"):
         write_listening_test(path, entries, "Small", limit_mb=0.03)
     assert write_listening_test(path, entries, "Smaller", limit_mb=0.5).stat().st_size < 0.5e6
+
+
+def systems_of(path):
+    """The conditions of the first trial, in alphabetical order."""
+    return sorted(json.loads(base64.b64decode(data_of(path)["key"]))[0][1])
+
+
+def renamed(entry, name, **facts):
+    report = dataclasses.replace(entry.report, facts=entry.report.facts | facts)
+    return dataclasses.replace(entry, name=name, report=report)
+
+
+def test_baselines_that_are_reference_and_anchor_come_once(entries, tmp_path):
+    path = tmp_path / "test.html"
+    same, low = renamed(entries[0], "identity"), renamed(entries[1], "low_pass", cutoff_hz=3500.0)
+    write_listening_test(path, [same, low, entries[2]], "Anchors", clips=1)
+    assert systems_of(path) == sorted(["low_pass", REFERENCE, entries[2].name])
+    low = renamed(entries[1], "low_pass", cutoff_hz=7000.0)  # another anchor
+    write_listening_test(path, [same, low], "Another", clips=1)
+    assert systems_of(path) == sorted(["low_pass", REFERENCE, ANCHOR])
+
+
+def test_what_is_left_out_takes_no_room(entries, tmp_path):
+    path = tmp_path / "test.html"
+    same, low = renamed(entries[0], "identity"), renamed(entries[1], "low_pass")
+    many = [renamed(entries[2], f"system {i}") for i in range(MOST - 2)]
+    write_listening_test(path, [same, *many], "Ten", clips=1)
+    assert len(systems_of(path)) == MOST
+    write_listening_test(path, [same, low, *many], "Ten and the anchor", clips=1)
+    assert len(systems_of(path)) == MOST
+    with pytest.raises(PageError, match="1 to 11 systems, not 12"):
+        write_listening_test(path, [same, low, *many, renamed(low, "more")], "Twelve")
+    with pytest.raises(PageError, match="1 to 10 systems, not 0"):
+        write_listening_test(path, [same], "Nobody")
+
+
+def test_an_anchor_needs_something_to_take_away():
+    with pytest.raises(PageError, match="8000 Hz or more"):
+        lowpass((np.zeros(7000, np.int16), 7000))
+    assert len(lowpass((np.zeros(8000, np.int16), 8000))[0]) == 8000
 
 
 def test_results_that_are_none_are_named(tmp_path):

@@ -15,41 +15,22 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from codec.metrics.intervals import Interval, paired
-from codec.page.base import Effect, Entry, Grid
+from codec.page.base import Entry, PageError
 from codec.page.pictures import spectrograms
+from codec.page.plots import bitrate_plot, curve_plot
 from codec.page.report import write_page
-from codec.page.sound import CODINGS, OPUS_RATES, int16, opus
+from codec.page.sound import CODINGS, int16, opus
 from codec.page.tables import ALL_PAIRS, FEWEST, Scores, number, verdict
 from codec.report import Report, ReportError
-from tests.page.browser import complaints, opened, requests, resize
-from tests.page.systems import CLIPS, EVIL, FAST, HEARD
+from codec.systems.opus import RATES
+from tests.page.browser import complaints, opened, requests, resize, table_rows
+from tests.page.systems import CLIPS, EVIL, FAST, HEARD, grid
 from tests.speech import RATE, clip
-
-
-def grid() -> Grid:
-    states = ["finished", "failed", "diverged", "unfinished"]
-    runs = pandas.DataFrame(
-        {
-            "name": [f"run-{i}" for i in range(4)],
-            "state": states,
-            "reason": ["", f"out of memory {EVIL}", "loss was nan at step 7", "killed"],
-            "disc": ["none", "none", "msd", "msd"],
-            "command": [f"python train.py disc=x seed={i} 'note={EVIL}'" for i in range(4)],
-            "stoi": [0.9, math.nan, math.nan, math.nan],
-        }
-    )
-    effect = Effect("disc", "msd", "none", "stoi", 0.95, Interval(0.05, math.nan, math.nan, 1))
-    return Grid(runs, {"disc": ["none", "msd"]}, [effect])
 
 
 @pytest.fixture(scope="module")
 def page(entries, tmp_path_factory):
     return write_page(tmp_path_factory.mktemp("page") / "new" / "page.html", entries, f"Rounding {EVIL}", grid())
-
-
-def table_rows(chrome, name):
-    script = "return [...document.querySelectorAll(arguments[0])].map((r) => [...r.cells].map((c) => c.innerText))"
-    return chrome.execute_script(script, f"#{name} tbody tr")
 
 
 def until(chrome, script, seconds=10):
@@ -111,15 +92,15 @@ def test_the_limit_holds_and_the_worst_clips_stay(entries, tmp_path, limit, codi
 
 
 def test_a_page_too_small_for_its_numbers_is_refused(entries, tmp_path):
-    with pytest.raises(ValueError, match="without any sound"):
+    with pytest.raises(PageError, match="without any sound"):
         write_page(tmp_path / "page.html", entries, "Tiny", limit_mb=0.01)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_a_page_is_refused(entries, tmp_path):
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(PageError, match="at least one"):
         write_page(tmp_path / "page.html", [], "None")
-    with pytest.raises(ValueError, match="names of their own"):
+    with pytest.raises(PageError, match="names of their own"):
         write_page(tmp_path / "page.html", [entries[0], entries[0]], "Twice")
     lost = Entry("lost", entries[0].report, tmp_path)
     with pytest.raises(ReportError, match="sound file that is not there"):
@@ -132,6 +113,13 @@ def test_one_system_without_sound_rates_or_scores_is_a_page(tmp_path):
     text = write_page(tmp_path / "page.html", [Entry("one", report, tmp_path)], "One").read_text()
     assert "The reports come without sound." in text
     assert "Boom." in text
+
+
+def test_names_in_plots_are_no_formulas(entries):
+    name = r"train/$\frac{1}{$ $x$"
+    steps = pandas.DataFrame({"step": [1.0, 2.0], name: [1.0, 2.0]})
+    assert r"$\frac{1}{$ $x$" in html.unescape(curve_plot([dataclasses.replace(entries[0], curves=steps)], name))
+    assert "$x$" in bitrate_plot(entries[:1], "$x$", [Interval(1, math.nan, math.nan, 1)])
 
 
 def test_differences_are_paired_and_turn_around(entries):
@@ -183,7 +171,7 @@ def test_opus_is_the_clip_and_the_same_every_time(rate):
     file = opus(wav, rate, 64)
     assert file == opus(wav, rate, 64)
     decoded, known = soundfile.read(io.BytesIO(file))
-    assert known == (rate if rate in OPUS_RATES else {22_050: 24_000, 44_100: 48_000}[rate])
+    assert known == (rate if rate in RATES else {22_050: 24_000, 44_100: 48_000}[rate])
     assert len(decoded) / known == pytest.approx(1.3, abs=0.001)
     assert len(file) * 8 / 1.3 < 100_000
     assert np.abs(np.fft.rfft(decoded))[: len(decoded) // 8].argmax() / 1.3 == pytest.approx(110, abs=5)
@@ -259,7 +247,7 @@ def test_clips_sort_by_any_column_and_filter(chrome, page, entries):
     assert complaints(chrome) == []
 
 
-PLAYER = "players.get(document.querySelectorAll('.player')[0])"
+PLAYER = "(Player.loaded[0] ?? {})"  # the one that was used last
 
 
 def test_keys_play_switch_and_seek(chrome, page):
@@ -313,7 +301,9 @@ def test_every_sound_and_picture_decodes(chrome, entries, tmp_path, limit):
       }));
       document.querySelectorAll("details").forEach((box) => { box.open = true; });
       const pictures = Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)));
-      const loaded = [...players.values()].map((p) => p.load().then(() => p.buffers.map((b) => b.duration)));
+      const addresses = (box) => [...box.querySelectorAll("audio")].map((audio) => audio.getAttribute("src"));
+      const players = [...document.querySelectorAll(".player")].map((box) => new Player(addresses(box), () => {}));
+      const loaded = players.map((p) => p.load().then(() => p.buffers.map((b) => b.duration)));
       Promise.all([Promise.all(sounds), pictures, Promise.all(loaded)]).then(done, (e) => done(String(e)));
     """
     sounds, pictures, buffers = chrome.execute_async_script(script)
