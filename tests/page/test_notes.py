@@ -21,7 +21,7 @@ from tests.page.systems import CLIPS, HEARD, grid
 
 
 def few(count, speakers=("s",)):
-    """A system with so many clips, of these speakers in turn."""
+    """A report of so many clips, of these speakers in turn."""
     rows = [[f"c{i}", speakers[i % len(speakers)], 1.0, 0.5 + i / 100] for i in range(count)]
     return Report(pandas.DataFrame(rows, columns=["clip", "speaker", "seconds", "stoi"]), [], {"kbps": 1.0})
 
