@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from codec.checkpoint import load_codec
+from codec.errors import InputError
 from codec.files import decode_file, encode_file
 from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.model import Codec
-from codec.errors import InputError
 from codec.run import one_sentence
 
 EXPORTS = {**FILES, "onnx": onnx.FILES}

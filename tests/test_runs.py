@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from codec.factors import Settings, differences, levels
 from codec.errors import InputError
+from codec.factors import Settings, differences, levels
 from codec.run import one_sentence
 from codec.runs import Run, RunError, discover, names
 from tests.run_folders import ERROR, INFO, STEPS, report, write_csv, write_hydra, write_run
