@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codec.compare import CompareError, grid, same_clips
-from codec.page.base import TIMING, Entry, Grid, timings
+from codec.page.base import TIMING, Entry, Grid, family_of, timings
 from codec.report import Report, aligned, metric_title, plain, write_whole
-from codec.runs import Run, discover, names
+from codec.runs import Run, discover, names, natural
 
 MAIN = ("pesq_wb", "stoi", "mel_distance")  # what the terminal shows unless told otherwise
 OTHERS = ("compare.json", TIMING)  # in the folder of an evaluation, and no reports
@@ -78,7 +78,7 @@ def compare(
         elif own[name]:
             result.notes.append(f"{name} is {run.state}: its scores in {scores} are left out")
     for name, report in found.baselines.items():
-        result.entries.append(Entry(name, report, scores, baseline=True))
+        result.entries.append(Entry(name, report, scores, family_of(name), baseline=True))
     if found.runs:
         result.notes.append(f"{scores} has reports of {len(found.runs)} more runs, which were not asked for")
     same_clips({entry.name: entry.report for entry in result.entries})
@@ -93,7 +93,7 @@ def read_scores(folder: Path) -> Scores:
         ReportError: if a report cannot be read.
     """
     scores, latest = Scores(folder, {}, {}), timings(folder)
-    for file in sorted(folder.glob("*.json")):
+    for file in sorted(folder.glob("*.json"), key=natural):
         if file.name in OTHERS:
             continue
         report = Report.read(file)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -15,7 +14,7 @@ from codec.checkpoint import CheckpointError, build, load_checkpoint, load_codec
 from codec.cost import real_time_factors
 from codec.data.base import Corpus, CorpusError
 from codec.evaluation import file_name
-from codec.page.base import Entry
+from codec.page.base import Entry, family_of
 from codec.report import Report
 from codec.runs import Run, RunError, discover, is_run, names, unique_ends
 from codec.systems.base import System
@@ -134,8 +133,8 @@ def line_up(
             named = {"system": name, **facts}
             contestants.append(Contestant(name, make, family, named, candidate.run, first=count == counts[0]))
     for name, system in (baselines or {}).items():
-        family = re.sub(r"_(nq)?\d+$", "", name)
-        contestants.append(Contestant(name, partial(_itself, system), family, {"system": name}, baseline=True))
+        named = {"system": name}
+        contestants.append(Contestant(name, partial(_itself, system), family_of(name), named, baseline=True))
     if not contestants:
         raise CheckpointError("there is nothing to evaluate: give ckpt=PATH, baseline=NAME, or both")
     files = [file_name(contestant.name) for contestant in contestants]

@@ -257,6 +257,7 @@ def test_scores_of_an_evaluation(tmp_path, pages, monkeypatch):
     assert [e.name for e in entries[:2]] == [about.runs["name"][0], f"{about.runs['name'][0]} n_q=4"]
     assert {e.family for e in entries[:2]} == {about.runs["name"][0]}
     assert (entries[-1].name, entries[-1].baseline, entries[-1].command) == ("opus_6", True, "")
+    assert entries[-1].family == "opus"
     assert {str(e.folder) for e in entries} == {"scores"}
     assert [e.curves is None for e in entries[:2]] == [False, True]  # drawn once for a family
     monkeypatch.chdir(scores)

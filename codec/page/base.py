@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,11 @@ def _is_measured(value: Any) -> bool:
     """Whether it is a number of seconds; None is one that could not be written."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return value is None or (number and math.isfinite(value) and value >= 0)
+
+
+def family_of(name: str) -> str:
+    """What baselines that differ in bitrate alone share: the name without the number at its end."""
+    return re.sub(r"_(nq)?\d+$", "", name)
 
 
 @dataclass
