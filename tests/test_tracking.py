@@ -16,6 +16,7 @@ def tables(folder, name: str) -> list[dict]:
 
 
 def test_a_report_follows_its_run_after_it_has_ended(tmp_path):
+    wandb.teardown()  # the session of an earlier test's sweep would give the run its own id
     folder = write_run(tmp_path / "run", config={"logger": {"wandb": {"project": "test"}}})
     with wandb.init(project="test", dir=folder, mode="offline", id="my-run-7"):
         log_now("report", report({"stoi": 0.75}))
