@@ -9,7 +9,7 @@ from typing import Any
 from codec.report import Report
 from codec.runs import Run
 
-FOLDER = re.compile(r"(?P<offline>offline-)?run-\d{8}_\d{6}-(?P<id>.+)")  # of a run of W&B
+FOLDER = re.compile(r"(?P<offline>offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")  # of a run of W&B
 log = logging.getLogger(__name__)
 
 
@@ -40,11 +40,12 @@ def log_later(run: Run, name: str, report: Report) -> bool:
     Offline, W&B writes what is added into a folder of its own beside the first, of the same run id: ``wandb sync``
     takes both. Where W&B cannot be had, a warning says so: scores are not lost for want of it.
     """
-    folders = sorted(run.folder.glob("wandb/*run-*-*"))
     logger = run.config.get("logger", {}).get("wandb", {})
-    found = FOLDER.fullmatch(folders[-1].name) if folders and logger else None
-    if found is None:
+    parts = [found for folder in run.folder.glob("wandb/*run-*-*") if (found := FOLDER.fullmatch(folder.name))]
+    if not parts or not logger:
         return False
+    # of the first part: W&B adds a number to the name of another that begins in the same second
+    found = min(parts, key=lambda part: (part["time"], len(part["id"])))
     import wandb
 
     options = {"project": logger.get("project"), "entity": logger.get("entity"), "id": found["id"]}

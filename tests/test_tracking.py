@@ -22,7 +22,9 @@ def test_a_report_follows_its_run_after_it_has_ended(tmp_path):
         log_now("report", report({"stoi": 0.75}))
     assert log_later(Run(folder), "eval", report({"stoi": 0.5}, speaker=None))
     wandb.teardown()
-    assert {part.name.split("-", 3)[3] for part in folder.glob("wandb/offline-run-*")} == {"my-run-7"}
+    assert log_later(Run(folder), "again", report({"stoi": 0.5}, speaker=None))
+    ids = [part.name for kept in folder.glob("wandb/offline-run-*") for part in kept.glob("run-*.wandb")]
+    assert ids == ["run-my-run-7.wandb"] * 3
     (during,) = tables(folder, "report")
     (after,) = tables(folder, "eval")
     assert during["columns"] == after["columns"] == ["clip", "speaker", "seconds", "stoi"]
