@@ -17,7 +17,7 @@ from codec.evaluation import evaluate as score
 from codec.evaluation import file_name
 from codec.lineup import corpus_of, find, line_up, out_folder
 from codec.metrics.table import choose
-from codec.page.listening import MOST
+from codec.page.listening import MOST, rated
 from codec.page.write import write_pages
 from codec.report import overview
 from codec.run import check_evaluation, one_sentence, usable_device
@@ -38,9 +38,9 @@ def evaluate(cfg: DictConfig) -> None:
     cfg.device = usable_device(cfg.device)
     baselines = instantiate(cfg.get("baseline", {}), _convert_="all")
     contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, cfg.device)
-    rated = [one for one in contestants if one.name not in ("identity", "low_pass")]  # reference and anchor are there
-    if cfg.listening and not 0 < len(rated) <= MOST - 2:
-        raise InputError(f"listening: a trial has room for 1 to {MOST - 2} systems, not for {len(rated)}")
+    heard = rated([one.name for one in contestants])
+    if cfg.listening and not 0 < len(heard) <= MOST - 2:
+        raise InputError(f"listening: a trial has room for 1 to {MOST - 2} systems, not for {len(heard)}")
     data = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(candidates, cfg.sample_rate)
     clips = data.clips(cfg.split, cfg.seconds)
     if not len(clips):

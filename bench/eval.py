@@ -9,10 +9,9 @@ quick or slow on that. So its sound is thrown away, and they hear the recording 
 
 Each repeat is a process of its own, like a call of eval.py: `wall_s` is that of `codec.evaluation.evaluate`, start and
 end of the metrics' processes included, `process_s` is that of the whole process with its imports. `cpu_s` are seconds
-of computing of all processes. `peak_mb` is the most memory that the parent, and the largest of the
-metrics' processes, ever held until the last clip was decoded (Linux only). `metric_cpu_ms` is the time that each metric
-takes of a clip, in the order of the table, in one process with one thread; the second of two metrics that share a
-computation finds it done.
+of computing of all processes. `peak_mb` is the most memory that the parent, and the largest of the metrics' processes,
+ever held until the last clip was decoded (Linux only). `metric_cpu_ms` is the time that each metric takes of a clip, in
+the order of the table, in one process and thread; the second of two metrics that share a computation finds it done.
 """
 
 import argparse

@@ -15,7 +15,8 @@ import torch
 from codec.metrics.base import Metric
 from codec.metrics.pool import default_workers, score_clips
 from codec.metrics.table import METRICS
-from codec.report import ABOUT_CLIP, Report
+from codec.report import Report
+from codec.report_check import ABOUT_CLIP
 from codec.systems.base import System, reconstruct_at
 
 
@@ -41,7 +42,6 @@ def evaluate(
         workers: processes for the metrics, see :func:`codec.metrics.pool.score_clips`.
         folder: of the report, where ``audio/NN_clip_reference.flac`` and ``audio/NN_clip_NAME.flac`` (16 bits) of the
             first ``audio`` clips are written; None: nowhere.
-
         unread: lists of (file, reason) of what could not be read, which may grow while ``clips`` are: failures, too.
 
     A clip on which the system raises is listed as a failure and has no scores.

@@ -22,7 +22,8 @@ ALLOWED = {
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base"},
-    "report": {"errors", "metrics"},
+    "report": {"errors", "metrics", "report_check"},
+    "report_check": set(),
     "spectrogram": set(),
     "cost": {"model"},
     "systems": {"cost", "metrics.base", "model", "quantizers.base"},
@@ -71,7 +72,7 @@ ALLOWED = {
         "runs",
     },
     "checkpoint": {"model"},
-    "evaluation": {"metrics", "report", "systems.base"},
+    "evaluation": {"metrics", "report", "report_check", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }

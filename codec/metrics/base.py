@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import soxr
 
 SILENCE = 2.0**-15  # peak to peak: a signal that stays within one 16-bit step is silent
 
@@ -64,6 +65,20 @@ def refuse_short(name: str, signal: np.ndarray, sample_rate: int, shortest: floa
     seconds = len(signal) / sample_rate
     if seconds < shortest:
         raise MetricError(f"{name} needs {shortest} s or more; this clip has {seconds:.2f} s.")
+
+
+def prepared(
+    name: str, reference, estimate, sample_rate: int, rate: int, shortest: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both signals [T] at `sample_rate` Hz -> at `rate` Hz, by soxr's high quality.
+
+    Raises `MetricError` where one is silent or not finite, or they last less than `shortest` seconds, and ValueError as
+    `pair` does. `name` is that of the metric, for the message.
+    """
+    reference, estimate = pair(reference, estimate)
+    refuse_silence(reference, estimate)
+    refuse_short(name, reference, sample_rate, shortest)
+    return soxr.resample(reference, sample_rate, rate), soxr.resample(estimate, sample_rate, rate)
 
 
 def finite(name: str, value: float) -> float:

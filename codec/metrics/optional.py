@@ -9,9 +9,8 @@ import functools
 from collections.abc import Callable
 
 import numpy as np
-import soxr
 
-from codec.metrics.base import MetricError, MissingError, finite, pair, refuse_short, refuse_silence
+from codec.metrics.base import MetricError, MissingError, finite, prepared
 
 RATE = 16_000  # Hz; of all models here
 SHORTEST = 0.5  # seconds
@@ -88,10 +87,7 @@ def check(name: str, load: Callable[[], object], remedy: str) -> None:
 
 
 def _at_16k(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
-    refuse_short(name, reference, sample_rate, SHORTEST)
-    return soxr.resample(reference, sample_rate, RATE), soxr.resample(estimate, sample_rate, RATE)
+    return prepared(name, reference, estimate, sample_rate, RATE, SHORTEST)
 
 
 @functools.cache

@@ -3,10 +3,9 @@
 import math
 
 import numpy as np
-import soxr
 from pesq import NoUtterancesError, PesqError, pesq
 
-from codec.metrics.base import SILENCE, MetricError, finite, pair, refuse_short, refuse_silence
+from codec.metrics.base import SILENCE, MetricError, finite, prepared
 
 PESQ_PIECE = 20.0  # seconds; an utterance and its pause last 0.4 s or more, so PESQ finds 50 at most
 PESQ_SHORTEST = 0.3  # seconds; the ITU code refuses less than 0.25 s
@@ -32,13 +31,7 @@ def pesq_nb(reference, estimate, sample_rate: int) -> float:
 
 
 def _pesq(reference, estimate, sample_rate: int, rate: int, mode: str) -> float:
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
-    refuse_short("PESQ", reference, sample_rate, PESQ_SHORTEST)
-    reference, estimate = (
-        soxr.resample(reference, sample_rate, rate),
-        soxr.resample(estimate, sample_rate, rate),
-    )
+    reference, estimate = prepared("PESQ", reference, estimate, sample_rate, rate, PESQ_SHORTEST)
     pieces = math.ceil(len(reference) / (PESQ_PIECE * rate))
     scores, weights = [], []
     for r, e in zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True):

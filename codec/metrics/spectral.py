@@ -5,9 +5,8 @@ import math
 
 import numpy as np
 import scipy.fft
-import soxr
 
-from codec.metrics.base import MetricError, finite, pair, refuse_short, refuse_silence
+from codec.metrics.base import MetricError, finite, pair, prepared
 
 MEL_SCALES = tuple((2**k, 5 * 2 ** (k - 5)) for k in range(5, 12))  # (32 samples, 5 bands) ... (2048, 320)
 STFT_WINDOWS = (2048, 512)  # samples
@@ -67,20 +66,15 @@ def mel_cepstral_distortion(reference, estimate, sample_rate: int) -> float:
     place (no time warping), those in which the reference is within 40 dB of its loudest. Papers differ in order, bands
     and warping: numbers compare within one definition only. Needs 0.1 s.
     """
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
-    refuse_short("The mel-cepstral distortion", reference, sample_rate, MCD_SHORTEST)
-    reference, estimate = (
-        soxr.resample(reference, sample_rate, MCD_RATE),
-        soxr.resample(estimate, sample_rate, MCD_RATE),
-    )
+    name = "The mel-cepstral distortion"
+    reference, estimate = prepared(name, reference, estimate, sample_rate, MCD_RATE, MCD_SHORTEST)
     filters = mel_filters(MCD_RATE, MCD_WINDOW, MCD_BANDS)
     power = np.sum(np.square(magnitudes(reference, MCD_WINDOW)), axis=-1)  # [F]
     speech = power >= power.max() * 10 ** (-MCD_SPEECH / 10)
     difference = math.log(10) * (log_mel(reference, filters) - log_mel(estimate, filters))[speech]
     cepstra = scipy.fft.dct(difference, type=2, axis=-1)[:, 1 : MCD_ORDER + 1] / MCD_BANDS  # SciPy's has the factor 2
     distortion = 10 * math.sqrt(2) / math.log(10) * np.sqrt(np.sum(np.square(cepstra), axis=-1))
-    return finite("The mel-cepstral distortion", np.mean(distortion))
+    return finite(name, np.mean(distortion))
 
 
 @functools.lru_cache(maxsize=64)

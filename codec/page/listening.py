@@ -21,6 +21,11 @@ SAME = "identity"  # the baseline that gives back what it gets: the hidden refer
 LOW_PASS = "low_pass"  # the baseline that is the anchor by another name
 
 
+def rated(names: Sequence[str]) -> list[str]:
+    """The systems among these for which a trial must have room besides its reference and its anchor."""
+    return [name for name in names if name not in (SAME, LOW_PASS)]
+
+
 def write_listening_test(
     path: str | Path, entries: Sequence[Entry], title: str, clips: int = 12, seed: int = 0, limit_mb: float = 30.0
 ) -> Path:
