@@ -46,7 +46,12 @@ ALLOWED = {
     "runs": {"factors", "report"},
     "compare": {"factors", "metrics.intervals", "page.base", "report", "runs"},
     "compare_files": {"compare", "page.base", "page.report", "report", "runs"},
+    "share": set(),
+    "source": {"data"},
+    "bulk": {"checkpoint", "data", "extract", "run", "share", "source"},
+    "extract": {"data", "model", "tokens"},
     "__main__": {
+        "bulk",
         "page.ratings",
         "checkpoint",
         "compare",
@@ -64,7 +69,8 @@ ALLOWED = {
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"task", "callbacks", "data"}
-HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
+# to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
+HYDRA = {"checkpoint", "run", "source"}
 
 
 def imports(path: Path) -> set[str]:

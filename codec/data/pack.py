@@ -79,9 +79,7 @@ def _made(
         for unit in todo:
             yield unit, *write_shard(units, unit, folder, sample_rate)
         return
-    context = multiprocessing.get_context(
-        "forkserver"
-    )  # a plain fork would inherit threads of torch and of the network
+    context = multiprocessing.get_context("forkserver")  # a fork inherits threads of torch and the network
     context.set_forkserver_preload(["codec.data.pack"])  # seconds of importing, paid once
     with ProcessPoolExecutor(min(workers, len(todo)), context, _start, (units, folder, sample_rate)) as pool:
         futures = {pool.submit(_work, unit): unit for unit in todo}

@@ -133,13 +133,18 @@ class ShardCrops(Dataset):
         self._window: tuple[tuple[int, int], Crops] | None = None
 
     def __getitem__(self, n: int) -> dict:
+        crops, draw = self.locate(n)
+        return crops[draw]
+
+    def locate(self, n: int) -> tuple[Crops, int]:
+        """The window of draw n, and which draw of its own that is."""
         epoch, position = divmod(n, self.slots)
         if epoch != self._epoch:
             self._order = np.random.default_rng((self.seed, 6, epoch)).permutation(len(self.shards))
             self._ends = np.cumsum(self.shard_slots[self._order])[self.window - 1 :: self.window]
             self._epoch = epoch
         at = int(np.searchsorted(self._ends, position, side="right"))
-        return self._crops(epoch, at)[position - (int(self._ends[at - 1]) if at else 0)]
+        return self._crops(epoch, at), position - (int(self._ends[at - 1]) if at else 0)
 
     def _crops(self, epoch: int, at: int) -> Crops:
         if self._window is None or self._window[0] != (epoch, at):
