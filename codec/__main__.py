@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from codec.bulk import add_pack
+from codec.bulk import add_extract, add_pack
 from codec.checkpoint import load_codec
 from codec.files import decode_file, encode_file
 from codec.interop import onnx
@@ -32,7 +32,7 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_files, add_import, add_export, add_compare, add_ratings, add_pack):
+    for add in (add_files, add_import, add_export, add_compare, add_ratings, add_pack, add_extract):
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():

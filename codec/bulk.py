@@ -1,6 +1,7 @@
 """``python -m codec pack`` and ``extract``: whole corpora, by as many processes as there are."""
 
 import argparse
+import os
 from pathlib import Path
 
 from codec.run import InputError
@@ -46,3 +47,43 @@ def my_share(options: argparse.Namespace) -> tuple[int, int]:
         return share(options.rank, options.world)
     except ShareError as error:
         raise InputError(str(error)) from error
+
+
+def add_extract(commands) -> None:
+    parser = commands.add_parser("extract", help="a corpus -> its tokens, by many processes; the same call goes on")
+    add_corpus(parser, "to write the tokens into")
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of the codec")
+    parser.add_argument("--n-q", type=int, help="use the first so many codebooks (default: all)")
+    parser.add_argument("--device", help="(default: a GPU where there is one, cuda:LOCAL_RANK under torchrun)")
+    parser.add_argument("--raw", action="store_true", help="the last weights, not their moving average")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="of audio in a unit, about (%(default)g)")
+    parser.set_defaults(run=run_extract)
+
+
+def run_extract(options: argparse.Namespace) -> None:
+    import torch
+
+    from codec.checkpoint import load_codec
+    from codec.data.units import cut
+    from codec.extract import INDEX, extract
+    from codec.source import open_corpus
+
+    part = my_share(options)
+    if not options.seconds > 0:
+        raise InputError(f"--seconds {options.seconds:g}: give more than 0")
+    codec, _ = load_codec(options.ckpt, ema=not options.raw)
+    device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
+    units = cut(open_corpus(options.dataset, codec.sample_rate), options.seconds)
+    try:
+        codec = codec.to(device).for_inference()
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    try:
+        index = extract(codec, units, options.folder, options.n_q, part)
+    except ValueError as error:  # too many codebooks, or none
+        raise InputError(str(error)) from error
+    if index is None:
+        print(f"this process is done; the last one to finish writes {options.folder / INDEX}")
+        return
+    recordings, hours = (sum(unit[name] for unit in index["units"]) for name in ("recordings", "seconds"))
+    print(f"{recordings} recordings, {hours / 3600:.2f} h, {index['n_q']} codebooks: {options.folder / INDEX}")

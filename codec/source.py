@@ -37,5 +37,7 @@ def open_corpus(words: Sequence[str], sample_rate: int | None = None) -> Corpus:
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, CorpusError):
             raise error.__cause__ from None
-        reason = " ".join(str(error.__cause__ or error).split()).partition(" Config search path")[0].partition(" full_key")[0]
+        reason = " ".join(str(error.__cause__ or error).split())
+        for tail in (" Config search path", " full_key"):  # where Hydra has looked, and what omegaconf saw
+            reason = reason.partition(tail)[0]
         raise CorpusError(f"{' '.join(words)} is no corpus: {reason}") from None

@@ -1,11 +1,11 @@
 """python -m codec pack: the same shards whoever makes them, however often they are interrupted."""
 
 import hashlib
+import io
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 import soundfile
 import webdataset
 
+import codec.data.pack as shard_maker
 from codec.__main__ import main
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
@@ -29,7 +30,6 @@ from tests.data.test_hf import hub, question
 from tests.shards import packed
 from tests.test_cli import fails
 
-ROOT = Path(__file__).parents[1]
 RATE = 16_000
 
 
@@ -132,24 +132,21 @@ def test_processes_that_share_the_work_make_what_one_makes(source, tmp_path):
     assert content(one) == content(tmp_path / "two") == content(tmp_path / "three")
 
 
-def test_killed_anywhere_and_started_again(source, tmp_path):
-    """The program, killed as soon as it has made something, some times over, makes what an untouched one makes."""
-    one = packed(source, tmp_path / "one", seconds=1.0)
-    out = tmp_path / "out"
-    code = (
-        "import sys, time; from tests.shards import packed; import codec.data.pack as p; fit = p._fitting\n"
-        "p._fitting = lambda *a: (time.sleep(0.05), fit(*a))[1]\n"
-        "packed(sys.argv[1], __import__('pathlib').Path(sys.argv[2]), seconds=1.0)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-c", code, source, out], env=environment)
-    deadline = time.time() + 60
-    while not list(out.glob("*.entries")) and process.poll() is None and time.time() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert list(out.glob("*.entries"))
-    assert not (out / "index.json").exists()
+def test_killed_anywhere_and_started_again(source, tmp_path, monkeypatch):
+    """A process that is killed in the middle, twice, and then not, makes what an untouched one makes."""
+    one, out = packed(source, tmp_path / "one", seconds=1.0), tmp_path / "out"
+    fitting = shard_maker._fitting
+    monkeypatch.setattr(shard_maker, "_fitting", lambda *arguments: (time.sleep(0.05), fitting(*arguments))[1])
+    for already in (1, 3):
+        killed = multiprocessing.get_context("fork").Process(target=packed, args=(source, out), kwargs={"seconds": 1.0})
+        killed.start()
+        while len(list(out.glob("*.entries"))) < already and killed.is_alive():
+            time.sleep(0.005)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.join(60)
+        assert killed.exitcode == -signal.SIGKILL
+        assert already <= len(list(out.glob("*.entries"))) < len(list(one.glob("*.entries")))
+        assert not (out / "index.json").exists()
     packed(source, out, seconds=1.0)
     assert content(out) == content(one)
 
@@ -162,18 +159,12 @@ def test_samples_are_kept_and_rates_are_changed_on_request(tmp_path):
     soundfile.write(folder / "stereo.wav", np.stack([deep, -deep], axis=1), RATE, subtype="PCM_16")
     soundfile.write(folder / "loud.ogg", 3 * noise(44_100), 44_100)
     kept = by_file(ShardCorpus(packed(folder, tmp_path / "kept", holdout=0), RATE))
-    assert np.array_equal(soundfile.read(_io(kept["deep.wav"].source))[0], deep)
-    assert np.abs(soundfile.read(_io(kept["stereo.wav"].source))[0]).max() < 1e-4
-    assert soundfile.info(_io(kept["loud.ogg"].source)).samplerate == 44_100
+    assert np.array_equal(soundfile.read(io.BytesIO(kept["deep.wav"].source))[0], deep)
+    assert np.abs(soundfile.read(io.BytesIO(kept["stereo.wav"].source))[0]).max() < 1e-4
+    assert soundfile.info(io.BytesIO(kept["loud.ogg"].source)).samplerate == 44_100
     pack(cut(FolderCorpus(folder, RATE, holdout=0), 3), tmp_path / "low", 8000, 0, report=lambda _: None)
     low = by_file(ShardCorpus(tmp_path / "low", 8000))
-    assert {soundfile.info(_io(r.source)).samplerate for r in low.values()} == {8000}
-
-
-def _io(data):
-    import io
-
-    return io.BytesIO(data)
+    assert {soundfile.info(io.BytesIO(r.source)).samplerate for r in low.values()} == {8000}
 
 
 def test_a_streamed_dataset_of_the_hub(tmp_path):

@@ -64,6 +64,7 @@ class IndexedUnits(Units):
             made[part] = list(range(len(self.names), len(self.names) + len(pieces)))
             self.names += [f"{part}-{i:06d}" for i in range(len(pieces))]
             self._numbers += pieces
+            digest.update(f"{[len(piece) for piece in pieces]}".encode())
             digest.update(f"{part} {corpus.sample_rate} {numbers.tolist()} {corpus.lengths[numbers].tolist()}".encode())
         for i in parts["train"][:100].tolist():
             digest.update(repr(self._name(i)).encode())
