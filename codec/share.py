@@ -9,7 +9,7 @@ class ShareError(ValueError):
 
 
 def share(rank: int | None, world: int | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """(rank, world) as given, else of torchrun or srun's, or a SLURM array's task, else (0, 1).
+    """(rank, world) as given, else torchrun's or srun's, or a SLURM array's task, else (0, 1).
 
     A SLURM array of tasks that are several processes each (``srun`` inside ``--array``) is their product.
 
@@ -21,7 +21,7 @@ def share(rank: int | None, world: int | None, environment: Mapping[str, str] = 
     if rank is None:
         rank, world = _numbers(environment, "RANK", "WORLD_SIZE")
         if "WORLD_SIZE" not in environment:
-            rank, world = _numbers(environment, "SLURM_PROCID", "SLURM_NTASKS")
+            rank, world = _numbers(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # NTASKS is there without srun, too
         if "SLURM_ARRAY_TASK_ID" in environment:
             first, step = (_number(environment, f"SLURM_ARRAY_TASK_{n}", d) for n, d in (("MIN", 0), ("STEP", 1)))
             task = (_number(environment, "SLURM_ARRAY_TASK_ID", 0) - first) // max(1, step)

@@ -167,6 +167,16 @@ def test_samples_are_kept_and_rates_are_changed_on_request(tmp_path):
     assert {soundfile.info(io.BytesIO(r.source)).samplerate for r in low.values()} == {8000}
 
 
+def test_names_that_are_no_text(tmp_path):
+    """Linux allows any bytes in a name."""
+    folder = tmp_path / "source"
+    folder.mkdir()
+    name = os.fsdecode(b"\xff\xfe.flac")
+    soundfile.write(folder / name, noise(8000), RATE)
+    shards = ShardCorpus(packed(folder, tmp_path / "out", holdout=0), RATE)
+    assert [clip for clip in by_file(shards)] == [name]
+
+
 def test_a_streamed_dataset_of_the_hub(tmp_path):
     """VoiceAssistant-400K's schema: one shard of each of its files, its held-out recordings in one of their own."""
     corpus = open_hub(hub(tmp_path / "hub", bad=[0, 7]), **question(streaming=True, held=2))
@@ -237,8 +247,9 @@ def test_as_a_command(source, tmp_path, monkeypatch, capsys):
     ("environment", "wanted"),
     [
         ({}, (0, 1)),
-        ({"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (3, 8)),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, (1, 2)),
+        ({"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (3, 8)),
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (0, 1)),  # a batch script that starts one process
         ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "0"}, (5, 8)),
         ({"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (7, 8)),
         ({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_STEP": "2"}, (2, 3)),

@@ -145,7 +145,7 @@ def _fitting(recording: Recording, sample_rate: int | None) -> tuple[bytes, int,
 
 def _about(recording: Recording) -> bytes:
     facts = {"file": recording.name} | {part: getattr(recording, part) for part in ("speaker", "text", "phones")}
-    return json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()
+    return json.dumps(facts, sort_keys=True).encode()
 
 
 class _Hashed:

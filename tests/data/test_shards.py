@@ -173,6 +173,8 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
             crops[0]
         with pytest.raises(CorpusError, match="there is no http"):
             ShardCorpus(f"{url}/nowhere", RATE)
+    with pytest.raises(CorpusError, match=r"index\.json cannot be read: Cannot connect"):  # the server is gone
+        ShardCorpus(url, RATE)
 
 
 def test_any_file_system_of_fsspec_will_do(shards):
