@@ -87,7 +87,8 @@ def _write(
             raise ValueError("files of tokens hold codes from 0 to 65,535")
         codes.append(found.astype(np.uint16))
         lengths.append(len(wav))
-        about.append({"file": recording.name, "speaker": recording.speaker, "text": recording.text})
+        known = {part: getattr(recording, part) for part in ("speaker", "text", "phones")}
+        about.append({"file": recording.name, **known})
     ends = np.cumsum([found.shape[1] for found in codes], dtype=np.int64)
     tensors = {"codes": np.ascontiguousarray(np.concatenate([np.zeros((n_q, 0), np.uint16), *codes], axis=1))}
     tensors |= {"ends": ends, "lengths": np.array(lengths, np.int64)}
@@ -98,7 +99,7 @@ def _write(
 
 
 def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
-    """(file, speaker and text, tokens) of each recording in a unit's file.
+    """({file, speaker, text, phones}, tokens) of each recording in a unit's file.
 
     Raises:
         TokenError: if it is missing, damaged or something else.

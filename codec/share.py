@@ -21,7 +21,9 @@ def share(rank: int | None, world: int | None, environment: Mapping[str, str] = 
     if rank is None:
         rank, world = _numbers(environment, "RANK", "WORLD_SIZE")
         if "WORLD_SIZE" not in environment:
-            rank, world = _numbers(environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # NTASKS is there without srun, too
+            rank, world = _numbers(
+                environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"
+            )  # NTASKS is there without srun, too
         if "SLURM_ARRAY_TASK_ID" in environment:
             first, step = (_number(environment, f"SLURM_ARRAY_TASK_{n}", d) for n, d in (("MIN", 0), ("STEP", 1)))
             task = (_number(environment, "SLURM_ARRAY_TASK_ID", 0) - first) // max(1, step)

@@ -3,6 +3,7 @@
 A folder is read directly, anything else by fsspec: http and https as they are, s3 with `pip install s3fs`, and so on.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -127,10 +128,14 @@ class Store:
         return copy
 
     def _make_room(self, newest: Path) -> None:
-        copies = sorted(self.cache.glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
+        copies = []
+        for path in self.cache.glob("*.tar"):
+            with contextlib.suppress(FileNotFoundError):  # another process makes room, too
+                facts = path.stat()
+                copies.append((facts.st_mtime, facts.st_size, path))
         used = 0
-        for path in copies:
-            used += path.stat().st_size
+        for _, size, path in sorted(copies, reverse=True):
+            used += size
             if used > self.cache_gb * 1e9 and path != newest:
                 path.unlink(missing_ok=True)
 
