@@ -8,6 +8,8 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -96,6 +98,13 @@ _task: tuple = ()
 def _start(*task: object) -> None:
     global _task
     _task = task
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A program that is killed cannot stop its workers, and they would wait for work for ever."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _work(unit: int) -> tuple[list[tuple[str, str]], list[str]]:

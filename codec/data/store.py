@@ -74,6 +74,7 @@ class Store:
                     return _from_file(self._copy(name, sha256), start, size)
                 except FileNotFoundError:
                     continue
+            raise CorpusError(f"copies in {self.cache} are removed before they are read: raise dataset.cache_gb.")
         found = self._remote(name, lambda files, path: files.cat_file(path, start=start, end=start + size))
         if len(found) > size:
             raise CorpusError(f"{self.place} does not give pieces of files: set dataset.cache=DIR to copy whole ones.")
