@@ -57,8 +57,13 @@ ALLOWED = {
     "runs": {"errors", "factors", "report"},
     "compare": {"errors", "factors", "metrics.intervals", "page.base", "report", "runs"},
     "compare_files": {"compare", "page.base", "page.report", "report", "runs"},
+    "share": set(),
+    "source": {"data"},
+    "bulk": {"checkpoint", "data", "errors", "extract", "run", "share", "source"},
+    "extract": {"data", "model", "tokens"},
     "__main__": {
         "errors",
+        "bulk",
         "page.ratings",
         "checkpoint",
         "compare",
@@ -76,7 +81,8 @@ ALLOWED = {
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"task", "callbacks", "data"}
-HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
+# to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
+HYDRA = {"checkpoint", "run", "source"}
 
 
 def imports(path: Path) -> set[str]:
