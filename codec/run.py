@@ -21,12 +21,16 @@ from torch import nn
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
 from codec.metrics.base import MissingError
+from codec.storage import StorageError
 
 log = logging.getLogger("train")
 
 
 class InputError(ValueError):
     """The command line asks for what cannot be; the message is one sentence."""
+
+
+SAID = InputError | CorpusError | CheckpointError | MissingError | StorageError  # errors whose message is all there is
 
 
 def in_sweep() -> bool:
@@ -40,7 +44,7 @@ def at_fault(error: Exception) -> BaseException | None:
         cause = error.__cause__
         refused = isinstance(cause, CorpusError | MissingError | ValueError)
         return cause if refused or "unexpected keyword argument" in str(cause) else None
-    return error if isinstance(error, InputError | CorpusError | CheckpointError | MissingError) else None
+    return error if isinstance(error, SAID) else None
 
 
 @contextmanager
@@ -131,10 +135,11 @@ def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[str, dict[str, Any]]:
-    """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder, and log the parts
-    -> the parts."""
+    """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder, move the log of an
+    earlier part of the run out of the way, and log the parts -> the parts. One process does this for all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    keep(folder / "csv" / "metrics.csv")
     built = parts(task)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     (folder / "parts.json").write_text(json.dumps({"git_commit": git_commit(), "parts": built}, indent=2) + "\n")

@@ -20,7 +20,12 @@ ALLOWED = {
     "teachers": {"layers", "data.cache"},
     "distillation": {"layers", "teachers.base", "teachers.cached"},
     "optim": {"layers"},
-    "run": {"checkpoint", "data.base", "metrics.base"},
+    "run": {"checkpoint", "data.base", "metrics.base", "storage"},
+    "storage": set(),
+    "checkpoint_io": {"storage"},
+    "resume": {"checkpoint", "storage"},
+    "saving": {"checkpoint_io"},
+    "random_state": set(),
     "report": {"metrics"},
     "spectrogram": set(),
     "cost": {"model"},
@@ -58,12 +63,12 @@ ALLOWED = {
         "run",
         "runs",
     },
-    "checkpoint": {"model"},
+    "checkpoint": {"model", "storage"},
     "evaluation": {"metrics", "report", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "data"}
+LIGHTNING = {"task", "callbacks", "checkpoint_io", "random_state", "saving", "data"}
 HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
 
 
