@@ -20,6 +20,7 @@ from torch import nn
 
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
+from codec.divergence import DivergenceError
 from codec.metrics.base import MissingError
 from codec.storage import StorageError
 
@@ -30,7 +31,7 @@ class InputError(ValueError):
     """The command line asks for what cannot be; the message is one sentence."""
 
 
-SAID = InputError | CorpusError | CheckpointError | MissingError | StorageError  # errors whose message is all there is
+SAID = InputError | CorpusError | CheckpointError | MissingError | StorageError | DivergenceError  # a sentence says all
 
 
 def in_sweep() -> bool:

@@ -20,7 +20,10 @@ ALLOWED = {
     "teachers": {"layers", "data.cache"},
     "distillation": {"layers", "teachers.base", "teachers.cached"},
     "optim": {"layers"},
-    "run": {"checkpoint", "data.base", "metrics.base", "storage"},
+    "run": {"checkpoint", "data.base", "divergence", "metrics.base", "storage"},
+    "divergence": {"checkpoint", "task"},
+    "guard": {"checkpoint_io", "divergence", "storage"},
+    "watch": set(),
     "storage": set(),
     "checkpoint_io": {"storage"},
     "resume": {"checkpoint", "storage"},
@@ -68,7 +71,7 @@ ALLOWED = {
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "checkpoint_io", "random_state", "saving", "data"}
+LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "watch", "data"}
 HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
 
 

@@ -1,18 +1,24 @@
 """A run that is killed, or asked to leave, and goes on, ends as the run that nobody disturbed: bit for bit."""
 
+import logging
 import multiprocessing
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
+import lightning
 import pytest
 import torch
 
 import train
 from codec.resume import resume_point
+from codec.saving import LEFT, LeaveOnSignal
 from codec.storage import step_of
 from tests.test_checkpoints import same
 from tests.test_config import TINY, short
+from tests.test_task import fit, small_task
 
 STEPS = 14
 # Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.
@@ -25,27 +31,31 @@ def small_run(folder: Path, run: Path, *overrides: str):
     return short(folder, run, *options, disc="msd", loss="balancer")
 
 
-def trained(cfg) -> None:
+def trained(cfg, group: bool) -> None:
     """What the process of a run does, without the report, which has nothing to resume."""
+    if group:
+        os.setpgid(0, 0)
+    logging.basicConfig(filename=Path(cfg.run_dir, "train.log"), force=True)  # Hydra's job log
     torch.set_num_threads(1)
     train.fit(cfg)
 
 
-def started(cfg) -> multiprocessing.Process:
-    """A process of its own, forked from this one, which saves seconds of imports."""
-    process = multiprocessing.get_context("fork").Process(target=trained, args=(cfg,), daemon=False)
+def started(cfg, group: bool = False) -> multiprocessing.Process:
+    """A process of its own, forked from this one, which saves seconds of imports; with a process group of its own."""
+    process = multiprocessing.get_context("fork").Process(target=trained, args=(cfg, group), daemon=False)
     process.start()
     return process
 
 
 def until(condition, process) -> bool:
-    """Wait for something, without a pause; False if the process ended first."""
+    """Wait for something; False if the process ended first."""
     end = time.monotonic() + 120
     while time.monotonic() < end:
         if condition():
             return True
         if not process.is_alive():
             return False
+        time.sleep(0.0005)
     raise TimeoutError
 
 
@@ -74,31 +84,71 @@ def undisturbed(speech_folder, tmp_path_factory) -> dict:
     return state(run)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_again_and_again(workers, undisturbed, speech_folder, tmp_path):
-    """SIGKILL while a checkpoint is being written, just after one, and at random moments in between."""
+@pytest.mark.parametrize(("workers", "moments"), [(0, "part later log later"), (2, "log part later")])
+def test_killed_again_and_again(workers, moments, undisturbed, speech_folder, tmp_path):
+    """SIGKILL while a checkpoint is being written, some time after that, and some time after the first step."""
     cfg = small_run(speech_folder, tmp_path, f"data.workers={workers}", "ckpt_path=auto")
-    folder, rng = tmp_path / "checkpoints", random.Random(workers)
-    begun = time.monotonic()
-    moments = ["part", "random", "part", "random", "random"]
-    for moment in moments:
-        before = step_of(resume_point("auto", tmp_path)) if resume_point("auto", tmp_path) else 0
+    part, log = tmp_path / "checkpoints" / "last.ckpt.part", tmp_path / "csv" / "metrics.csv"
+    rng, steps = random.Random(workers), [0]
+    for moment in moments.split():
+        for path in (part, log):
+            path.unlink(missing_ok=True)
         process = started(cfg)
-        if moment == "part":
-            (folder / "last.ckpt.part").unlink(missing_ok=True)
-            assert until((folder / "last.ckpt.part").exists, process)
-        else:  # after some steps of its own
-            names = [tmp_path / "csv" / "metrics.csv"]
-            assert until(names[0].exists, process)
-            time.sleep(rng.uniform(0, 0.6))
+        assert until((log if moment == "log" else part).exists, process)
+        time.sleep(0.0 if moment == "part" else rng.uniform(0, 0.5))
         process.kill()
         process.join()
         found = resume_point("auto", tmp_path)
-        assert found is None or step_of(found) >= before
-        if found and step_of(found) >= STEPS:
+        steps.append(step_of(found) if found else 0)
+        if steps[-1] == STEPS:
             break
-    print("killed", time.monotonic() - begun)
+    assert steps == sorted(steps)
+    print(steps)
     process = started(cfg)
     process.join()
     assert process.exitcode == 0
     assert not differences(undisturbed, state(tmp_path))
+
+
+def test_a_signal_saves_the_step_and_leaves(undisturbed, speech_folder, tmp_path):
+    """SIGUSR1 to the process, and SIGTERM to its whole group, loaders included, as schedulers send it."""
+    log = tmp_path / "csv" / "metrics.csv"
+    for number, send in ((signal.SIGUSR1, os.kill), (signal.SIGTERM, os.killpg)):
+        before = step_of(resume_point("auto", tmp_path)) if resume_point("auto", tmp_path) else 0
+        log.unlink(missing_ok=True)
+        process = started(small_run(speech_folder, tmp_path, "data.workers=2", "ckpt_path=auto"), group=True)
+        assert until(lambda: log.exists() and len(log.read_text().splitlines()) > 1, process)
+        send(process.pid, number)
+        sent = time.monotonic()
+        process.join()
+        assert process.exitcode == LEFT
+        assert time.monotonic() - sent < 20
+        step = step_of(tmp_path / "checkpoints" / "last.ckpt")
+        assert before < step < STEPS
+        sentence = f"{number.name}: step {step} is saved; the same command with hydra.run.dir={tmp_path} ckpt_path=last"
+        assert sentence in (tmp_path / "train.log").read_text()
+    process = started(small_run(speech_folder, tmp_path, "ckpt_path=last"))
+    process.join()
+    assert process.exitcode == 0
+    assert not differences(undisturbed, state(tmp_path))
+
+
+def test_whoever_listened_before_decides(speech_folder, tmp_path):
+    """As submitit does: its handler puts the job back in the queue, after the step has been saved."""
+    heard = []
+
+    class Send(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    def listener(number, frame):
+        heard.append((number, step_of(tmp_path / "last.ckpt")))
+
+    old = signal.signal(signal.SIGUSR1, listener)
+    try:
+        fit(small_task(members=()), 4, tmp_path, [Send(), LeaveOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))])
+        assert signal.getsignal(signal.SIGUSR1) is listener
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert heard == [(signal.SIGUSR1, 2)]
