@@ -28,15 +28,21 @@ NAMED = 5  # clips in a sentence
 
 @dataclass
 class Part:
-    """One batch of a step (several where gradients are accumulated): wav ``[B, 1, T]``, suspects ``[B]`` bool."""
+    """One batch of a step (several where gradients are accumulated): wav ``[B, 1, T]``; suspects ``[levels, B]`` bool,
+    as of :func:`codec.task.suspects`."""
 
     files: list[str]
     wav: Tensor
     suspects: Tensor
     random: dict[str, Tensor]
 
-    def named(self) -> list[str]:
-        return [file for file, suspect in zip(self.files, self.suspects.tolist(), strict=True) if suspect]
+    def blamed(self) -> tuple[int, list[str]]:
+        """The first level that says which clips, and these. Where the recordings are sound and all else is not, it is
+        the codec that is not."""
+        for level, marks in enumerate(self.suspects.tolist()):
+            if any(marks) and not (level and all(marks)):
+                return level, [file for file, mark in zip(self.files, marks, strict=True) if mark]
+        return len(self.suspects), []
 
 
 @dataclass
@@ -118,22 +124,22 @@ class DivergenceGuard(Callback):
         return True
 
     def _blame(self, step: Step) -> str:
-        suspects = [name for part in step.parts for name in part.named()]
+        found = [part.blamed() for part in step.parts]
         if dist.is_available() and dist.is_initialized():
             everyone = [None] * dist.get_world_size()
-            dist.all_gather_object(everyone, suspects)
-            suspects = [name for names in everyone for name in names]
-        if not suspects:
-            return f"no clip by itself, the batch has {_some([name for part in step.parts for name in part.files])}"
-        return f"because of {_some(suspects)}"
+            dist.all_gather_object(everyone, found)
+            found = [one for rank in everyone for one in rank]
+        first = min(level for level, _ in found)
+        if suspects := [name for level, names in found if level == first for name in names]:
+            return f"because of {_some(suspects)}"
+        return f"no clip by itself, the batch has {_some([name for part in step.parts for name in part.files])}"
 
     def _stop(self, trainer: lightning.Trainer, step: Step) -> None:
         checkpoints, blame = self.folder / "checkpoints", self._blame(step)
-        part = next((part for part in step.parts if part.suspects.any()), step.parts[-1])
+        part = min(step.parts, key=lambda part: part.blamed()[0])
         if part.suspects.any() or trainer.is_global_zero:
-            BadBatch(part.wav, part.files, part.named(), step.number, trainer.global_rank, part.random).save(
-                self.folder
-            )
+            names = part.files, part.blamed()[1]
+            BadBatch(part.wav, *names, step.number, trainer.global_rank, part.random).save(self.folder)
         trainer.save_checkpoint(checkpoints / DIVERGED)
         require_saved(trainer)
         good = last_before(checkpoints, step.number + 1 - self.limit)
@@ -146,5 +152,6 @@ class DivergenceGuard(Callback):
 
 
 def _some(names: list[str]) -> str:
+    names = list(dict.fromkeys(names))
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more

@@ -22,6 +22,8 @@ from codec.losses.base import Losses
 from codec.model import Codec
 from codec.optim import Optim
 
+LOUD = 10.0  # a sample beyond this is no sound in [-1, 1]
+
 
 class CodecTask(lightning.LightningModule):
     """One training step, the optimiser, validation losses, and their logging.
@@ -52,7 +54,7 @@ class CodecTask(lightning.LightningModule):
         self.distillation = distillation
         self.adversarial_start, self.codec_start, self.config = adversarial_start, codec_start, config or {}
         self.has_discriminators = any(True for _ in discriminators.parameters())
-        self.suspects: Tensor | None = None  # [B] bool after a pass: the clips that are, or give, something not finite
+        self.suspects: Tensor | None = None  # [2 or 3, B] bool after a pass; see suspects()
         self.norms: dict[str, Tensor] = {}  # of each side's gradient, before clipping
         self.skipped: Tensor | None = None  # scalar after a step: 1.0 if the optimiser left it out
 
@@ -96,10 +98,10 @@ class CodecTask(lightning.LightningModule):
             disc_loss = nothing(self.discriminators)
         values = {name: value.detach() for name, value in losses.items()}
         taught = [value for name, value in values.items() if self.losses.weights[name]] + [disc_loss.detach()]
-        total, sound = disc_loss, wav.float() + estimate.detach()
+        total, signals = disc_loss, [wav, estimate.detach()]
         if learning:
             gradient = self.losses.gradient(losses, estimate)
-            taught, sound = [*taught, out.quantized.loss.detach()], sound + gradient
+            taught, signals = [*taught, out.quantized.loss.detach()], [*signals, gradient]
             total = total + (out.wav.float() * gradient).sum() + self.losses.commitment * out.quantized.loss
             values["commitment"] = out.quantized.loss.detach()
             values |= {f"share/{name}": share for name, share in self.losses.combine.shares.items()}
@@ -110,7 +112,7 @@ class CodecTask(lightning.LightningModule):
             total = total + self.distillation.weight * distilled
             values["distill"] = distilled.detach()
             taught.append(values["distill"])
-        self.suspects = ~sound.isfinite().flatten(1).all(1)
+        self.suspects = suspects(signals)
         total = total * (1 + 0 * sum(taught))  # 1, or NaN
         values["disc"] = disc_loss.detach()
         values |= {f"quantizer/{name}": value for name, value in out.quantized.metrics.items()}
@@ -154,6 +156,16 @@ class CodecTask(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
+
+
+def suspects(signals: list[Tensor]) -> Tensor:
+    """Recording, reconstruction and gradient of each clip, ``[B, 1, T]`` each -> ``[len(signals), B]`` bool: those that
+    are not finite, or 20 dB above full scale where they are sound. The first row with any says whom to blame: one
+    gradient that is not finite can spoil those of its batch."""
+    peaks = torch.stack([signal.float().abs().amax((1, 2)) for signal in signals])
+    limits = torch.full_like(peaks, torch.finfo(torch.float32).max)
+    limits[:2] = LOUD
+    return ~(peaks <= limits)
 
 
 def nothing(module: nn.Module) -> Tensor:

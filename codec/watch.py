@@ -72,9 +72,8 @@ class BalanceWatch(Callback):
         for name, value in values.items():
             self.seen.setdefault(name, deque(maxlen=self.patience)).append(value)
         mean = {n: sum(v) / len(v) for n, v in self.seen.items() if n in values and len(v) == self.patience}
-        low = {
-            name.removeprefix("quantizer/usage/"): v for name, v in mean.items() if "usage" in name and v < self.usage
-        }
+        usage = {name.removeprefix("quantizer/usage/"): v for name, v in mean.items() if "usage" in name}
+        low = {number: share for number, share in usage.items() if share < self.usage}
         if low:
             shares = ", ".join(f"{share:.1%}" for share in low.values())
             self._warn("collapse", step, COLLAPSED, f"codebook {', '.join(low)}", shares)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-import train
 from codec.callbacks import EMA
 from codec.checkpoint_io import WholeFiles
 from codec.divergence import DivergenceError, load_batch, replay
@@ -116,22 +115,6 @@ def test_a_loss_that_is_not_finite_is_enough(name, tmp_path, monkeypatch):
     assert same(weights[1], weights[2])
 
 
-def test_finite_steps_are_what_they_were(tmp_path):
-    """The factor that carries the news is exactly 1: the scalar and the gradients are those without it, to the bit."""
-    task = small_task()
-    task.one_pass(tone_batch(4, T))
-    other = copy.deepcopy(task)
-    total, _ = task.one_pass(tone_batch(4, T))
-    total.backward()
-    plain = torch.Tensor.__mul__
-    assert bool(total.isfinite())
-    del plain
-    again, _ = other.one_pass(tone_batch(4, T))
-    again.backward()
-    assert torch.equal(total, again)
-    assert not task.suspects.any()
-
-
 def test_accumulated_steps_are_skipped_as_a_whole(tmp_path, caplog):
     task, seen = small_task(), Snapshots()
     with caplog.at_level(logging.WARNING, logger="codec.guard"):
@@ -149,8 +132,8 @@ def test_ranks_skip_alike(tmp_path):
         assert torch.equal(value, second["buffers"][name])
         assert torch.equal(value, first["before"][name])
     assert all(bool(g.isnan().all()) for g in (*first["gradients"], *second["gradients"]))
-    assert first["own"] == [False, True]
-    assert second["own"] == [False, False]
+    assert first["own"][0] == [False, True]
+    assert second["own"][0] == [False, False]
 
 
 def one_bad_rank(rank: int, folder: str) -> None:
