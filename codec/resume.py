@@ -3,7 +3,9 @@
 import logging
 from pathlib import Path
 
-from codec.checkpoint import CheckpointError
+from torch import nn
+
+from codec.checkpoint import CheckpointError, load_checkpoint, load_weights
 from codec.storage import LAST, PREVIOUS, damage, step_of
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,11 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
         return _intact(checkpoints / LAST)
     path = Path(ckpt_path)
     return _intact(path / "checkpoints" / LAST if path.is_dir() else path)
+
+
+def check_fits(task: nn.Module, path: str) -> None:
+    """Load the checkpoint's weights. Raises CheckpointError, which names the tensors, if the architecture is another."""
+    load_weights(task, load_checkpoint(path)["state_dict"], path)
 
 
 def _intact(path: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+ROOM = "four checkpoints"  # the last, the one before, the best, and the one that is being written
 
 
 class StorageError(RuntimeError):
@@ -50,7 +51,8 @@ def write(checkpoint: dict[str, Any], path: str | Path, known: bool = False) -> 
         reason = _reason(error)
         part.unlink(missing_ok=True)
         raise StorageError(
-            f"the checkpoint {path} could not be written ({reason}): free some space; older ones are untouched"
+            f"the checkpoint {path} could not be written ({reason}), and older ones are untouched: see to it that its "
+            f"disk has room for {ROOM}, and can be written"
         ) from error
 
 

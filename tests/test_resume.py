@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import time
 from pathlib import Path
 
 import lightning
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 import train
 from codec.resume import resume_point
@@ -35,6 +37,7 @@ def trained(cfg, group: bool) -> None:
     """What the process of a run does, without the report, which has nothing to resume."""
     if group:
         os.setpgid(0, 0)
+    Path(cfg.run_dir).mkdir(exist_ok=True)
     logging.basicConfig(filename=Path(cfg.run_dir, "train.log"), force=True)  # Hydra's job log
     torch.set_num_threads(1)
     train.fit(cfg)
@@ -45,6 +48,26 @@ def started(cfg, group: bool = False) -> multiprocessing.Process:
     process = multiprocessing.get_context("fork").Process(target=trained, args=(cfg, group), daemon=False)
     process.start()
     return process
+
+
+def started_together(cfg) -> list[multiprocessing.Process]:
+    """Two processes that train together, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    where |= {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    context = multiprocessing.get_context("fork")
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [context.Process(target=joined, args=(cfg, where | rank), daemon=False) for rank in ranks]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def joined(cfg, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    rank_zero_only.rank = int(environment["RANK"])  # read from the environment when Lightning is imported
+    trained(cfg, group=False)
 
 
 def until(condition, process) -> bool:
@@ -152,3 +175,30 @@ def test_whoever_listened_before_decides(speech_folder, tmp_path):
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert heard == [(signal.SIGUSR1, 2)]
+
+
+def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path):
+    """A signal to the second alone; each has random numbers of its own, and the first alone writes."""
+    ddp = ["trainer.devices=2", "+trainer.strategy=ddp", "max_steps=6", "val_every=10"]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    processes = started_together(small_run(speech_folder, whole, *ddp))
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    processes = started_together(small_run(speech_folder, parted, *ddp, "ckpt_path=auto"))
+    log = parted / "csv" / "metrics.csv"
+    assert until(lambda: log.exists() and len(log.read_text().splitlines()) > 1, processes[1])
+    os.kill(processes[1].pid, signal.SIGUSR1)
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [LEFT, LEFT]
+    assert 0 < step_of(parted / "checkpoints" / "last.ckpt") < 6
+    processes = started_together(small_run(speech_folder, parted, *ddp, "ckpt_path=last"))
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert not differences(state(whole), state(parted))
+    first, second = state(whole)["callbacks"]["RandomState"]["ranks"]
+    assert not torch.equal(first["cpu"], second["cpu"])
+    assert len(list((whole / "csv").glob("metrics*"))) == 1
+    assert len(list((parted / "csv").glob("metrics*"))) == 2
