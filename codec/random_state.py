@@ -37,9 +37,10 @@ class RandomState(Callback):
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         if trainer.global_rank:  # all have been seeded alike
-            lightning.seed_everything(
-                hash((torch.initial_seed(), trainer.global_rank, trainer.global_step)) % 2**32, verbose=False
-            )
+            seed = hash((torch.initial_seed(), trainer.global_rank, trainer.global_step)) % 2**32
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
 
     def on_train_batch_start(self, *_: Any) -> None:
         if self.restored is not None:

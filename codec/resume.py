@@ -39,7 +39,7 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
 
 
 def check_fits(task: nn.Module, path: str) -> None:
-    """Load the checkpoint's weights. Raises CheckpointError, which names the tensors, if the architecture is another."""
+    """Load the checkpoint's weights. Raises CheckpointError, naming the tensors, if the architecture is another."""
     load_weights(task, load_checkpoint(path)["state_dict"], path)
 
 

@@ -59,7 +59,7 @@ class BalanceWatch(Callback):
             values = {name: v for name, v in outputs["values"].items() if name.startswith("quantizer/usage/")}
             values |= {"disc": outputs["values"]["disc"]} if task.losses.chance else {}
             values |= {f"norm/{side}": norm for side, norm in task.norms.items()}
-            numbers = torch.stack([value.float().reshape(()) for value in values.values()]).tolist()  # waits once
+            numbers = torch.stack([value.float().to(task.device) for value in values.values()]).tolist()  # waits once
             self.judge(trainer.global_step, dict(zip(values, numbers, strict=True)), task.losses.chance)
 
     def judge(self, step: int, values: dict[str, float], chance: float | None) -> None:

@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
 from codec import storage
 from codec.checkpoint import CheckpointError, load_checkpoint
 from codec.resume import resume_point
 from codec.storage import StorageError, damage, last_before, write
+from tests.test_config import TINY, short
 
 CONTENT = {
     "state_dict": {"a": torch.arange(600.0)},
@@ -209,3 +211,14 @@ def test_a_run_goes_on_from_the_newest_that_is_intact(tmp_path, caplog):
     shutil.copy(folder / "last.ckpt", folder / "previous.ckpt")
     with pytest.raises(CheckpointError, match=r"last.ckpt: its record .*; nor from .*previous.ckpt: its record"):
         resume_point("last", tmp_path)
+
+
+def test_training_goes_on_while_a_disk_is_full_and_says_so_at_the_end(speech_folder, tmp_path, caplog):
+    small = [*TINY, "max_steps=3", "val_every=1", "~callbacks.validation", "~callbacks.best"]
+    with full_disk(100_000), pytest.raises(StorageError, match=r"last.ckpt could not be written .*File too large"):
+        train.fit(short(speech_folder, tmp_path, *small))
+    warnings = [record.getMessage() for record in caplog.records if record.name == "codec.checkpoint_io"]
+    assert len(warnings) == 3  # after each validation, and at the end
+    assert not list((tmp_path / "checkpoints").iterdir())
+    train.fit(short(speech_folder, tmp_path, *small, "ckpt_path=auto"))
+    assert storage.step_of(tmp_path / "checkpoints" / "last.ckpt") == 3

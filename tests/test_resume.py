@@ -10,11 +10,13 @@ import time
 from pathlib import Path
 
 import lightning
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 import train
+from codec.random_state import RandomState
 from codec.resume import resume_point
 from codec.saving import LEFT, LeaveOnSignal
 from codec.storage import step_of
@@ -29,7 +31,7 @@ PARTS += [f"max_steps={STEPS}", "val_every=3", "~callbacks.validation", "~callba
 
 
 def small_run(folder: Path, run: Path, *overrides: str):
-    options = [o for o in (*TINY, *PARTS, *overrides)]
+    options = [*TINY, *PARTS, *overrides]
     return short(folder, run, *options, disc="msd", loss="balancer")
 
 
@@ -126,7 +128,6 @@ def test_killed_again_and_again(workers, moments, undisturbed, speech_folder, tm
         if steps[-1] == STEPS:
             break
     assert steps == sorted(steps)
-    print(steps)
     process = started(cfg)
     process.join()
     assert process.exitcode == 0
@@ -175,6 +176,20 @@ def test_whoever_listened_before_decides(speech_folder, tmp_path):
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert heard == [(signal.SIGUSR1, 2)]
+
+
+def test_random_numbers_of_every_kind_go_on(tmp_path):
+    def drawn():
+        return random.random(), random.gauss(), np.random.rand(), np.random.randn(), float(torch.rand(()))  # noqa: NPY002
+
+    drawn()
+    torch.save(RandomState().state_dict(), tmp_path / "state.pt")
+    expected = drawn()
+    for state in (torch.load(tmp_path / "state.pt", weights_only=True), {"cpu": torch.get_rng_state()}):
+        callback = RandomState()
+        callback.load_state_dict(state)
+        callback.on_train_batch_start()
+        assert "ranks" not in state or drawn() == expected  # older checkpoints know torch alone
 
 
 def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path):

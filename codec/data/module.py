@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler
 
@@ -98,7 +99,7 @@ class SpeechData(LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
-            worker_init_fn=leave_signals_alone,
+            worker_init_fn=begin_worker,
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -148,9 +149,10 @@ class Draws(Sampler[int]):
         return itertools.count(self.start() + self.rank, self.world)
 
 
-def leave_signals_alone(worker: int) -> None:
+def begin_worker(worker: int) -> None:
     """A loader process goes on when a signal asks the whole job to leave: the training process needs it to the end of
-    its step, and ends it with a SIGTERM of its own."""
+    its step, and ends it with a SIGTERM of its own. Seeded as Lightning seeds those without such a function."""
+    pl_worker_init_function(worker)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):  # not on macOS: nothing else says who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
