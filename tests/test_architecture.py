@@ -22,6 +22,14 @@ ALLOWED = {
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base"},
+    "divergence": {"checkpoint", "errors", "task"},
+    "guard": {"checkpoint_io", "divergence", "storage"},
+    "watch": set(),
+    "storage": {"errors"},
+    "checkpoint_io": {"storage"},
+    "resume": {"checkpoint", "storage"},
+    "saving": {"checkpoint_io"},
+    "random_state": set(),
     "report": {"errors", "metrics"},
     "spectrogram": set(),
     "cost": {"model"},
@@ -75,12 +83,12 @@ ALLOWED = {
         "run",
         "runs",
     },
-    "checkpoint": {"model"},
+    "checkpoint": {"model", "storage"},
     "evaluation": {"metrics", "report", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "data"}
+LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "watch", "data"}
 # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
 HYDRA = {"checkpoint", "run", "source"}
 
