@@ -12,14 +12,14 @@ import lightning
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from codec.checkpoint import load_checkpoint, load_weights
 from codec.data.base import readable
 from codec.data.module import SpeechData
 from codec.evaluation import evaluate
 from codec.interop.start import start_from
 from codec.lineup import find, line_up
 from codec.page.write import write_pages
-from codec.run import check, ending_wandb, join_sweep, keep, one_sentence, precision, record
+from codec.resume import check_fits, resume_point
+from codec.run import check, ending_wandb, join_sweep, one_sentence, precision, record
 from codec.task import CodecTask
 from codec.tracking import log_now
 
@@ -40,23 +40,23 @@ def train(cfg: DictConfig) -> float:
 
 def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
-    config = OmegaConf.to_container(cfg, resolve=True)  # plain and resolved: what a checkpoint carries
+    ckpt_path = resume_point(cfg.ckpt_path, cfg.run_dir)
+    config = OmegaConf.to_container(cfg, resolve=True) | {"ckpt_path": ckpt_path}  # plain: a checkpoint carries it
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
     built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
     task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
-    record(cfg.run_dir, config, task)
+    lightning.pytorch.utilities.rank_zero_only(record)(cfg.run_dir, config, task)
     data = instantiate(cfg.data, _convert_="all")
     check(task, data, cfg.max_steps)
-    if cfg.ckpt_path:
-        load_weights(task, load_checkpoint(cfg.ckpt_path)["state_dict"], cfg.ckpt_path)  # refuses in one sentence
+    if ckpt_path:
+        check_fits(task, ckpt_path)
     elif cfg.init_from:
         start_from(task.codec, cfg.init_from)
-    keep(Path(cfg.run_dir, "csv", "metrics.csv"))
     options = {part: list(instantiate(cfg[part], _convert_="all").values()) for part in ("logger", "callbacks")}
     options["precision"] = precision(cfg.trainer.precision)
     options["val_check_interval"] = cfg.val_every * cfg.trainer.accumulate_grad_batches  # Lightning counts batches
     trainer = instantiate(cfg.trainer, _convert_="all", **options)
-    trainer.fit(task, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    trainer.fit(task, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return trainer, data
 
 

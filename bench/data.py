@@ -1,4 +1,4 @@
-"""How fast the folder loader delivers training crops: seconds of audio per second, as JSON.
+"""How fast folders and shards deliver training crops: seconds of audio per second, as JSON.
 
 python bench/data.py [--path DIR] [--sample-rate 24000] [--segment 1.0]
 """
@@ -20,6 +20,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from codec.data.folder import FolderCorpus
 from codec.data.module import Draws, collate
+from codec.data.pack import pack
+from codec.data.shards import ShardCorpus
+from codec.data.units import cut
 
 BATCH = 16
 
@@ -61,25 +64,40 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=5)
     args = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        source = args.path or Path(scratch, "folder")
         if not args.path:
-            speechlike(Path(scratch), 60, 10.0, 24_000)
+            source.mkdir()
+            speechlike(source, 60, 10.0, 24_000)
         results = []
+        pack(
+            cut(FolderCorpus(source, 24_000, holdout=0), 60.0),
+            Path(scratch, "shards"),
+            workers=0,
+            report=lambda _: None,
+        )
         for rate in [args.sample_rate] if args.sample_rate else [24_000, 16_000]:
-            corpus = FolderCorpus(args.path or scratch, rate, holdout=0)
-            crops = corpus.crops(int(args.segment * rate), 0)
+            corpus = FolderCorpus(source, rate, holdout=0)
+            corpora = {"folder": corpus, "shards": ShardCorpus(Path(scratch, "shards"), rate)}
+            files_at = {soundfile.info(str(corpus.recording(i).source)).samplerate
+                        for i in range(0, len(corpus.rows), 1 + len(corpus.rows) // 50)}  # fmt: skip
             for name, measure in (("in_process", in_process), ("one_worker", one_worker)):
-                speeds = [measure(crops, args.crops, args.segment) for _ in range(args.repeats)]
-                results.append({
-                    "sample_rate": rate,
-                    "files_at": sorted({soundfile.info(str(corpus.recording(i).source)).samplerate
-                                        for i in range(0, len(corpus.rows), 1 + len(corpus.rows) // 50)}),
-                    "loader": name,
-                    "segment_s": args.segment,
-                    "crops": args.crops,
-                    "n": args.repeats,
-                    "times_real_time_median": round(statistics.median(speeds), 1),
-                    "times_real_time_min": round(min(speeds), 1),
-                })  # fmt: skip
+                crops = {dataset: c.crops(int(args.segment * rate), 0) for dataset, c in corpora.items()}
+                speeds: dict[str, list[float]] = {dataset: [] for dataset in crops}
+                for _ in range(args.repeats):  # in turns, so that a busy moment slows both
+                    for dataset, part in crops.items():
+                        speeds[dataset].append(measure(part, args.crops, args.segment))
+                for dataset, found in speeds.items():
+                    results.append({
+                        "dataset": dataset,
+                        "sample_rate": rate,
+                        "files_at": sorted(files_at),
+                        "loader": name,
+                        "segment_s": args.segment,
+                        "crops": args.crops,
+                        "n": args.repeats,
+                        "times_real_time_median": round(statistics.median(found), 1),
+                        "times_real_time_min": round(min(found), 1),
+                    })  # fmt: skip
         print(
             json.dumps(
                 {

@@ -6,6 +6,8 @@ python -m codec import kyutai/mimi -o mimi.ckpt
 python -m codec export runs/.../checkpoints/last.ckpt --to transformers DIR
 python -m codec compare runs/multirun/...
 python -m codec ratings results-*.json
+python -m codec pack dataset=voiceassistant DIR
+python -m codec extract DIR OUT --ckpt mimi.ckpt
 """
 
 import argparse
@@ -16,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from codec.bulk import add_extract, add_pack
 from codec.checkpoint import load_codec
 from codec.errors import InputError
 from codec.files import decode_file, encode_file
@@ -30,7 +33,7 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_files, add_import, add_export, add_compare, add_ratings):
+    for add in (add_files, add_import, add_export, add_compare, add_ratings, add_pack, add_extract):
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():

@@ -85,51 +85,6 @@ class EMA(Callback):
         self.average = checkpoint.get("ema")
 
 
-class RandomState(Callback):
-    """Saves torch's random state in the checkpoint and goes on from it when resumed.
-
-    It is set just before the first step, after the loaders have been made: they draw numbers, too. The state is that of
-    process 0; the others start, and go on, from numbers of their own.
-    """
-
-    def __init__(self):
-        self.restored: dict[str, torch.Tensor] | None = None
-
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
-        return {"cpu": torch.get_rng_state(), **cuda}
-
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        self.restored = state
-
-    def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
-        if trainer.global_rank:
-            torch.manual_seed(hash((torch.initial_seed(), trainer.global_rank, trainer.global_step)) % 2**63)
-            self.restored = None
-
-    def on_train_batch_start(self, *_: Any) -> None:
-        if self.restored is not None:
-            torch.set_rng_state(self.restored["cpu"].cpu())
-            if "cuda" in self.restored and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self.restored["cuda"].cpu())
-            self.restored = None
-
-
-class SaveLastStep(Callback):
-    """Saves the last step, which no validation need follow.
-
-    From within the step, as ModelCheckpoint does: Lightning counts on it when it resumes, and a checkpoint saved after
-    ``fit`` would log one step too high.
-    """
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        if trainer.global_step >= trainer.max_steps:
-            trainer.save_checkpoint(self.path)
-
-
 class Progress(TQDMProgressBar):
     """One bar over all optimiser steps, with the losses that matter and audio seconds trained per second."""
 

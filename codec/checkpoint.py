@@ -5,6 +5,7 @@ configuration inside it may build classes of this package only.
 """
 
 import importlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from hydra.utils import instantiate
 
 from codec.model import Codec
+from codec.storage import PREVIOUS, bad_record
 
 FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
 
@@ -30,6 +32,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
+    if zipfile.is_zipfile(path) and (reason := bad_record(path)):  # torch.load would take it
+        beside = f"; the one before is {path.with_name(PREVIOUS)}" if path.with_name(PREVIOUS).is_file() else ""
+        raise CheckpointError(f"{path} is damaged: {reason}{beside}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -1,5 +1,9 @@
-"""What a user can mend."""
+"""Errors that a program ends with in one sentence, without a trace."""
 
 
-class InputError(ValueError):
-    """What was asked for cannot be; the message is one sentence that says what to do, and all that the user needs."""
+class ToldError(Exception):
+    """The message is one sentence, and all that the user needs."""
+
+
+class InputError(ToldError, ValueError):
+    """What was asked for cannot be; the sentence says what to do."""

@@ -20,10 +20,13 @@ from torch import nn
 
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
-from codec.errors import InputError
+from codec.errors import InputError, ToldError
 from codec.metrics.base import MissingError
 
 log = logging.getLogger("train")
+
+
+SAID = ToldError | CorpusError | CheckpointError | MissingError  # a sentence says all
 
 
 def in_sweep() -> bool:
@@ -37,7 +40,7 @@ def at_fault(error: Exception) -> BaseException | None:
         cause = error.__cause__
         refused = isinstance(cause, CorpusError | MissingError | ValueError)
         return cause if refused or "unexpected keyword argument" in str(cause) else None
-    return error if isinstance(error, InputError | CorpusError | CheckpointError | MissingError) else None
+    return error if isinstance(error, SAID) else None
 
 
 @contextmanager
@@ -142,10 +145,11 @@ def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[str, dict[str, Any]]:
-    """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder, and log the parts
-    -> the parts."""
+    """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder, move the log of an
+    earlier part of the run out of the way, and log the parts -> the parts. One process does this for all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    keep(folder / "csv" / "metrics.csv")
     built = parts(task)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     (folder / "parts.json").write_text(json.dumps({"git_commit": git_commit(), "parts": built}, indent=2) + "\n")

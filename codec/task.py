@@ -5,6 +5,8 @@ their own loss flows into their weights only (nothing else lies behind a leaf), 
 at the leaf is handed on to the codec as ``(out.wav * gradient).sum()``. One scalar, one backward pass, one optimiser
 with a parameter group for each side; the gradients equal those of the usual two passes at the same weights
 (tests/test_task.py). The update is simultaneous, not alternating.
+
+A step whose losses or gradients are not finite, in any process, is not taken (codec/guard.py counts them).
 """
 
 from typing import Any
@@ -19,6 +21,8 @@ from codec.distillation import Distillation
 from codec.losses.base import Losses
 from codec.model import Codec
 from codec.optim import Optim
+
+LOUD = 10.0  # a sample beyond this is no sound in [-1, 1]
 
 
 class CodecTask(lightning.LightningModule):
@@ -50,6 +54,9 @@ class CodecTask(lightning.LightningModule):
         self.distillation = distillation
         self.adversarial_start, self.codec_start, self.config = adversarial_start, codec_start, config or {}
         self.has_discriminators = any(True for _ in discriminators.parameters())
+        self.suspects: Tensor | None = None  # [2 or 3, B] bool after a pass; see suspects()
+        self.norms: dict[str, Tensor] = {}  # of each side's gradient, before clipping
+        self.skipped: Tensor | None = None  # scalar after a step: 1.0 if the optimiser left it out
 
     @property
     def adversarial(self) -> bool:
@@ -65,16 +72,17 @@ class CodecTask(lightning.LightningModule):
         """Whether Lightning writes out the values of the current step."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         total, values = self.one_pass(batch["wav"])
         if self._logs:
             self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["wav"]))
-        return total
+        return {"loss": total, "values": values}
 
     def one_pass(self, wav: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """wav ``[B, 1, T]`` -> the scalar whose gradient is every parameter's gradient, and the values to log.
 
-        The scalar itself means nothing: ``(out.wav * gradient).sum()`` only carries a gradient.
+        The scalar itself means nothing: ``(out.wav * gradient).sum()`` only carries a gradient. Where a loss is not
+        finite, all gradients are NaN: the reduction over processes then tells all of them.
         """
         learning = self.global_step >= self.codec_start
         with torch.set_grad_enabled(learning):
@@ -89,9 +97,11 @@ class CodecTask(lightning.LightningModule):
         else:
             disc_loss = nothing(self.discriminators)
         values = {name: value.detach() for name, value in losses.items()}
-        total = disc_loss
+        taught = [value for name, value in values.items() if self.losses.weights[name]] + [disc_loss.detach()]
+        total, signals = disc_loss, [wav, estimate.detach()]
         if learning:
             gradient = self.losses.gradient(losses, estimate)
+            taught, signals = [*taught, out.quantized.loss.detach()], [*signals, gradient]
             total = total + (out.wav.float() * gradient).sum() + self.losses.commitment * out.quantized.loss
             values["commitment"] = out.quantized.loss.detach()
             values |= {f"share/{name}": share for name, share in self.losses.combine.shares.items()}
@@ -101,6 +111,9 @@ class CodecTask(lightning.LightningModule):
             distilled = self.distillation(self.distillation.pick(out.latents, out.quantized.first), wav)
             total = total + self.distillation.weight * distilled
             values["distill"] = distilled.detach()
+            taught.append(values["distill"])
+        self.suspects = suspects(signals)
+        total = total * (1 + 0 * sum(taught))  # 1, or NaN
         values["disc"] = disc_loss.detach()
         values |= {f"quantizer/{name}": value for name, value in out.quantized.metrics.items()}
         return total, values
@@ -133,13 +146,26 @@ class CodecTask(lightning.LightningModule):
             p.grad = None
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Each side by its own norm (``optim.codec.clip``, ``optim.disc.clip``), not the Trainer's single number."""
-        norms = self.optim.clip(optimizer)
+        """Each side by its own norm (``optim.codec.clip``, ``optim.disc.clip``), not the Trainer's single number. With
+        a norm that is not finite the optimiser leaves weights and moments as they are."""
+        self.norms = self.optim.clip(optimizer)
+        finite = torch.stack(list(self.norms.values())).isfinite().all() if self.norms else torch.ones((), dtype=bool)
+        self.skipped = optimizer.found_inf = (~finite).float()  # what fused optimisers ask on the device
         if self._logs:
-            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in norms.items()})
+            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.norms.items()})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
+
+
+def suspects(signals: list[Tensor]) -> Tensor:
+    """Recording, reconstruction and gradient of each clip, ``[B, 1, T]`` each -> ``[len(signals), B]`` bool: those that
+    are not finite, or 20 dB above full scale where they are sound. The first row with any says whom to blame: one
+    gradient that is not finite can spoil those of its batch."""
+    peaks = torch.stack([signal.float().abs().amax((1, 2)) for signal in signals])
+    limits = torch.full_like(peaks, torch.finfo(torch.float32).max)
+    limits[:2] = LOUD
+    return ~(peaks <= limits)
 
 
 def nothing(module: nn.Module) -> Tensor:

@@ -22,6 +22,14 @@ ALLOWED = {
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base"},
+    "divergence": {"checkpoint", "errors", "task"},
+    "guard": {"checkpoint_io", "divergence", "storage"},
+    "watch": set(),
+    "storage": {"errors"},
+    "checkpoint_io": {"storage"},
+    "resume": {"checkpoint", "storage"},
+    "saving": {"checkpoint_io"},
+    "random_state": set(),
     "report": {"errors", "metrics", "report_check"},
     "report_check": set(),
     "spectrogram": set(),
@@ -58,8 +66,13 @@ ALLOWED = {
     "runs": {"errors", "factors", "report"},
     "compare": {"errors", "factors", "metrics.intervals", "page.base", "report", "runs"},
     "compare_files": {"compare", "page.base", "page.report", "report", "runs"},
+    "share": set(),
+    "source": {"data"},
+    "bulk": {"checkpoint", "data", "errors", "extract", "run", "share", "source"},
+    "extract": {"data", "model", "tokens"},
     "__main__": {
         "errors",
+        "bulk",
         "page.ratings",
         "checkpoint",
         "compare",
@@ -71,13 +84,14 @@ ALLOWED = {
         "run",
         "runs",
     },
-    "checkpoint": {"model"},
+    "checkpoint": {"model", "storage"},
     "evaluation": {"metrics", "report", "report_check", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "data"}
-HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
+LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "watch", "data"}
+# to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
+HYDRA = {"checkpoint", "run", "source"}
 
 
 def imports(path: Path) -> set[str]:

@@ -223,9 +223,8 @@ def test_canonical_call_has_the_parts_it_names():
 def test_saved_configuration_builds_own_classes_only():
     """What a checkpoint carries must pass the check that guards against strangers' checkpoints."""
     for dataset in options("dataset"):
-        paths = (
-            ["dataset.path=x"] if dataset == "folder" else ["dataset.corpora.folder.path=x"] if dataset == "mix" else []
-        )
+        path = {"folder": "dataset.path=x", "shards": "dataset.path=x", "mix": "dataset.corpora.folder.path=x"}
+        paths = [path[dataset]] if dataset in path else []
         names = ["dataset.name=x"] if dataset == "hf" else []
         cfg = composed(f"dataset={dataset}", *paths, *names)
         check_targets(OmegaConf.to_container(cfg.dataset, resolve=True))

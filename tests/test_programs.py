@@ -41,7 +41,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
     assert parts["git_commit"]
     assert set(parts["parts"]) == {"encoder", "quantizer", "decoder", "discriminator msd"}
     assert json.loads((folder / "report.json").read_text())["facts"]["step"] == 4
-    assert {"best.ckpt", "last.ckpt"} == {p.name for p in (folder / "checkpoints").iterdir()}
+    assert {"best.ckpt", "last.ckpt", "previous.ckpt"} == {p.name for p in (folder / "checkpoints").iterdir()}
     last = folder / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(last, weights_only=True)
     assert set(checkpoint["ema"]) < {k.removeprefix("codec.") for k in checkpoint["state_dict"]}
@@ -112,6 +112,8 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
         ("eval.py", ["ckpt=5"], "error: ckpt=5: give a path"),
         ("eval.py", [], "there is nothing to evaluate"),
         ("train.py", ["disc=mfd+msd"], "msd+mfd"),
+        ("train.py", ["ckpt_path=last", "run_dir=new"], "error: ckpt_path=last, but there is no checkpoint in new/"),
+        ("train.py", ["ckpt_path=nowhere.ckpt"], "error: there is no checkpoint at nowhere.ckpt: give the path of"),
         ("train.py", ["frame_rate=60"], "set frame_rate=50, or change the strides"),
         ("train.py", ["segment=0.01", "data.workers=0", "dataset.voices=4", "dataset.utterances=1"], "error: segment:"),
     ],

@@ -98,7 +98,7 @@ def length(frames: int, rate: int, sample_rate: int) -> int:
 def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError, UnicodeError) as error:  # UnicodeError: of the name
         if not isinstance(source, bytes) and not os.path.exists(source):
             raise AudioError(name, "is missing") from None
         raise AudioError(name, _reason(error)) from None

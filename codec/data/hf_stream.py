@@ -63,6 +63,10 @@ class HubStream(Corpus):
     def bad(self) -> Sequence[tuple[str, str]]:
         return self._start[1]
 
+    def held_out(self) -> tuple[list[Recording], list[tuple[str, str]], dict[int, int]]:
+        """The held-out recordings, the unreadable ones among them, and {shard: rows that training skips}."""
+        return self._start
+
     def rows(self, shard: int, first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         """(number, row) of one shard in order, from row `first`; opens it again when the network fails."""
         row, failures = first, 0

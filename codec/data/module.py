@@ -2,11 +2,15 @@
 
 import itertools
 import logging
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from lightning import LightningDataModule
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler
 
@@ -95,6 +99,7 @@ class SpeechData(LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
+            worker_init_fn=begin_worker,
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -142,6 +147,22 @@ class Draws(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count(self.start() + self.rank, self.world)
+
+
+def begin_worker(worker: int) -> None:
+    """A loader process goes on when a signal asks the whole job to leave: the training process needs it to the end of
+    its step, and ends it with a SIGTERM of its own. Seeded as Lightning seeds those without such a function."""
+    pl_worker_init_function(worker)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS: nothing else says who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)
 
 
 def collate(items: list[dict]) -> dict:

@@ -14,7 +14,10 @@ Maps = list[list[Tensor]]
 
 
 class Adversarial(nn.Module):
-    """The contract: a subclass gives `real`, `fake` and `fool`, each one tensor of logits -> scalar."""
+    """The contract: a subclass gives `real`, `fake` and `fool`, each one tensor of logits -> scalar, and `chance`, the
+    least that a sub-discriminator pays who says the same of everything."""
+
+    chance: float
 
     def __init__(self, reduction: str = "mean"):
         super().__init__()
@@ -36,6 +39,8 @@ class Adversarial(nn.Module):
 class Hinge(Adversarial):
     """max(0, 1 - real) + max(0, 1 + fake); the generator minimises -fake."""
 
+    chance = 2.0
+
     def real(self, logits: Tensor) -> Tensor:
         return F.relu(1 - logits).mean()
 
@@ -48,6 +53,8 @@ class Hinge(Adversarial):
 
 class LeastSquares(Adversarial):
     """(1 - real)^2 + fake^2; the generator minimises (1 - fake)^2."""
+
+    chance = 0.5
 
     def real(self, logits: Tensor) -> Tensor:
         return (1 - logits).square().mean()

@@ -84,10 +84,10 @@ class Balancer(nn.Module):
         return grad.flatten(1).norm(dim=1).mean() if self.per_item else grad.norm()
 
     def update(self, name: str, norm: Tensor) -> Tensor:
-        """Feed one norm into the running mean of `name` and return the mean."""
+        """Feed one norm into the running mean of `name`, unless it is 0 or not finite, and return the mean."""
         state = self.means.get_buffer(name)
         fed = self.decay * state + torch.stack([norm, torch.ones_like(norm)])
-        state.copy_(torch.where(norm > 0, fed, state))
+        state.copy_(torch.where((norm > 0) & norm.isfinite(), fed, state))
         return state[0] / state[1].clamp(min=1e-12)
 
 

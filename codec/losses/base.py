@@ -43,6 +43,7 @@ class Losses(nn.Module):
         self.combine = combine
         self.combine.prepare(self.weights)
         self.commitment, self.reconstruction_until = commitment, reconstruction_until
+        self.chance: float | None = None  # the discriminators' loss while they tell nothing apart; None before they run
 
     def reconstruction(self, target: Tensor, estimate: Tensor, step: int | None = None) -> dict[str, Tensor]:
         """`[B, 1, T]` twice -> the terms by name that teach at this step of training (None: all), unweighted."""
@@ -63,6 +64,7 @@ class Losses(nn.Module):
         """-> scalar; 0 where there is no discriminator."""
         if not real_maps:
             return torch.zeros(())
+        self.chance = self.adversarial.reduce([self.adversarial.chance] * len(real_maps))
         return self.adversarial.discriminator(logits(real_maps), logits(fake_maps))
 
     def gradient(self, losses: Mapping[str, Tensor], estimate: Tensor) -> Tensor:

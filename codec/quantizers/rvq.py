@@ -92,7 +92,7 @@ class RVQ(Quantizer):
         vectors = x.transpose(1, 2).flatten(0, 1)  # [N = B * F, C]
         learn = self.training and torch.is_grad_enabled()
         if learn and self.steps == 0:
-            self._initialise(vectors.detach())
+            learn = self._initialise(vectors.detach())
         if keep is None:
             keep = dropout_mask(batch, n_q, self.dropout if self.training else 0.0, z.device)
         if bypass is None:
@@ -171,7 +171,10 @@ class RVQ(Quantizer):
 
     @torch.no_grad()
     def _update(self, inputs: Tensor, codes: Tensor, keep: Tensor) -> None:
-        """One step of the moving averages from inputs ``[K, N, C]``, codes ``[K, N]``; one reduction over processes."""
+        """One step of the moving averages from inputs ``[K, N, C]``, codes ``[K, N]``; one reduction over processes.
+
+        Vectors that are not finite, in any process, would stay in the averages for ever: their step is left out.
+        """
         k, _, width = inputs.shape
         flat = (codes + torch.arange(k, device=codes.device)[:, None] * self.size).flatten()  # [K * N]
         weight = keep.flatten().float()
@@ -181,8 +184,9 @@ class RVQ(Quantizer):
         if _distributed():
             dist.all_reduce(new)
         new = new.view(k, self.size, width + 1)
-        self.sums[:k].lerp_(new[..., :-1], 1 - self.decay)
-        self.usage[:k].lerp_(new[..., -1], 1 - self.decay)
+        finite = new.sum().isfinite()  # on the device: nobody waits for it
+        self.sums[:k].lerp_(torch.where(finite, new[..., :-1], self.sums[:k]), 1 - self.decay)
+        self.usage[:k].lerp_(torch.where(finite, new[..., -1], self.usage[:k]), 1 - self.decay)
         self.steps += 1
         if self.check_every and self.steps % self.check_every == 0:
             self._replace_dead(inputs, keep)
@@ -212,18 +216,21 @@ class RVQ(Quantizer):
             picks[level, codes[:count]] = vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
         if _distributed():
             dist.broadcast(picks, src=0)
-        found = ~picks[..., 0].isnan()
+        found = picks.isfinite().all(-1)
         self.sums[:k] = torch.where(found[..., None], picks * uniform[..., None], self.sums[:k])
         self.usage[:k] = torch.where(found, uniform.expand_as(dead), self.usage[:k])
 
     @torch.no_grad()
-    def _initialise(self, vectors: Tensor) -> None:
-        """k-means, level by level on what the levels above left; process 0 decides for all."""
+    def _initialise(self, vectors: Tensor) -> bool:
+        """k-means, level by level on what the levels above left; process 0 decides for all -> whether it could be done:
+        with vectors that are not finite it waits for the next batch."""
         residual = vectors
         if _distributed():
             everyone = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
             dist.all_gather(everyone, vectors)
             residual = torch.cat(everyone)
+        if not bool(residual.isfinite().all()):
+            return False
         for k in range(self.n_q):
             means, sizes = kmeans(residual, self.size, self.kmeans_iters)
             self.codebooks[k] = means
@@ -233,6 +240,7 @@ class RVQ(Quantizer):
             for buffer in (self.codebooks, self.usage):
                 dist.broadcast(buffer, src=0)
         self.sums.copy_(self.codebooks * self.usage[..., None])
+        return True
 
 
 def kmeans(x: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:

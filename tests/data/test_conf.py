@@ -12,6 +12,8 @@ from codec.data.mix import MixCorpus
 
 CONF = Path(__file__).parents[2] / "conf"
 
+NEEDED = {"folder": ["dataset.path=x"], "shards": ["dataset.path=x"], "hf": ["dataset.name=x"]}
+
 
 def dataset(option, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -21,7 +23,7 @@ def dataset(option, *overrides):
 
 @pytest.mark.parametrize("option", sorted(path.stem for path in (CONF / "dataset").glob("*.yaml")))
 def test_each_option_composes_at_the_codecs_rate(option):
-    config = dataset(option, *{"folder": ["dataset.path=x"], "hf": ["dataset.name=x"]}.get(option, []))
+    config = dataset(option, *NEEDED.get(option, []))
     assert config["_target_"].startswith("codec.data.")
     assert {"sample_rate", "corpora"} & set(config)
 

@@ -1,0 +1,86 @@
+"""The batch on which a run diverged: a file that says which clips, and brings the step back.
+
+A safetensors file beside ``config.yaml``, one from each process that had a hand in it:
+
+wav: ``[B, 1, T]`` float32, as the codec heard it, augmented
+random, random_cuda: torch's random state before the step, bytes; the latter where there was a GPU
+metadata: ``step``, ``rank``, ``files`` (JSON, B names) and ``suspects`` (JSON, those of them that are not finite)
+
+The weights that the step met are in ``checkpoints/diverged.ckpt``.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from codec.checkpoint import CheckpointError, build, load_checkpoint, load_weights
+from codec.errors import ToldError
+from codec.task import CodecTask
+
+DIVERGED = "diverged.ckpt"
+
+
+class DivergenceError(ToldError, RuntimeError):
+    """Training has diverged; the message is one sentence that says where and what to do."""
+
+
+@dataclass
+class BadBatch:
+    """wav ``[B, 1, T]``, the random state before it, and whose recordings they are."""
+
+    wav: Tensor
+    files: Sequence[str]
+    suspects: Sequence[str]
+    step: int
+    rank: int
+    random: dict[str, Tensor]
+
+    def save(self, folder: str | Path) -> Path:
+        """Write it into a run folder -> the file."""
+        path = Path(folder, f"diverged_step={self.step}_rank={self.rank}.safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = {"step": str(self.step), "rank": str(self.rank)}
+        facts |= {"files": json.dumps(list(self.files)), "suspects": json.dumps(list(self.suspects))}
+        save_file({"wav": self.wav.float().cpu().contiguous(), **self.random}, path, facts)
+        return path
+
+
+def load_batch(path: str | Path) -> BadBatch:
+    """A file of :meth:`BadBatch.save`. Raises CheckpointError if it is none."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        files, suspects = json.loads(facts["files"]), json.loads(facts["suspects"])
+        return BadBatch(tensors.pop("wav"), files, suspects, int(facts["step"]), int(facts["rank"]), tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error
+
+
+def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
+    """The step again, on the CPU in fp32: forward and backward, no optimiser -> the task, with its gradients, and the
+    values that the step logs. The checkpoint is the ``checkpoints/diverged.ckpt`` beside the file.
+
+    Raises:
+        CheckpointError: if either file cannot be used.
+    """
+    batch, checkpoint = load_batch(path), Path(path).parent / "checkpoints" / DIVERGED
+    content = load_checkpoint(checkpoint)
+    config = content["config"]
+    parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
+    built = {part: build(config[group]) or None for part, group in parts.items()}
+    # A task without a trainer is at step 0: what begins or ends at a step does so that much earlier.
+    starts = {name: config[name] - batch.step for name in ("adversarial_start", "codec_start")}
+    if built["losses"].reconstruction_until is not None:
+        built["losses"].reconstruction_until -= batch.step
+    task = CodecTask(**built, **starts, config=config)
+    load_weights(task, content["state_dict"], str(checkpoint))
+    torch.set_rng_state(batch.random["random"])
+    total, values = task.train().one_pass(batch.wav)
+    total.backward()
+    return task, values

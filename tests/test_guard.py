@@ -1,0 +1,266 @@
+"""Steps that are not finite leave nothing behind, are named, and too many of them end the run with what shows why."""
+
+import copy
+import logging
+import math
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from codec.callbacks import EMA
+from codec.checkpoint_io import WholeFiles
+from codec.divergence import DivergenceError, load_batch, replay
+from codec.guard import DivergenceGuard
+from codec.losses.balancer import Balancer
+from codec.quantizers.rvq import RVQ
+from codec.storage import write
+from codec.watch import BalanceWatch
+from tests.parts import small_mimi, tone_batch
+from tests.programs import call
+from tests.ranks import together
+from tests.test_checkpoints import same
+from tests.test_programs import SMALL
+from tests.test_task import T, Tones, small_task
+
+BAD = {"nan": float("nan"), "inf": float("inf"), "huge": 1e30}
+
+
+class Broken(Tones):
+    """Item n of some steps is not finite, or far too loud; every batch has 4 items, and the second is the bad one."""
+
+    def __init__(self, steps, value=math.nan, batch=4):
+        super().__init__()
+        self.steps, self.value, self.batch = steps, value, batch
+
+    def __getitem__(self, n):
+        item = super().__getitem__(n)
+        if n // self.batch in self.steps and n % self.batch == 1:
+            item["wav"] = item["wav"].clone()
+            item["wav"][0, 100] = self.value
+        return item
+
+
+def fit(task, steps, folder, data, *callbacks, **options):
+    quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+    options = quiet | dict(accelerator="cpu", max_steps=steps, log_every_n_steps=1, num_sanity_val_steps=0) | options
+    trainer = lightning.Trainer(callbacks=list(callbacks), default_root_dir=folder, plugins=[WholeFiles()], **options)
+    trainer.fit(task, DataLoader(data, data.batch))
+    return trainer
+
+
+class Snapshots(lightning.Callback):
+    """Everything that learns, before each step."""
+
+    def __init__(self):
+        self.states = []
+
+    def on_train_batch_start(self, trainer, task, *_):
+        optimizer = [copy.deepcopy(value) for value in trainer.optimizers[0].state_dict()["state"].values()]
+        self.states.append((copy.deepcopy(task.state_dict()), optimizer))
+
+
+@pytest.mark.parametrize("combine", [None, Balancer])
+@pytest.mark.parametrize("value", BAD.values(), ids=BAD.keys())
+def test_a_bad_clip_changes_nothing_and_is_named(value, combine, tmp_path, caplog):
+    task, seen, ema = small_task(combine() if combine else None), Snapshots(), EMA(0.5)
+    task.one_pass(tone_batch(4, T))  # codebooks exist
+    data = Broken({1, 3}, value)
+    with caplog.at_level(logging.WARNING, logger="codec.guard"):
+        trainer = fit(task, 5, tmp_path, data, ema, DivergenceGuard(tmp_path), seen)
+    assert trainer.global_step == 5
+    assert float(trainer.logged_metrics["guard/skipped"]) == 2
+    messages = [record.getMessage() for record in caplog.records if record.name == "codec.guard"]
+    assert [m.split(" as ")[0] for m in messages] == ["step 1 is skipped,", "step 3 is skipped,"]
+    assert all(f"because of tone{n}" in m and f"tone{n - 1}" not in m for m, n in zip(messages, (5, 13), strict=True))
+    for before, after, skipped in zip(seen.states, seen.states[1:], (False, True, False, True), strict=False):
+        learned = {n for n, v in before[0].items() if torch.is_tensor(v) and not torch.equal(v, after[0][n])}
+        moving = {n for n in learned if any(name in n for name in ("usage", "sums", "codebooks", "means"))}
+        if skipped:
+            assert not learned - moving
+            assert same(before[1], after[1])
+            assert value == BAD["huge"] or not {n for n in moving if "quantizer" in n}
+        else:
+            assert moving
+            assert len(learned) > 20
+        assert all(torch.isfinite(v).all() for v in after[0].values() if torch.is_tensor(v) and v.is_floating_point())
+    assert all(bool(v.isfinite().all()) for v in ema.average.values())
+
+
+def test_a_bad_first_batch_waits_for_the_codebooks(tmp_path):
+    for codec in (None, small_mimi()):
+        task = small_task(members=())
+        if codec is not None:
+            task.codec = codec
+        before = copy.deepcopy(task.codec.state_dict())
+        fit(task, 1, tmp_path, Broken({0}), DivergenceGuard(tmp_path))
+        assert same(before, task.codec.state_dict())
+        fit(task, 2, tmp_path, Broken({0}), DivergenceGuard(tmp_path))
+        books = {n: v for n, v in task.codec.state_dict().items() if "codebooks" in n}
+        assert all(bool(v.isfinite().all()) and not torch.equal(v, before[n]) for n, v in books.items())
+
+
+@pytest.mark.parametrize("name", ["mel", "l1"])
+def test_a_loss_that_is_not_finite_is_enough(name, tmp_path, monkeypatch):
+    """Its gradient may be finite, as here: an infinite constant."""
+    task, seen = small_task(), Snapshots()
+    term = type(task.losses.terms[name])
+    forward = term.forward
+    monkeypatch.setattr(term, "forward", lambda *a: forward(*a) + (math.inf if task.global_step == 1 else 0.0))
+    trainer = fit(task, 3, tmp_path, Broken(set()), DivergenceGuard(tmp_path), seen)
+    assert float(trainer.logged_metrics["guard/skipped"]) == 1
+    weights = [{n: p for n, p in state.items() if n in dict(task.named_parameters())} for state, _ in seen.states]
+    assert not same(weights[0], weights[1])
+    assert same(weights[1], weights[2])
+
+
+def test_accumulated_steps_are_skipped_as_a_whole(tmp_path, caplog):
+    task, seen = small_task(), Snapshots()
+    with caplog.at_level(logging.WARNING, logger="codec.guard"):
+        fit(task, 2, tmp_path, Broken({2}), DivergenceGuard(tmp_path), seen, accumulate_grad_batches=2)
+    assert [m for m in caplog.messages if "because of tone9" in m]
+    names = dict(task.named_parameters())
+    before = {n: v for n, v in seen.states[2][0].items() if n in names}
+    assert same(before, {n: v.detach() for n, v in names.items()})
+
+
+def test_ranks_skip_alike(tmp_path):
+    together(one_bad_rank, tmp_path, str(tmp_path))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    for name, value in first["buffers"].items():
+        assert torch.equal(value, second["buffers"][name])
+        assert torch.equal(value, first["before"][name])
+    assert all(bool(g.isnan().all()) for g in (*first["gradients"], *second["gradients"]))
+    assert first["own"][0] == [False, True]
+    assert second["own"][0] == [False, False]
+
+
+def one_bad_rank(rank: int, folder: str) -> None:
+    """The step that Lightning's ddp takes: rank 0 has a bad clip, and the reduction of gradients tells rank 1."""
+    task = small_task(Balancer())
+    task.one_pass(tone_batch(2, T, seed=rank))
+    before = {n: b.clone() for n, b in task.codec.quantizer.named_buffers()}
+    model = torch.nn.parallel.DistributedDataParallel(Passes(task))
+    wav = tone_batch(2, T, seed=9 + rank)
+    if rank == 0:
+        wav[1, 0, 50] = math.nan
+    model(wav).backward()
+    gradients = [p.grad for p in task.parameters()]
+    buffers = dict(task.codec.quantizer.named_buffers())
+    own = task.suspects.tolist()
+    found = {"before": before, "buffers": buffers, "gradients": gradients, "own": own}
+    torch.save(found, f"{folder}/{rank}.pt")
+
+
+class Passes(torch.nn.Module):
+    def __init__(self, task):
+        super().__init__()
+        self.task = task
+
+    def forward(self, wav):
+        return self.task.one_pass(wav)[0]
+
+
+def test_infinite_vectors_replace_no_code():
+    quantizer = RVQ(4, 50, n_q=1, codebook_size=8, dropout=0.0, check_every=1).train()
+    quantizer(torch.randn(2, 4, 20))
+    quantizer.usage[:, 3:] = 0.0
+    z = torch.randn(2, 4, 20)
+    z[0, 2] = math.inf
+    quantizer(z)
+    assert all(bool(b.isfinite().all()) for b in quantizer.buffers())
+
+
+def test_too_many_in_a_row_end_the_run_with_what_shows_why(tmp_path):
+    task, guard = small_task(), DivergenceGuard(tmp_path, limit=3)
+    write({"global_step": 2}, tmp_path / "checkpoints" / "last.ckpt")
+    write({"global_step": 5}, tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(DivergenceError) as error:
+        fit(task, 20, tmp_path, Broken({1, 4, 5, 6}), guard)
+    message = str(error.value)
+    assert "3 steps in a row to step 6" in message
+    assert "tone25" in message
+    assert f"last good checkpoint {tmp_path / 'checkpoints' / 'previous.ckpt'} (step 2)" in message
+    assert "\n" not in message
+    batch = load_batch(tmp_path / "diverged_step=6_rank=0.safetensors")
+    assert batch.files == [f"tone{n}" for n in range(24, 28)]
+    assert batch.suspects == ["tone25"]
+    assert batch.step == 6
+    assert bool(batch.wav[1].isnan().any())
+    saved = torch.load(tmp_path / "checkpoints" / "diverged.ckpt", weights_only=True)
+    assert all(torch.isfinite(v).all() for v in saved["state_dict"].values() if torch.is_tensor(v))
+    assert saved["global_step"] == 7
+
+
+def test_the_program_ends_in_one_sentence_and_the_step_can_be_brought_back(speech_folder, tmp_path, monkeypatch):
+    """A learning rate that blows up: no clip is to blame."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "run"
+    options = [*SMALL, "dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "disc=msd"]
+    options += [
+        "disc.members.msd.width=4",
+        "adversarial_start=1",
+        "max_steps=60",
+        "val_every=50",
+        "lr=1e30",
+        "warmup=0",
+    ]
+    sentence = call("train.py", *options, f"run_dir={run}", "callbacks.guard.limit=2")
+    assert sentence.startswith("error: 2 steps in a row")
+    assert "begin again" in sentence
+    (file,) = run.glob("diverged_step=*_rank=0.safetensors")
+    task, values = replay(file)
+    losses = [values[name] for name in (*task.losses.terms, "disc", "commitment")]
+    gradients = [p.grad for p in task.parameters() if p.grad is not None]
+    assert not all(bool(v.isfinite().all()) for v in (*losses, *gradients))
+
+
+def test_a_file_of_something_else_is_refused(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is no batch of a run that diverged"):
+        load_batch(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="1 or more"):
+        DivergenceGuard(tmp_path, 0)
+
+
+STATES = {  # values that last, the discriminators' loss while guessing -> what is said of them
+    "healthy": ({"disc": 1.3, "norm/codec": 1.0, "norm/disc": 3.0, "quantizer/usage/1": 0.9}, 2.0, []),
+    "no discriminators yet": ({"norm/codec": 1.0, "quantizer/usage/1": 0.9}, None, []),
+    "won": ({"disc": 0.01}, 2.0, ["they tell everything apart", "lower optim.disc.lr"]),
+    "lost": ({"disc": 2.0}, 2.0, ["they tell nothing apart", "higher optim.disc.lr"]),
+    "uneven": ({"norm/codec": 1e7, "norm/disc": 1.0}, 2.0, ["the codec has been 10000000 times", "optim.codec.clip"]),
+    "collapsed": (
+        {"quantizer/usage/1": 0.9, "quantizer/usage/3": 0.01, "quantizer/usage/4": 0.02},
+        None,
+        ["codebook 3, 4", "1.0%, 2.0%", "quantizer.dead_below"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_what_lasts_is_warned_about_once_in_a_while(name, caplog):
+    values, chance, said = STATES[name]
+    watch = BalanceWatch(patience=4, every=100)
+    for step in range(10, 210, 10):
+        watch.judge(step, values, chance)
+        assert len(caplog.messages) == (0 if not said or step < 40 else 1 if step < 140 else 2)
+    for message in caplog.messages:
+        assert all(text in message for text in said)
+        assert "\n" not in message
+
+
+def test_one_bad_moment_is_no_reason(caplog):
+    watch = BalanceWatch(patience=4)
+    for step in range(50):
+        watch.judge(
+            step, {"disc": 0.0 if step % 10 == 0 else 1.2, "quantizer/usage/1": 0.01 if step % 10 else 0.9}, 2.0
+        )
+    assert not [m for m in caplog.messages if "discriminators" in m]
+
+
+def test_the_watch_sees_what_training_logs(tmp_path, caplog):
+    watch = BalanceWatch(patience=2, usage=1.1)
+    fit(small_task(), 3, tmp_path, Broken(set()), watch)
+    assert watch.seen.keys() >= {"disc", "norm/codec", "norm/disc", "quantizer/usage/1"}
+    assert [m for m in caplog.messages if "few codes of codebook 1, 2, 3" in m]
