@@ -1,5 +1,6 @@
 """Who takes part in an evaluation: codecs of ours, with so many codebooks each, and baselines."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -10,13 +11,17 @@ from typing import Any
 
 import torch
 
-from codec.checkpoint import CheckpointError, build, load_checkpoint, load_codec
+from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
 from codec.data.base import Corpus, CorpusError
 from codec.page.base import Entry
+from codec.quantizers.base import Quantizer
 from codec.report import Report
 from codec.runs import Run, RunError, discover, names
 from codec.systems.base import System
 from codec.systems.codec import CodecSystem
+from codec.untrusted import DATA, build
+
+log = logging.getLogger("eval")
 
 
 @dataclass
@@ -80,7 +85,10 @@ def find(ckpt: str | Iterable[str] | None) -> list[Candidate]:
     candidates = []
     for path, run in found.items():
         checkpoint = load_checkpoint(path)
-        candidates.append(Candidate(path, checkpoint["config"], int(checkpoint.get("global_step", 0)), run))
+        config = checkpoint["config"]
+        if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("sample_rate"), int):
+            raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration has none with a sample_rate")
+        candidates.append(Candidate(path, config, checkpoint.get("global_step", 0), run))
     return candidates
 
 
@@ -102,7 +110,7 @@ def line_up(
     load = lru_cache(maxsize=1)(lambda path: load_codec(path, ema)[0])  # of a curve, a codec is loaded once
     contestants = []
     for candidate, family in zip(candidates, _names(candidates), strict=True):
-        counts = codebooks(candidate, n_q)
+        counts = [None] if n_q is None else codebooks(candidate.path, load(candidate.path).quantizer, n_q)
         facts = {"checkpoint": candidate.path.name, "step": candidate.step}
         for count in counts:
             name = f"{family} n_q={count}" if len(counts) > 1 or n_q is not None else family
@@ -121,13 +129,18 @@ def line_up(
 
 
 def corpus_of(candidates: list[Candidate]) -> Corpus:
-    """The dataset that the first candidate was trained on.
+    """The dataset that the first candidate was trained on; says which, since the checkpoint may be somebody else's.
 
     Raises:
+        CheckpointError: if it is not one of this package, or would write outside of the user's cache folder.
         CorpusError: if it names none, as an imported codec does.
     """
     if candidates and "dataset" in candidates[0].config:
-        return build(candidates[0].config["dataset"])
+        config = candidates[0].config["dataset"]
+        corpus = build(config, DATA)
+        told = " ".join(f"{key}={value}" for key, value in config.items() if not isinstance(value, dict))
+        log.info("the dataset is that of %s (dataset= names another): %s", candidates[0].path, told)
+        return corpus
     raise CorpusError("no checkpoint here was trained on a dataset of ours: give dataset=folder dataset.path=DIR")
 
 
@@ -140,14 +153,13 @@ def out_folder(candidates: list[Candidate]) -> Path:
     return Path(os.path.commonpath([c.path.resolve().parent for c in candidates])) / "eval"
 
 
-def codebooks(candidate: Candidate, n_q: int | str | Iterable[int] | None) -> list[int | None]:
-    """The numbers of codebooks that ``n_q`` asks of this codec; [None] for a continuous one, or where all are meant.
+def codebooks(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) -> list[int | None]:
+    """The numbers of codebooks that ``n_q`` asks of the codec at ``path``; [None] for a continuous one.
 
     Raises:
         CheckpointError: if the codec has fewer, or ``n_q`` is a word other than ``curve``.
     """
-    quantizer = build(candidate.config["codec"]["quantizer"])
-    if n_q is None or (n_q == "curve" and not quantizer.n_q):
+    if n_q == "curve" and not quantizer.n_q:
         return [None]
     if n_q == "curve":
         powers = [2**i for i in range(quantizer.n_q.bit_length()) if 2**i < quantizer.n_q]
@@ -157,13 +169,17 @@ def codebooks(candidate: Candidate, n_q: int | str | Iterable[int] | None) -> li
     try:
         return [quantizer.check_n_q(count) for count in ([n_q] if isinstance(n_q, int) else n_q)]
     except ValueError as error:
-        raise CheckpointError(f"{candidate.path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _names(candidates: list[Candidate]) -> list[str]:
     """Runs by what differs between them, a single one by what it was called, other checkpoints by their file."""
     if len(candidates) == 1:
-        return [candidates[0].config["name"] if candidates[0].run else candidates[0].path.stem]
+        return [
+            str(candidates[0].config.get("name", candidates[0].path.stem))
+            if candidates[0].run
+            else candidates[0].path.stem
+        ]
     runs = [candidate.run for candidate in candidates if candidate.run]
     of_run = dict(zip((run.folder for run in runs), names(runs), strict=True)) if runs else {}
     short = [of_run[c.run.folder] if c.run else c.path.stem for c in candidates]

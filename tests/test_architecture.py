@@ -21,18 +21,29 @@ ALLOWED = {
     "distillation": {"layers", "teachers.base", "teachers.cached"},
     "optim": {"layers"},
     "run": {"checkpoint", "data.base", "metrics.base"},
-    "report": {"metrics"},
+    "report": {"metrics", "outside"},
     "spectrogram": set(),
     "cost": {"model"},
     "systems": {"cost", "metrics.base", "model", "quantizers.base"},
-    "page": {"metrics", "report"},
-    "lineup": {"checkpoint", "data.base", "page.base", "report", "runs", "systems.base", "systems.codec"},
+    "page": {"metrics", "outside", "report"},
+    "lineup": {
+        "checkpoint",
+        "untrusted",
+        "data.base",
+        "page.base",
+        "quantizers.base",
+        "report",
+        "runs",
+        "systems.base",
+        "systems.codec",
+    },
     "tracking": {"report", "runs"},
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
     "tokens": {"quantizers.base"},
     "files": {"model", "stream", "tokens"},
     "interop": {
+        "untrusted",
         "checkpoint",
         "model",
         "layers",
@@ -43,7 +54,7 @@ ALLOWED = {
         "quantizers.split_rvq",
     },
     "factors": set(),
-    "runs": {"factors", "report"},
+    "runs": {"factors", "outside", "report"},
     "compare": {"factors", "metrics.intervals", "page.base", "report", "runs"},
     "compare_files": {"compare", "page.base", "page.report", "report", "runs"},
     "__main__": {
@@ -58,13 +69,15 @@ ALLOWED = {
         "run",
         "runs",
     },
-    "checkpoint": {"model"},
+    "checkpoint": {"model", "untrusted"},
+    "untrusted": set(),
+    "outside": set(),
     "evaluation": {"metrics", "report", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"task", "callbacks", "data"}
-HYDRA = {"checkpoint", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
+HYDRA = {"untrusted", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
 
 
 def imports(path: Path) -> set[str]:
