@@ -36,14 +36,20 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
 def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
     """The object in a JSON file. Raises as `read_text` does."""
     try:
-        content = json.loads(read_text(path, most))
+        content = json.loads(read_text(path, most), parse_constant=_no_constant)
     except RecursionError:
         raise OutsideError("it is nested too deeply") from None
-    except json.JSONDecodeError as error:
+    except OutsideError:
+        raise
+    except ValueError as error:  # also for a number of thousands of digits
         raise OutsideError(f"it is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise OutsideError(f"it holds a {type(content).__name__}, not an object")
     return content
+
+
+def _no_constant(name: str) -> None:
+    raise OutsideError(f"it holds {name}, which is no JSON")
 
 
 class _PlainLoader(yaml.SafeLoader):

@@ -18,6 +18,8 @@ import pandas
 
 from codec.metrics.intervals import bootstrap
 from codec.metrics.table import METRICS, OPTIONAL
+from codec.outside import read_json
+from codec.report_check import check_content
 
 ABOUT_CLIP = ("clip", "speaker", "seconds")  # every other column of `Report.clips` is a metric
 
@@ -51,7 +53,8 @@ class Report:
         """
         path = Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
+            check_content(content)
             metrics = content["metrics"] if "metrics" in content else list(content["summary"])  # of older versions
             clips = pandas.DataFrame(content["clips"])
             clips = clips[[*ABOUT_CLIP, *metrics]].astype(dict.fromkeys(metrics, float))
@@ -59,7 +62,7 @@ class Report:
         except OSError as error:
             raise ReportError(f"there is no report at {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise ReportError(f"{path} is no report of this project: {type(error).__name__} {error}") from error
+            raise ReportError(f"{path} is no report of this project: {error}") from error
 
     @property
     def metrics(self) -> list[str]:

@@ -1,6 +1,5 @@
 """What a page is made of: systems with their reports, and, for a sweep, its runs and main effects."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,32 @@ from typing import Any
 import pandas
 
 from codec.metrics.intervals import Interval
-from codec.report import Report
+from codec.outside import OutsideError, read_json
+from codec.report import Report, ReportError
+from codec.report_check import is_number
 
 TIMING = "timing.json"  # beside reports: name of a system -> `Entry.timing`
 
 
 def timings(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was measured beside the reports in a folder, by system; {} where nothing was."""
+    """What was measured beside the reports in a folder, by system; {} where nothing was.
+
+    Raises ReportError if the file is not what is written there.
+    """
     file = folder / TIMING
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    try:
+        found = read_json(file)
+    except (OSError, OutsideError) as error:
+        raise ReportError(f"{file} cannot be read: {error}") from error
+    if not all(isinstance(one, dict) and _is_timing(one) for one in found.values()):
+        raise ReportError(f"{file} is not what an evaluation leaves: remove it")
+    return found
+
+
+def _is_timing(one: dict[str, Any]) -> bool:
+    return all(is_number(one[name]) for name in ("rtf_encode", "rtf_decode") if one.get(name) is not None)
 
 
 @dataclass

@@ -12,8 +12,7 @@ import scipy.signal
 from codec.page.base import Entry
 from codec.page.html import MB, embedded, render, save
 from codec.page.ratings import ANCHOR, FORMAT, REFERENCE
-from codec.page.sound import Clip, Wave, fill, int16, read
-from codec.report import ReportError
+from codec.page.sound import Clip, Wave, fill, int16, read_named
 
 MOST = 12  # conditions of a trial, BS.1534-3
 
@@ -99,8 +98,5 @@ def _waves(entries: Sequence[Entry], clip: str, anchor: bool) -> list[Wave]:
     files = [(first, "reference"), *((entry, "decoded") for entry in entries)]
     waves = []
     for entry, role in files:
-        path = entry.folder / entry.report.audio[clip][role]
-        if not path.is_file():
-            raise ReportError(f"the report of {entry.name} names a sound file that is not there: {path}")
-        waves.append(read(path))
+        waves.append(read_named(entry, entry.report.audio[clip][role]))
     return [waves[0], *([lowpass(waves[0])] if anchor else []), *waves[1:]]

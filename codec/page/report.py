@@ -13,10 +13,9 @@ from codec.page.base import Entry, Grid
 from codec.page.grid import grid_view
 from codec.page.html import MB, embedded, render, save
 from codec.page.pictures import spectrograms
-from codec.page.sound import Clip, Coding, data_uri, fill, read
+from codec.page.sound import Clip, Coding, data_uri, fill, read_named
 from codec.page.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, number, verdict
 from codec.page.tables import title as column_title
-from codec.report import ReportError
 
 COSTS = {  # fact -> title, digits, factor
     "kbps": ("kbit/s", 2, 1),
@@ -223,10 +222,7 @@ def _load(entries: Sequence[Entry], clip: str) -> Clip:
     """The sound of the reference and of each system that has this clip, in their order, with their spectrograms."""
     waves = []
     for entry, file in _files(entries, clip):
-        path = entry.folder / file
-        if not path.is_file():
-            raise ReportError(f"the report of {entry.name} names a sound file that is not there: {path}")
-        waves.append(read(path))
+        waves.append(read_named(entry, file))
     return Clip(clip, waves, [data_uri("image/webp", picture) for picture in spectrograms(waves)])
 
 

@@ -13,7 +13,12 @@ import numpy as np
 import soundfile
 import soxr
 
+from codec.outside import OutsideError, inside
+from codec.page.base import Entry
+from codec.report import ReportError
+
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz; RFC 7845, section 5.1, lets an encoder take no other
+LONGEST = 2**26  # samples of a sound of a report: 23 minutes at 48 kHz
 MARKUP = 1_500  # characters around a sound in a page, about
 REFLECTED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -38,17 +43,39 @@ CODINGS = (
 Wave = tuple[np.ndarray, int]  # int16 [T], Hz
 
 
+def read_named(entry: Entry, name: str) -> Wave:
+    """A sound that an entry's report names -> int16 ``[T]`` and its rate.
+
+    Raises:
+        ReportError: if it is not there, is no sound of one channel, or lies outside of the report's folder: a page
+            would carry a file of the user's to whoever sees the page.
+    """
+    try:
+        path = inside(entry.folder, name)
+    except OutsideError as error:
+        raise ReportError(f"the report of {entry.name} names a sound file that it may not: {error}") from error
+    if not path.is_file():
+        raise ReportError(f"the report of {entry.name} names a sound file that is not there: {path}")
+    try:
+        return read(path)
+    except (ValueError, soundfile.LibsndfileError) as error:
+        raise ReportError(f"the report of {entry.name} names a sound file that cannot be shown: {error}") from error
+
+
 def read(path: Path) -> Wave:
     """A mono file -> int16 ``[T]`` and its rate; a 16-bit file comes as it is.
 
     Raises:
-        ValueError: if the file is not mono.
+        ValueError: if the file is not mono, or longer than ``LONGEST``: a small file can claim or unpack to gigabytes.
         soundfile.LibsndfileError: if it is not there, or is no sound.
     """
-    wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    if wav.shape[1] != 1:
-        raise ValueError(f"{path} has {wav.shape[1]} channels; sound of a report has one.")
-    return int16(wav[:, 0]), rate
+    with soundfile.SoundFile(path) as file:
+        if file.channels != 1:
+            raise ValueError(f"{path} has {file.channels} channels; sound of a report has one.")
+        if file.frames > LONGEST:
+            raise ValueError(f"{path} has {file.frames:,} samples; sound of a report has at most {LONGEST:,}.")
+        wav = file.read(dtype="float32")
+        return int16(wav), file.samplerate
 
 
 def int16(wav: np.ndarray) -> np.ndarray:
