@@ -15,12 +15,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
 from codec.metrics.base import MissingError
+from codec.redact import redact, redact_hydra
 
 log = logging.getLogger("train")
 
@@ -130,12 +131,31 @@ def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
     }
 
 
+def rank() -> int:
+    """The number of this process among all that train together, before Lightning has brought them together.
+
+    As torchrun, SLURM and Lightning's own launcher say it; 0 where a process trains alone.
+    """
+    return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0))
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as it is kept: plain, resolved and without secrets, as Hydra's own record of it then is."""
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        for folder in {hydra.runtime.output_dir, *([hydra.sweep.dir] if in_sweep() else [])}:
+            redact_hydra(Path(folder))
+    return redact(OmegaConf.to_container(cfg, resolve=True))
+
+
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[str, dict[str, Any]]:
     """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder, and log the parts
-    -> the parts."""
+    -> the parts. Of processes that train together, the first does so."""
+    built = parts(task)
+    if rank():
+        return built
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    built = parts(task)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
     (folder / "parts.json").write_text(json.dumps({"git_commit": git_commit(), "parts": built}, indent=2) + "\n")
     for name, part in built.items():
@@ -191,7 +211,10 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
 
 
 def keep(file: Path) -> None:
-    """Move a file of an earlier part of the run out of the way of a logger that would begin it anew."""
-    if file.exists():
+    """Move a file of an earlier part of the run out of the way of a logger that would begin it anew.
+
+    Of processes that train together, the first does so, and has the logger.
+    """
+    if rank() == 0 and file.exists():
         number = 1 + len(list(file.parent.glob(f"{file.stem}-*{file.suffix}")))
         file.rename(file.with_name(f"{file.stem}-{number}{file.suffix}"))

@@ -16,6 +16,7 @@ import pandas
 
 from codec.factors import Settings, as_text, differences, flat
 from codec.outside import OutsideError, read_text, read_yaml
+from codec.redact import redact, redact_override
 from codec.report import Report, ReportError
 
 RECORD = re.compile(r"^\[[\d-]+ [\d:,]+\]\[[^]]*\]\[(?P<level>[A-Z]+)\] - ", re.MULTILINE)  # of Hydra's job log
@@ -49,7 +50,7 @@ class Run:
         config = _yaml(self.folder / "config.yaml", {})
         if not isinstance(config.get("max_steps"), int | None):
             raise RunError(f"{self.folder / 'config.yaml'} cannot be read: its max_steps is no number")
-        return config
+        return redact(config)
 
     @cached_property
     def overrides(self) -> list[str]:
@@ -57,7 +58,7 @@ class Run:
         overrides = _yaml(self.folder / ".hydra" / "overrides.yaml", [])
         if not all(isinstance(override, str) for override in overrides):
             raise RunError(f"{self.folder / '.hydra' / 'overrides.yaml'} cannot be read: an override is no text")
-        return overrides
+        return [redact_override(override) for override in overrides]
 
     @property
     def command(self) -> str:
@@ -75,7 +76,7 @@ class Run:
         """What tells this run from others."""
         choices = _choices(_yaml(self.folder / ".hydra" / "hydra.yaml", {}))
         groups = {group: as_text(option) for group, option in choices.items() if not group.startswith("hydra/")}
-        config = self.config or _yaml(self.folder / ".hydra" / "config.yaml", {})  # composed, but not resolved
+        config = self.config or redact(_yaml(self.folder / ".hydra" / "config.yaml", {}))  # composed, but not resolved
         own = config.get("run_dir") if isinstance(config.get("run_dir"), str) else None
         return Settings(self.overrides, groups, flat(config, own), complete=bool(self.config))
 
