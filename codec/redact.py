@@ -16,8 +16,6 @@ NAME = re.compile(
 IN_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s\"']+@", re.IGNORECASE)  # user:password@, or token@
 QUERY = r"(?P<name>[?&](?:[\w.-]*(?:key|token|secret|password|signature|sig))=)[^&\s\"'#]+"
 IN_QUERY = re.compile(QUERY, re.IGNORECASE)
-    r"(?P<name>[?&](?:[\w.-]*(?:key|token|secret|password|signature|sig))=)[^&\s\"'#]+", re.IGNORECASE
-)
 # what services call their tokens, wherever they stand: Hugging Face, GitHub, AWS
 KNOWN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16})\b")
 
@@ -37,7 +35,9 @@ def redact(value: Any, name: str = "") -> Any:
         return value
     if is_secret(name) and not value.startswith("${"):  # an interpolation tells where the secret is, not what
         return HIDDEN
-    return _in_text(value)
+    if name == "override_dirname":  # Hydra's: several, with commas
+        return ",".join(map(redact_override, value.split(",")))
+    return redact_override(value)
 
 
 def redact_override(override: str) -> str:
@@ -68,7 +68,7 @@ def _redact_file(file: Path) -> None:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError:  # half of a file, which another process of this run is writing: it does this in its turn
         return
-    hidden = _with_overrides(content)
+    hidden = redact(content)
     if hidden == content:
         return
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=".redacted-")
@@ -79,21 +79,6 @@ def _redact_file(file: Path) -> None:
     except BaseException:
         os.unlink(name)
         raise
-
-
-def _with_overrides(content: Any) -> Any:
-    """Like `redact`; texts in lists may be overrides, and ``override_dirname`` is a list of them with commas."""
-    if isinstance(content, dict):
-        found = {}
-        for key, value in content.items():
-            if key == "override_dirname" and isinstance(value, str):
-                found[key] = ",".join(map(redact_override, value.split(",")))
-            else:
-                found[key] = redact(value, str(key)) if isinstance(value, str) else _with_overrides(value)
-        return found
-    if isinstance(content, list):
-        return [redact_override(value) if isinstance(value, str) else _with_overrides(value) for value in content]
-    return content
 
 
 def _in_text(text: str) -> str:

@@ -258,7 +258,7 @@ def test_a_real_sweep(speech_folder, tmp_path, monkeypatch, pages, capsys):
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "logger=csv"]
     short = [option for option in SHORT if not option.startswith("segment")]
     sweep = ["-m", "segment=0.52,0.01,0.6", f"hydra.sweep.dir={tmp_path}", "disc=none", "quantizer.codebook_size=16"]
-    assert call(monkeypatch, *sweep, *data, *short, *SMALL) == 1
+    assert call("train.py", *sweep, *data, *short, *SMALL) == 1
     run_compare(tmp_path)
     runs = discover([tmp_path])
     assert names(runs) == ["segment=0.52", "segment=0.01", "segment=0.6"]
