@@ -76,7 +76,7 @@ class FolderCorpus(IndexedCorpus):
     def _listed(self, manifest: Path) -> list[dict[str, str]]:
         rows, columns = read_manifest(manifest)
         if "file" not in columns:
-            raise CorpusError(f"{manifest} needs a column `file`; it has {', '.join(columns) or 'none'}.")
+            raise CorpusError(f"{manifest} needs a column `file`; it has {', '.join(columns)[:200] or 'none'}.")
         if not rows:
             raise CorpusError(f"{manifest} lists no files.")
         for row in rows:
