@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from codec.callbacks import EMA, RandomState
 from codec.data.folder import FolderCorpus
 from codec.data.module import SpeechData
+from codec.losses.balancer import Balancer
 from tests.test_task import small_task
 
 RATE, SEGMENT = 800, 0.64  # Hz, s: 512 samples
@@ -40,14 +41,23 @@ class Witness(Callback):
         self.draws.append(float(torch.rand(())))
 
 
-def train(speech: Path, steps: int, world: int = 1, hosts: int = 1, given: bool = False, workers: int = 0, **options):
+def train(
+    speech: Path,
+    steps: int,
+    world: int = 1,
+    hosts: int = 1,
+    given: bool = False,
+    workers: int = 0,
+    balanced: bool = False,
+):
     """A run -> what it ended with and what was seen, tensors and plain values.
 
+    hosts: on which these processes are, as many on each.
     given: codebooks are given and stay alive, and nothing is random: several processes then compute what one does.
     """
     torch.set_num_threads(1)
     lightning.seed_everything(0, verbose=False)
-    task = small_task(start=0 if given else 2, **options)
+    task = small_task(Balancer() if balanced else None, start=0 if given else 2)
     quantizer = task.codec.quantizer
     quantizer.check_every, quantizer.dropout = (0, 0.0) if given else (2, 0.5)
     quantizer.dead_below = 0.5  # so that codes do die within a few steps
@@ -56,6 +66,7 @@ def train(speech: Path, steps: int, world: int = 1, hosts: int = 1, given: bool 
         quantizer.usage.fill_(1.0)
         quantizer.sums.copy_(quantizer.codebooks)
         quantizer.steps = 1
+        task.losses.feature.normalize = False  # the one loss that is no mean over examples
     corpus = FolderCorpus(speech, RATE, holdout=0.25)
     data = SpeechData(corpus, RATE, SEGMENT, EACH if world > 1 else 2 * EACH, workers, val_clips=2)
     witness, ema = Witness(), EMA()
