@@ -14,7 +14,7 @@ from codec.stream import Stream
 from codec.tokens import TokenError, Tokens, fingerprint, load_tokens, save_tokens
 
 BLOCK = 2.0  # seconds of audio at a time
-LOWEST, HIGHEST = 1_000, 1_000_000  # Hz that a file may have: blocks are as large as it says
+LOWEST, HIGHEST = 100, 1_000_000  # Hz that a file may have: blocks are as large as it says
 
 
 class FileError(ValueError):

@@ -72,13 +72,14 @@ ALLOWED = {
     "checkpoint": {"model", "untrusted"},
     "untrusted": set(),
     "outside": set(),
+    "waiting": set(),
     "redact": set(),
     "report_check": set(),
     "evaluation": {"metrics", "report", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "data"}
+LIGHTNING = {"task", "callbacks", "data", "waiting"}
 HYDRA = {"untrusted", "run"}  # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors
 
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 
@@ -122,6 +123,8 @@ def _index(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]]
             stat = os.stat(root / name)
         except OSError:
             return [0, 0, 0, 0, "is missing"]
+        if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
+            return [0, 0, 0, 0, "is no regular file"]
         state = [stat.st_size, stat.st_mtime_ns]
         if known.get(name, [])[:2] == state:
             return known[name]
