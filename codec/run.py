@@ -77,13 +77,26 @@ def join_sweep(devices: Any) -> None:
     """Make a process of a sweep's launcher one that can train; nothing where there is no sweep.
 
     Raises:
-        InputError: if Lightning would start more processes: each would begin the whole sweep anew (hydra#2070).
+        InputError: if Lightning would start more processes: each would begin the whole sweep anew (hydra#2070). Or if
+            processes that were started together would each call the run folder after its own time.
     """
     if not in_sweep():
+        one_folder()
         return
     if devices not in (1, "1") and not os.environ.keys() & {"LOCAL_RANK", "SLURM_NTASKS"}:
         raise InputError(f"trainer.devices={devices} in a sweep: each process would begin the whole sweep anew; use 1")
     multiprocessing.set_start_method(None, force=True)  # joblib's own, under which data loaders cannot start
+
+
+def one_folder() -> None:
+    """Raise InputError if processes that torchrun or srun has started together have no run folder in common."""
+    world = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_ID" in os.environ else "1")
+    told = HydraConfig.initialized() and any(o.startswith("hydra.run.dir=") for o in HydraConfig.get().overrides.hydra)
+    if world != "1" and not told and not os.environ.keys() & {"RUN_ID", "WANDB_RUN_ID"}:
+        raise InputError(
+            f"these are {world} processes of one run, which need one run folder: set RUN_ID to its name, the same for "
+            "all, or give hydra.run.dir=DIR"
+        )
 
 
 @contextmanager

@@ -13,7 +13,9 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
+from codec.run import InputError, keep, one_folder, record
 from tests.ranks_task import EACH, process, train
+from tests.test_task import small_task
 
 ROOT = Path(__file__).parents[1]
 STEPS = 12
@@ -92,6 +94,31 @@ def test_gradients_are_those_of_one_process_with_the_whole_batch(speech_folder, 
     for name, value in alone["state"].items():
         if ".quantizer." in name:
             torch.testing.assert_close(together[0]["state"][name], value, atol=1e-5, rtol=1e-4)
+
+
+def test_processes_without_a_common_run_folder_are_told_so(monkeypatch):
+    for name in ("RUN_ID", "WANDB_RUN_ID", "SLURM_STEP_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    one_folder()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="set RUN_ID"):
+        one_folder()
+    monkeypatch.setenv("RUN_ID", "x")
+    one_folder()
+
+
+def test_only_the_first_process_writes(tmp_path, monkeypatch):
+    file = tmp_path / "metrics.csv"
+    file.write_text("")
+    for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, "1")
+            keep(file)
+            record(tmp_path / "run", {}, small_task())
+    assert list(tmp_path.iterdir()) == [file]
+    keep(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics-1.csv"]
 
 
 def test_two_hosts_train_together(speech_folder, tmp_path):
