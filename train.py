@@ -10,7 +10,7 @@ from pathlib import Path
 import hydra
 import lightning
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from codec.data.base import readable
 from codec.data.module import SpeechData
@@ -19,7 +19,7 @@ from codec.interop.start import start_from
 from codec.lineup import find, line_up
 from codec.page.write import write_pages
 from codec.resume import check_fits, resume_point
-from codec.run import check, ending_wandb, join_sweep, one_sentence, precision, record
+from codec.run import check, ending_wandb, join_sweep, one_sentence, precision, record, resolved
 from codec.task import CodecTask
 from codec.tracking import log_now
 
@@ -41,7 +41,7 @@ def train(cfg: DictConfig) -> float:
 def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     ckpt_path = resume_point(cfg.ckpt_path, cfg.run_dir)
-    config = OmegaConf.to_container(cfg, resolve=True) | {"ckpt_path": ckpt_path}  # plain: a checkpoint carries it
+    config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
     built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
     task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)

@@ -1,25 +1,18 @@
 """From a checkpoint file back to a codec, without trusting the file.
 
 A checkpoint is loaded with ``weights_only=True`` (tensors and plain values; nothing is unpickled), and the
-configuration inside it may build classes of this package only.
+configuration inside it may build classes of this package only (``codec/untrusted.py``).
 """
 
-import importlib
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 
 from codec.model import Codec
 from codec.storage import PREVIOUS, bad_record
-
-FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
-
-
-class CheckpointError(ValueError):
-    """The file is not a checkpoint that this project can use; the message says why."""
+from codec.untrusted import CheckpointError, build, no_larger_than
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -32,11 +25,14 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
-    if zipfile.is_zipfile(path) and (reason := bad_record(path)):  # torch.load would take it
-        beside = f"; the one before is {path.with_name(PREVIOUS)}" if path.with_name(PREVIOUS).is_file() else ""
-        raise CheckpointError(f"{path} is damaged: {reason}{beside}")
     try:
+        _check_archive(path)
+        if reason := bad_record(path):  # torch.load would take it
+            beside = f"; the one before is {path.with_name(PREVIOUS)}" if path.with_name(PREVIOUS).is_file() else ""
+            raise CheckpointError(f"{path} is damaged: {reason}{beside}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
@@ -45,7 +41,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if (
         not isinstance(checkpoint, dict)
         or not isinstance(checkpoint.get("config"), dict)
-        or "state_dict" not in checkpoint
+        or not isinstance(checkpoint.get("state_dict"), dict)
+        or not isinstance(checkpoint.get("global_step", 0), int)
     ):
         raise CheckpointError(f"{path} is no checkpoint of this project: it has no configuration and weights")
     return checkpoint
@@ -61,13 +58,42 @@ def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any
         CheckpointError: also if weights and configuration do not fit; names the tensors.
     """
     checkpoint = load_checkpoint(path)
-    config = checkpoint["config"]
-    codec = build(config["codec"])
-    weights = {k.removeprefix("codec."): v for k, v in checkpoint["state_dict"].items() if k.startswith("codec.")}
-    if ema and checkpoint.get("ema"):
+    config, state = checkpoint["config"], checkpoint["state_dict"]
+    if not isinstance(config.get("codec"), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration has none")
+    weights = {k.removeprefix("codec."): v for k, v in state.items() if str(k).startswith("codec.")}
+    if ema and isinstance(checkpoint.get("ema"), dict):
         weights |= checkpoint["ema"]
+    _check_whole(weights, Path(path))
+    with no_larger_than(weights):
+        codec = build(config["codec"])
+    if not isinstance(codec, Codec):
+        raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration builds a {type(codec).__name__}")
     load_weights(codec, weights, str(path))
-    return codec.eval(), {**config, "step": int(checkpoint.get("global_step", 0))}
+    return codec.eval(), {**config, "step": checkpoint.get("global_step", 0)}
+
+
+def _check_archive(path: Path) -> None:
+    """torch's files are archives that compress nothing; one that does could unpack to any size.
+
+    Raises ValueError, or zipfile's error for what is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if any(entry.file_size > entry.compress_size for entry in entries):
+        raise ValueError("it is compressed, as no checkpoint is")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("its parts overlap")
+
+
+def _check_whole(weights: dict[Any, Any], path: Path) -> None:
+    """Refuse tensors that claim more numbers than the file holds, such as one number that is repeated without end."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    odd = [str(name) for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized]
+    odd += [str(name)[:100] for name in weights if not isinstance(name, str)]
+    if odd or sum(v.numel() * v.element_size() for v in tensors.values()) > path.stat().st_size:
+        what = f" ({odd[0]})" if odd else ""
+        raise CheckpointError(f"{path} is no checkpoint of this project: its weights are no plain tensors{what}")
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
@@ -78,7 +104,11 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) 
         nothing.
     """
     compare_tensors(module.state_dict(), weights, f"the weights in {source} do not fit this model")
-    module.load_state_dict(weights)
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:  # values of another kind than tensors
+        first = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise CheckpointError(f"the weights in {source} do not fit this model: {first[:200]}") from error
 
 
 def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str) -> None:
@@ -102,40 +132,3 @@ def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str)
     ]
     if named:
         raise CheckpointError(f"{claim}: {'; '.join(named)}")
-
-
-def build(config: dict[str, Any]) -> Any:
-    """Instantiate a configuration from outside, which may name classes of this package only.
-
-    Raises:
-        CheckpointError: names the first ``_target_`` that is anything else.
-    """
-    check_targets(config)
-    return instantiate(config, _convert_="all")
-
-
-def check_targets(config: Any) -> None:
-    """Refuse any ``_target_`` that is not a class defined in this package (see :func:`build`)."""
-    if isinstance(config, dict):
-        if "_target_" in config and not _is_own_class(config["_target_"]):
-            raise CheckpointError(
-                f"the configuration names {str(config['_target_'])[:100]!r}, which is not a class of this package"
-            )
-        for value in config.values():
-            check_targets(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            check_targets(value)
-
-
-def _is_own_class(target: Any) -> bool:
-    if not isinstance(target, str) or not target.startswith("codec."):
-        return False
-    if target in FACTORIES:
-        return True
-    module, _, name = target.rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return False
-    return isinstance(found, type) and found.__module__ == module  # `codec.x.os.system` has another home

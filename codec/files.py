@@ -14,6 +14,7 @@ from codec.stream import Stream
 from codec.tokens import TokenError, Tokens, fingerprint, load_tokens, save_tokens
 
 BLOCK = 2.0  # seconds of audio at a time
+LOWEST, HIGHEST = 100, 1_000_000  # Hz that a file may have: blocks are as large as it says
 
 
 class FileError(ValueError):
@@ -72,6 +73,8 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
     mine = codec.sample_rate, codec.hop_length, fingerprint(codec.quantizer, has) if has <= codec.quantizer.n_q else ""
     if mine != (tokens.sample_rate, tokens.hop_length, tokens.model):
         raise TokenError(f"{source} was made by another model: decode it with the checkpoint that encoded it")
+    if int(tokens.codes.max()) >= codec.quantizer.size:
+        raise TokenError(f"{source} has codes that no codebook of this model has: encode the recording again")
     if n_q is not None and not 1 <= n_q <= has:
         raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")
     target = Path(target)
@@ -115,6 +118,8 @@ def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
         raise FileError(f"there is no audio file at {path}")
     try:
         with soundfile.SoundFile(path) as file:
+            if not LOWEST <= file.samplerate <= HIGHEST:
+                raise FileError(f"{path} claims a sample rate of {file.samplerate:,} Hz: convert it to a usual one")
             resample = None
             if file.samplerate != sample_rate:
                 resample = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")

@@ -10,15 +10,17 @@ from typing import Any
 
 import torch
 
-from codec.checkpoint import CheckpointError, build, load_checkpoint, load_codec
+from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
 from codec.cost import real_time_factors
 from codec.data.base import Corpus, CorpusError
 from codec.evaluation import file_name
 from codec.page.base import Entry, family_of
+from codec.quantizers.base import Quantizer
 from codec.report import Report
 from codec.runs import Run, RunError, discover, is_run, names, unique_ends
 from codec.systems.base import System
 from codec.systems.codec import CodecSystem
+from codec.untrusted import DATA, build
 
 log = logging.getLogger(__name__)
 RESERVED = ("reference", "timing", "compare")  # file names that mean something else
@@ -87,8 +89,11 @@ def find(ckpt: str | Iterable[str] | None) -> list[Candidate]:
     candidates = []
     for path, run in found.items():
         checkpoint = load_checkpoint(path)
-        step, averaged = int(checkpoint.get("global_step", 0)), bool(checkpoint.get("ema"))
-        candidates.append(Candidate(path, checkpoint["config"], step, run, averaged))
+        config = checkpoint["config"]
+        if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("sample_rate"), int):
+            raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration has none with a sample_rate")
+        step, averaged = checkpoint.get("global_step", 0), bool(checkpoint.get("ema"))
+        candidates.append(Candidate(path, config, step, run, averaged))
     return candidates
 
 
@@ -124,7 +129,7 @@ def line_up(
     load = lru_cache(maxsize=1)(lambda path: load_codec(path, ema)[0])  # of a curve, a codec is loaded once
     contestants = []
     for candidate, family in zip(candidates, _names(candidates), strict=True):
-        counts = codebooks(candidate, n_q)
+        counts = [None] if n_q is None else codebooks(candidate.path, load(candidate.path).quantizer, n_q)
         weights = "averaged" if ema and candidate.averaged else "last"
         facts = {"checkpoint": candidate.path.name, "step": candidate.step, "weights": weights}
         for count in counts:
@@ -145,13 +150,19 @@ def line_up(
 
 
 def corpus_of(candidates: list[Candidate], sample_rate: int) -> Corpus:
-    """The dataset that the first candidate was trained on, at ``sample_rate`` Hz.
+    """The dataset that the first candidate was trained on, at ``sample_rate`` Hz; says which, since the checkpoint may
+    be somebody else's.
 
     Raises:
+        CheckpointError: if it is not one of this package, or would write outside of the user's cache folder.
         CorpusError: if it names none, as an imported codec does.
     """
     if candidates and "dataset" in candidates[0].config:
-        return build({**candidates[0].config["dataset"], "sample_rate": sample_rate})
+        config = candidates[0].config["dataset"]
+        corpus = build({**config, "sample_rate": sample_rate}, DATA)
+        told = " ".join(f"{key}={value}" for key, value in config.items() if not isinstance(value, dict))
+        log.info("the dataset is that of %s (dataset= names another): %s", candidates[0].path, told)
+        return corpus
     raise CorpusError("no checkpoint here was trained on a dataset of ours: give dataset=folder dataset.path=DIR")
 
 
@@ -164,14 +175,13 @@ def out_folder(candidates: list[Candidate]) -> Path:
     return Path(os.path.commonpath([c.path.resolve().parent for c in candidates])) / "eval"
 
 
-def codebooks(candidate: Candidate, n_q: int | str | Iterable[int] | None) -> list[int | None]:
-    """The numbers of codebooks that ``n_q`` asks of this codec; [None] for a continuous one, or where all are meant.
+def codebooks(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) -> list[int | None]:
+    """The numbers of codebooks that ``n_q`` asks of the codec at ``path``; [None] for a continuous one.
 
     Raises:
         CheckpointError: if the codec has fewer, or ``n_q`` is a word other than ``curve``.
     """
-    quantizer = build(candidate.config["codec"]["quantizer"])
-    if n_q is None or (n_q == "curve" and not quantizer.n_q):
+    if n_q == "curve" and not quantizer.n_q:
         return [None]
     if n_q == "curve":
         powers = [2**i for i in range(quantizer.n_q.bit_length()) if 2**i < quantizer.n_q]
@@ -182,7 +192,7 @@ def codebooks(candidate: Candidate, n_q: int | str | Iterable[int] | None) -> li
     try:
         return [quantizer.check_n_q(count) for count in counts]
     except ValueError as error:
-        raise CheckpointError(f"{candidate.path}: {error}") from error
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _names(candidates: list[Candidate]) -> list[str]:

@@ -19,7 +19,8 @@ import pandas
 from codec.errors import InputError
 from codec.metrics.intervals import bootstrap
 from codec.metrics.table import METRICS, OPTIONAL
-from codec.report_check import ABOUT_CLIP, check_report, refuse_constant
+from codec.outside import read_json
+from codec.report_check import ABOUT_CLIP, check_report
 
 LARGEST = 64_000_000  # bytes of a report that is read; one of 100,000 clips has about 30 million
 
@@ -54,16 +55,11 @@ class Report:
         """
         path = Path(path)
         try:
-            if path.stat().st_size > LARGEST:
-                raise ValueError(f"it is larger than {LARGEST / 1e6:.0f} MB")
-            text = path.read_text(encoding="utf-8")
-            content = json.loads(text, parse_constant=refuse_constant)
-            if r"\ud" in text.lower():  # half of a pair is no character, and no page could be written
-                json.dumps(content, ensure_ascii=False).encode()
+            content = read_json(path, LARGEST)
             metrics = check_report(content)
         except OSError as error:
             raise ReportError(f"there is no report at {path}: {error.strerror}") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ReportError(f"{path} is no report of this project: {error}") from error
         clips = pandas.DataFrame(content["clips"])
         clips = clips[[*ABOUT_CLIP, *metrics]].astype(dict.fromkeys(metrics, float))

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import PureWindowsPath
-from typing import Any, NoReturn
+from typing import Any
 
 ABOUT_CLIP = ("clip", "speaker", "seconds")  # every other column of `Report.clips` is a metric
 ROLES = ("reference", "decoded")  # of the two files of a clip that can be heard
@@ -75,8 +75,3 @@ def _is_number(value: Any) -> bool:
 def _need(true: Any, otherwise: str) -> None:
     if not true:
         raise ValueError(otherwise)
-
-
-def refuse_constant(constant: str) -> NoReturn:
-    """For ``json.loads``: NaN and infinities are no JSON."""
-    raise ValueError(f"it holds {constant}, which is no JSON")

@@ -15,13 +15,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
 from codec.errors import InputError, ToldError
 from codec.metrics.base import MissingError
+from codec.redact import redact, redact_hydra
 
 log = logging.getLogger("train")
 
@@ -76,13 +77,26 @@ def join_sweep(devices: Any) -> None:
     """Make a process of a sweep's launcher one that can train; nothing where there is no sweep.
 
     Raises:
-        InputError: if Lightning would start more processes: each would begin the whole sweep anew (hydra#2070).
+        InputError: if Lightning would start more processes: each would begin the whole sweep anew (hydra#2070). Or if
+            processes that were started together would each call the run folder after its own time.
     """
     if not in_sweep():
+        one_folder()
         return
     if devices not in (1, "1") and not os.environ.keys() & {"LOCAL_RANK", "SLURM_NTASKS"}:
         raise InputError(f"trainer.devices={devices} in a sweep: each process would begin the whole sweep anew; use 1")
     multiprocessing.set_start_method(None, force=True)  # joblib's own, under which data loaders cannot start
+
+
+def one_folder() -> None:
+    """Raise InputError if processes that torchrun or srun has started together have no run folder in common."""
+    world = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_ID" in os.environ else "1")
+    told = HydraConfig.initialized() and any(o.startswith("hydra.run.dir=") for o in HydraConfig.get().overrides.hydra)
+    if world != "1" and not told and not os.environ.keys() & {"RUN_ID", "WANDB_RUN_ID"}:
+        raise InputError(
+            f"these are {world} processes of one run, which need one run folder: set RUN_ID to its name, the same for "
+            "all, or give hydra.run.dir=DIR"
+        )
 
 
 @contextmanager
@@ -142,6 +156,23 @@ def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
         }
         for name, module in modules.items()
     }
+
+
+def rank() -> int:
+    """The number of this process among all that train together, before Lightning has brought them together.
+
+    As torchrun, SLURM and Lightning's own launcher say it; 0 where a process trains alone.
+    """
+    return int(next((os.environ[name] for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if name in os.environ), 0))
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as it is kept: plain, resolved and without secrets, as Hydra's own record of it then is."""
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        for folder in {hydra.runtime.output_dir, *([hydra.sweep.dir] if in_sweep() else [])}:
+            redact_hydra(Path(folder))
+    return redact(OmegaConf.to_container(cfg, resolve=True))
 
 
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[str, dict[str, Any]]:
@@ -222,7 +253,10 @@ def check_evaluation(cfg: Any) -> None:
 
 
 def keep(file: Path) -> None:
-    """Move a file of an earlier part of the run out of the way of a logger that would begin it anew."""
-    if file.exists():
+    """Move a file of an earlier part of the run out of the way of a logger that would begin it anew.
+
+    Of processes that train together, the first does so, and has the logger.
+    """
+    if rank() == 0 and file.exists():
         number = 1 + len(list(file.parent.glob(f"{file.stem}-*{file.suffix}")))
         file.rename(file.with_name(f"{file.stem}-{number}{file.suffix}"))

@@ -1,6 +1,7 @@
 """The runs that train.py left behind: where they are, what they were told, how they ended."""
 
 import csv
+import io
 import math
 import os
 import re
@@ -12,13 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas
-import yaml
 
 from codec.errors import InputError
 from codec.factors import Settings, as_text, differences, flat
+from codec.outside import OutsideError, read_text, read_yaml
+from codec.redact import redact, redact_override
 from codec.report import Report, ReportError
 
 RECORD = re.compile(r"^\[[\d-]+ [\d:,]+\]\[[^]]*\]\[(?P<level>[A-Z]+)\] - ", re.MULTILINE)  # of Hydra's job log
+TAIL = 2**20  # bytes of the job log in which its last error is looked for
 LOSS = re.compile(r"train/(?!audio_s_per_s$)[^/]+")  # shares, norms and codebooks have a second slash
 
 
@@ -45,12 +48,18 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """The resolved configuration, plain; {} if the run ended before it was written."""
-        return _yaml(self.folder / "config.yaml", {})
+        config = _yaml(self.folder / "config.yaml", {})
+        if not isinstance(config.get("max_steps"), int | None):
+            raise RunError(f"{self.folder / 'config.yaml'} cannot be read: its max_steps is no number")
+        return redact(config)
 
     @cached_property
     def overrides(self) -> list[str]:
         """What was given on the command line, or by the sweep; [] where Hydra left no record of it."""
-        return _yaml(self.folder / ".hydra" / "overrides.yaml", [])
+        overrides = _yaml(self.folder / ".hydra" / "overrides.yaml", [])
+        if not all(isinstance(override, str) for override in overrides):
+            raise RunError(f"{self.folder / '.hydra' / 'overrides.yaml'} cannot be read: an override is no text")
+        return [redact_override(override) for override in overrides]
 
     @property
     def command(self) -> str:
@@ -71,8 +80,8 @@ class Run:
         """What tells this run from others."""
         choices = _choices(_yaml(self.folder / ".hydra" / "hydra.yaml", {}))
         groups = {group: as_text(option) for group, option in choices.items() if not group.startswith("hydra/")}
-        config = self.config or _yaml(self.folder / ".hydra" / "config.yaml", {})  # composed, but not resolved
-        own = config.get("run_dir")
+        config = self.config or redact(_yaml(self.folder / ".hydra" / "config.yaml", {}))  # composed, but not resolved
+        own = config.get("run_dir") if isinstance(config.get("run_dir"), str) else None
         return Settings(self.overrides, groups, flat(config, own), complete=bool(self.config))
 
     @property
@@ -136,12 +145,13 @@ class Run:
         whole: pandas.DataFrame | None = None
         for file in self._logs():
             try:
-                part = pandas.read_csv(file)
+                part = pandas.read_csv(io.StringIO(_log(file)))
+                part = part.dropna(subset="step").drop(columns="epoch", errors="ignore")
+                part = part.astype(float).astype({"step": int})
             except pandas.errors.EmptyDataError:
                 continue
-            except pandas.errors.ParserError as error:
-                raise RunError(f"{file} is no log of train.py: {str(error).strip()}") from error
-            part = part.dropna(subset="step").astype({"step": int}).drop(columns="epoch", errors="ignore")
+            except (pandas.errors.ParserError, KeyError, ValueError, TypeError, OverflowError) as error:
+                raise RunError(f"{file} is no log of train.py: {str(error).strip().splitlines()[0][:200]}") from error
             if part.empty:
                 continue
             before = [whole[whole["step"] < part["step"].min()]] if whole is not None else []
@@ -159,8 +169,10 @@ class Run:
         if not self._logs():
             return ""
         file = self._logs()[-1]
-        with file.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.DictReader(lines))  # pandas would read an empty cell and a nan alike
+        try:
+            rows = list(csv.DictReader(io.StringIO(_log(file), newline="")))  # pandas reads an empty cell and nan alike
+        except csv.Error as error:
+            raise RunError(f"{file} is no log of train.py: {error}") from error
         for row in reversed(rows):
             losses = {name: text for name, text in row.items() if text and LOSS.fullmatch(name or "")}
             if losses:
@@ -168,7 +180,7 @@ class Run:
                     bad = [f"{name} is {text}" for name, text in losses.items() if not math.isfinite(float(text))]
                 except ValueError as error:
                     raise RunError(f"{file} is no log of train.py: {error}") from error
-                return f"{', '.join(bad)} at step {row['step']}" if bad else ""
+                return f"{', '.join(bad)} at step {row.get('step')}" if bad else ""
         return ""
 
     def _progress(self, steps: int | None) -> str:
@@ -182,7 +194,9 @@ class Run:
         file = self.folder / f"{_job(self.folder)}.log"
         if not file.is_file():
             return ""
-        text = file.read_text(encoding="utf-8", errors="replace")
+        with file.open("rb") as log:
+            log.seek(max(0, file.stat().st_size - TAIL))
+            text = log.read(TAIL).decode("utf-8", errors="replace")
         records = list(RECORD.finditer(text))
         if not records or records[-1]["level"] not in ("ERROR", "CRITICAL"):
             return ""
@@ -287,12 +301,26 @@ def is_run(folder: Path) -> bool:
 
 def _job(folder: Path) -> str:
     """The name of Hydra's job, which is that of the program and of its log."""
-    hydra = _yaml(folder / ".hydra" / "hydra.yaml", {}).get("hydra", {})
-    return hydra.get("job", {}).get("name", "train")
+    name = _at(_yaml(folder / ".hydra" / "hydra.yaml", {}), "hydra", "job").get("name", "train")
+    return name if isinstance(name, str) and re.fullmatch(r"[\w.-]+", name) else ""  # never a path
 
 
 def _choices(hydra: dict[str, Any]) -> dict[str, str | None]:
-    return hydra.get("hydra", {}).get("runtime", {}).get("choices", {})
+    return _at(hydra, "hydra", "runtime", "choices")
+
+
+def _at(content: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """The mapping below these keys; {} where there is none."""
+    for key in keys:
+        content = content.get(key) if isinstance(content.get(key), dict) else {}
+    return content
+
+
+def _log(file: Path) -> str:
+    try:
+        return read_text(file)
+    except (OSError, OutsideError) as error:
+        raise RunError(f"{file} cannot be read: {error}") from error
 
 
 def _yaml(path: Path, empty: Any) -> Any:
@@ -300,9 +328,9 @@ def _yaml(path: Path, empty: Any) -> Any:
     if not path.is_file():
         return empty
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except (OSError, OutsideError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
     if content is None:  # a file that is being written
         return empty
     if not isinstance(content, type(empty)):

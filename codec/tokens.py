@@ -84,10 +84,11 @@ def load_tokens(path: str | Path) -> Tokens:
     if facts.get("format") != FORMAT or codes is None:
         raise TokenError(f"{path} is no token file of this project: its metadata do not say format={FORMAT}")
     if facts.get("version") != VERSION:
-        raise TokenError(f"{path} is a token file of version {facts.get('version')}, and this program reads {VERSION}")
+        raise TokenError(f"{path} is of version {str(facts.get('version'))[:20]!r}, and this program reads {VERSION}")
     try:
         length, rate, hop = (int(facts[name]) for name in ("length", "sample_rate", "hop_length"))
-        fits = codes.ndim == 2 and codes.dtype == np.uint16 and hop > 0 and codes.shape[1] == -(-length // hop)
+        fits = codes.ndim == 2 and codes.dtype == np.uint16 and min(length, rate, hop) > 0
+        fits = fits and codes.shape[0] > 0 and codes.shape[1] == -(-length // hop)
         intact = fits and facts["checksum"] == _checksum(facts, codes)
     except (KeyError, ValueError):
         intact = False

@@ -21,27 +21,33 @@ ALLOWED = {
     "distillation": {"layers", "teachers.base", "teachers.cached"},
     "optim": {"layers"},
     "errors": set(),
-    "run": {"checkpoint", "data.base", "errors", "metrics.base"},
+    "run": {"checkpoint", "data.base", "errors", "metrics.base", "redact"},
     "divergence": {"checkpoint", "errors", "task"},
     "guard": {"checkpoint_io", "divergence", "storage"},
     "watch": set(),
+    "waiting": set(),
     "storage": {"errors"},
     "checkpoint_io": {"storage"},
     "resume": {"checkpoint", "storage"},
     "saving": {"checkpoint_io"},
     "random_state": set(),
-    "report": {"errors", "metrics", "report_check"},
+    "outside": set(),
+    "redact": set(),
+    "untrusted": set(),
+    "report": {"errors", "metrics", "outside", "report_check"},
     "report_check": set(),
     "spectrogram": set(),
     "cost": {"model"},
     "systems": {"cost", "metrics.base", "model", "quantizers.base"},
-    "page": {"errors", "metrics", "report", "systems.anchors", "systems.opus"},  # the anchor and the coder of its sound
+    "page": {"errors", "metrics", "outside", "report", "systems.anchors", "systems.opus"},  # anchor, coder of its sound
     "lineup": {
         "checkpoint",
         "cost",
         "evaluation",
         "data.base",
         "page.base",
+        "quantizers.base",
+        "untrusted",
         "report",
         "runs",
         "systems.base",
@@ -53,6 +59,7 @@ ALLOWED = {
     "tokens": {"quantizers.base"},
     "files": {"model", "stream", "tokens"},
     "interop": {
+        "untrusted",
         "checkpoint",
         "model",
         "layers",
@@ -63,7 +70,7 @@ ALLOWED = {
         "quantizers.split_rvq",
     },
     "factors": set(),
-    "runs": {"errors", "factors", "report"},
+    "runs": {"errors", "factors", "outside", "redact", "report"},
     "compare": {"errors", "factors", "metrics.intervals", "page.base", "report", "runs"},
     "compare_files": {"compare", "page.base", "page.report", "report", "runs"},
     "share": set(),
@@ -84,14 +91,14 @@ ALLOWED = {
         "run",
         "runs",
     },
-    "checkpoint": {"model", "storage"},
+    "checkpoint": {"model", "storage", "untrusted"},
     "evaluation": {"metrics", "report", "report_check", "systems.base"},
     "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "watch", "data"}
+LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "waiting", "watch", "data"}
 # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
-HYDRA = {"checkpoint", "run", "source"}
+HYDRA = {"untrusted", "run", "source"}
 
 
 def imports(path: Path) -> set[str]:

@@ -11,10 +11,11 @@ import torch
 from transformers import MimiModel
 
 from codec.__main__ import main
-from codec.checkpoint import check_targets, load_checkpoint, load_codec
+from codec.checkpoint import load_checkpoint, load_codec
 from codec.files import read_blocks
 from codec.interop.mimi import import_mimi
 from codec.tokens import load_tokens
+from codec.untrusted import check_targets
 from tests.codes import assert_codes_equal
 from tests.conftest import speechlike
 from tests.interop.models import HOP, SMALL, noise, random_mimi

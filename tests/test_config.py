@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 import train
 from codec import evaluation
-from codec.checkpoint import check_targets
 from codec.layers.conv import fold_weight_norm
 from codec.metrics.pool import score_clips
 from codec.metrics.table import METRICS
+from codec.untrusted import check_targets
 from tests.parts import count
 
 CONF = Path(__file__).parents[1] / "conf"

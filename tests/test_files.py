@@ -216,7 +216,7 @@ def test_foreign_token_files_are_refused(codec, recording, tmp_path):
     facts = {"format": "codec-tokens", "version": "1", "model": "", "length": "11680", "sample_rate": "1600"}
     for changes, sentence in [
         ({"format": "other"}, "no token file of this project"),
-        ({"version": "2"}, "version 2, and this program reads 1"),
+        ({"version": "2"}, "version '2', and this program reads 1"),
         ({"hop_length": "0"}, "damaged"),
         ({"hop_length": "8", "length": "many"}, "damaged"),
         ({"hop_length": "8"}, "damaged"),

@@ -16,6 +16,12 @@ CONTEXT = 256
 LOUDEST = 16.0  # float files that reach beyond this are in another unit, not merely a little over full scale
 
 
+RATES = (100, 1_000_000)  # Hz of a file, least and most
+CLAIMED = 100 * 3600  # seconds that a header may claim: more is damage, and a corpus counts on it
+BLOCK = 2**22  # values that are decoded at a time
+LONGEST = 2**28  # samples that are read in one piece: 1.5 hours at 48 kHz, a gigabyte
+
+
 class AudioError(Exception):
     """One recording cannot be read: `file` says which, `reason` why."""
 
@@ -68,14 +74,12 @@ def read(
         try:
             if first:
                 file.seek(first)
-            wav = file.read(last - first, dtype="float32")
+            wav = _mono(file, last - first, name)
         except soundfile.LibsndfileError as error:
             raise AudioError(name, _reason(error)) from None
     # Headers of compressed files may be a little off; a tenth of a second short is a truncated file.
     if len(wav) < last - first - 0.1 * rate or not len(wav):
         raise AudioError(name, f"is truncated: {first + len(wav)} of {last} frames are there")
-    if wav.ndim > 1:
-        wav = wav.mean(axis=1)
     peak = float(np.abs(wav).max())  # NaN if any sample is
     if not math.isfinite(peak):
         raise AudioError(name, "has NaN or infinite samples")
@@ -90,6 +94,20 @@ def read(
     return np.clip(wav, -1.0, 1.0)
 
 
+def _mono(file: soundfile.SoundFile, frames: int, name: str) -> np.ndarray:
+    """The next so many frames, channels averaged: as much memory as there is sound, whatever the header claims."""
+    blocks, got, most = [], 0, max(1, BLOCK // file.channels)
+    while got < frames:
+        block = file.read(min(most, frames - got), dtype="float32")
+        if not len(block):
+            break
+        got += len(block)
+        if got > LONGEST:
+            raise AudioError(name, f"has more than {LONGEST:,} samples in one piece")
+        blocks.append(block if block.ndim == 1 else block.mean(axis=1))
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
 def length(frames: int, rate: int, sample_rate: int) -> int:
     """Samples that `frames` at `rate` become at `sample_rate`, at least 1."""
     return max(1, frames * sample_rate // rate)
@@ -102,9 +120,16 @@ def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
         if not isinstance(source, bytes) and not os.path.exists(source):
             raise AudioError(name, "is missing") from None
         raise AudioError(name, _reason(error)) from None
+    problem = ""
     if file.frames <= 0:
+        problem = "has no samples"
+    elif not RATES[0] <= file.samplerate <= RATES[1]:
+        problem = f"claims a sample rate of {file.samplerate:,} Hz"
+    elif file.frames / file.samplerate > CLAIMED:
+        problem = f"claims to be {file.frames / file.samplerate / 3600:,.0f} hours long"
+    if problem:
         file.close()
-        raise AudioError(name, "has no samples")
+        raise AudioError(name, problem)
     return file
 
 

@@ -28,7 +28,7 @@ class CorpusError(RuntimeError):
 
     def __init__(self, message: str):
         # A DataLoader re-raises a worker's error with the whole traceback as its message: keep the sentence.
-        super().__init__(message.rpartition("CorpusError: ")[2].strip())
+        super().__init__(" ".join(message.rpartition("CorpusError: ")[2].split()))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from codec.data.base import CorpusError
 from codec.data.cache import cache_dir, key
 from codec.data.folder import FolderCorpus
 
+MOST = 100_000  # utterances: a hundred hours
 FORMAT = 1  # raise it when synth.py or sentences.py changes what is made
 
 
@@ -43,6 +44,8 @@ class EspeakCorpus(FolderCorpus):
 
 def made(voices: int, utterances: int, seed: int, cache: Path) -> Path:
     """The folder with this corpus, made if it is not there. Several processes may ask at once."""
+    if not 0 < voices * utterances <= MOST:
+        raise CorpusError(f"the espeak corpus has 1 to {MOST:,} utterances, not {voices} voices x {utterances}.")
     try:
         library = version("espeakng-loader")
     except PackageNotFoundError:

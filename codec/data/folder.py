@@ -1,11 +1,11 @@
 """Any folder of audio files, with or without a manifest."""
 
-import csv
 import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
+from codec.data.manifest import phones_are_timed, read_manifest
 
 EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
@@ -74,23 +75,20 @@ class FolderCorpus(IndexedCorpus):
         return [{"file": Path(name).as_posix()} for name in sorted(names)]
 
     def _listed(self, manifest: Path) -> list[dict[str, str]]:
-        try:
-            with open(manifest, newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                rows, columns = list(reader), list(reader.fieldnames or [])
-        except OSError as error:
-            raise CorpusError(f"cannot open the manifest {manifest}: {error.strerror}.") from None
+        rows, columns = read_manifest(manifest)
         if "file" not in columns:
-            raise CorpusError(f"{manifest} needs a column `file`; it has {', '.join(columns) or 'none'}.")
+            raise CorpusError(f"{manifest} needs a column `file`; it has {', '.join(columns)[:200] or 'none'}.")
         if not rows:
             raise CorpusError(f"{manifest} lists no files.")
         for row in rows:
             name = os.path.normpath(row["file"] or ".")
-            if os.path.isabs(name) or name.split(os.sep)[0] in ("..", "."):
+            if os.path.isabs(name) or name.split(os.sep)[0] in ("..", ".") or "\0" in name:
                 raise CorpusError(f"{manifest} lists {row['file']!r}, which is not a file inside {self.root}.")
             row["file"] = Path(name).as_posix()
             if (row.get("split") or "train") not in SPLITS:
                 raise CorpusError(f"{manifest} has the split {row['split']!r}; valid: {', '.join(SPLITS)}.")
+            if not phones_are_timed(row.get("phones") or ""):
+                raise CorpusError(f"{manifest} has phones of {name} that are not 'symbol@seconds symbol@seconds ...'.")
         return rows
 
     def _split(self, holdout: float, seed: int) -> dict[str, np.ndarray]:
@@ -125,6 +123,8 @@ def _index(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]]
             stat = os.stat(root / name)
         except OSError:
             return [0, 0, 0, 0, "is missing"]
+        if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
+            return [0, 0, 0, 0, "is no regular file"]
         state = [stat.st_size, stat.st_mtime_ns]
         if known.get(name, [])[:2] == state:
             return known[name]

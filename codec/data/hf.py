@@ -1,6 +1,8 @@
 """Any dataset of the Hugging Face Hub, or a local one in a format its `datasets` library reads."""
 
 import contextlib
+import itertools
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,9 @@ from codec.data.base import Corpus, CorpusError, Recording
 from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.hf_stream import HubStream
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
+
+MOST_BYTES = 2**30  # of one recording
+RETRIES = 5  # of an address
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,30 @@ class Columns:
         if not data and not path:
             raise AudioError(name, "has neither bytes nor a path")
         if not data:
-            try:
-                with fsspec.open(path, "rb") as file:  # local, or at a URL
-                    data = file.read()
-            except (OSError, ValueError) as error:
-                raise AudioError(name, f"cannot be opened ({error})") from None
+            data = fetched(path, name)
         text, speaker = (str(row[c]) if c and row[c] is not None else "" for c in (self.text, self.speaker))
         return Recording(data, name, speaker, text)
+
+
+def fetched(path: str, name: str) -> bytes:
+    """The bytes of a file here or at an address. A network that fails is tried again, after 1, 2, 4, ... seconds.
+
+    Raises AudioError if there is no such file, or it is larger than any recording.
+    """
+    for attempt in itertools.count():
+        try:
+            with fsspec.open(path, "rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError) as error:
+            raise AudioError(name, f"cannot be opened ({error})") from None
+        except Exception as error:  # of aiohttp's own kinds, among others
+            if "://" not in path or attempt == RETRIES:
+                raise AudioError(name, f"cannot be opened ({str(error) or type(error).__name__})") from None
+            time.sleep(2**attempt)
+        else:
+            if len(data) > MOST_BYTES:
+                raise AudioError(name, f"has more than {MOST_BYTES:,} bytes")
+            return data
 
 
 class HubTable(IndexedCorpus):

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from codec.checkpoint import CheckpointError, build, compare_tensors
+from codec.checkpoint import CheckpointError, compare_tensors
 from codec.decoders.mimi import MimiDecoder
 from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.mimi import MimiEncoder
@@ -38,6 +38,7 @@ from codec.interop.mimi_sizes import MimiSizes, from_moshi, from_shapes, from_tr
 from codec.interop.plain import load_plain, plain_state
 from codec.model import Codec
 from codec.quantizers.split_rvq import SplitRVQ
+from codec.untrusted import build
 
 LAYOUTS = {"transformers": TRANSFORMERS, "moshi": MOSHI}
 FILES = {  # that an export consists of, the weights first

@@ -1,6 +1,5 @@
 """What a page is made of: systems with their reports, and, for a sweep, its runs and main effects."""
 
-import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import pandas
 
 from codec.errors import InputError
 from codec.metrics.intervals import Interval
+from codec.outside import OutsideError, read_json
 from codec.report import Report, ReportError
 
 TIMING = "timing.json"  # beside reports: name of a system -> `Entry.timing`
@@ -30,12 +30,10 @@ def timings(folder: Path) -> dict[str, dict[str, Any]]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ReportError(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise ReportError(f"{file} is no JSON: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(timing, dict) for timing in content.values()):
+        content = read_json(file)
+    except (OSError, OutsideError) as error:
+        raise ReportError(f"{file} cannot be read: {error}") from error
+    if not all(isinstance(timing, dict) for timing in content.values()):
         raise ReportError(f"{file} holds no timings by system: remove it, or evaluate again")
     for name, timing in content.items():
         if not all(_is_measured(timing[factor]) for factor in FACTORS if factor in timing):

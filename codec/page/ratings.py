@@ -1,6 +1,5 @@
 """The results of a listening test: read, screened and summed up."""
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,9 @@ import numpy as np
 import pandas
 import scipy.stats
 
+from codec.outside import read_json
+
+MOST = 2**24  # bytes of a result
 FORMAT = "listening test 1"
 REFERENCE = "reference"  # the hidden one, among the systems of the results
 ANCHOR = "anchor, 3.5 kHz"
@@ -24,7 +26,7 @@ def read_results(paths: Iterable[str | Path]) -> pandas.DataFrame:
     tables, tests = [], {}
     for path in map(Path, paths):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path, MOST)
             if content["format"] != FORMAT:
                 raise ValueError(f"its format is {content['format']!r}")
             rows = [
@@ -34,7 +36,7 @@ def read_results(paths: Iterable[str | Path]) -> pandas.DataFrame:
             test = str(content["test"])
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no result of a listening test: {type(error).__name__} {error}.") from error
         if table.empty or table.duplicated(["clip", "system"]).any():
             raise ValueError(f"{path} has no rating, or rates one condition twice.")

@@ -13,10 +13,12 @@ import soundfile
 import soxr
 import torch
 
+from codec.outside import OutsideError, inside
 from codec.page.base import Entry
 from codec.report import ReportError
 from codec.systems.opus import RATES, encode
 
+LONGEST = 2**26  # samples of a sound of a report: 23 minutes at 48 kHz
 MARKUP = 1_500  # characters around a sound in a page, about
 REFLECTED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -49,16 +51,16 @@ def read(entry: Entry, clip: str, role: str) -> Wave:
     """
     path = entry.folder / entry.report.audio[clip][role]
     try:
-        if not path.resolve().is_relative_to(entry.folder.resolve()):
-            raise ReportError(f"the report of {entry.name} names a sound file outside of its folder: {path}")
-        if not path.is_file():
+        if not inside(entry.folder, entry.report.audio[clip][role]).is_file():
             raise ReportError(f"the report of {entry.name} names a sound file that is not there: {path}")
-        wav, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (OSError, RuntimeError, TypeError) as error:  # a loop of links; libsndfile's own; a file without a header
+        with soundfile.SoundFile(path) as file:
+            if file.channels != 1 or not 0 < file.frames <= LONGEST:  # a small file can claim, or unpack to, gigabytes
+                raise ReportError(f"{path}, a sound file of {entry.name}, is not one channel of sound of some minutes")
+            return int16(file.read(dtype="float32")), file.samplerate
+    except OutsideError as error:
+        raise ReportError(f"the report of {entry.name} names a sound file outside of its folder: {error}") from error
+    except (OSError, RuntimeError, TypeError) as error:  # libsndfile's own; a file without a header
         raise ReportError(f"{path}, a sound file of {entry.name}, cannot be read: {error}") from error
-    if not wav.size or wav.shape[1] != 1:
-        raise ReportError(f"{path}, a sound file of {entry.name}, is not one channel of sound")
-    return int16(wav[:, 0]), rate
 
 
 def int16(wav: np.ndarray) -> np.ndarray:

@@ -9,11 +9,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, MimiConfig, MimiModel
 
-from codec.checkpoint import CheckpointError, build
 from codec.interop.mimi import export_mimi, import_mimi
 from codec.interop.mimi_layouts import exact_sums
 from codec.interop.mimi_sizes import MimiSizes, from_transformers
 from codec.interop.plain import load_plain, plain_state
+from codec.untrusted import CheckpointError, build
 from tests.codes import assert_codes_equal
 from tests.interop.models import HOP, SMALL, noise, random_mimi
 from tests.parts import small_codec

@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from codec.checkpoint import CheckpointError, build
 from codec.interop.mimi import export_mimi
 from codec.interop.plain import plain_state
 from codec.interop.start import start_from
 from codec.layers.conv import fold_weight_norm
 from codec.model import Codec
+from codec.untrusted import CheckpointError, build
 from tests.parts import SMALL, small_mimi
 
 SIZES = dict(layers=2, heads=2, hidden=16, context=10, base=10_000.0)

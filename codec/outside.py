@@ -1,0 +1,89 @@
+"""Files that may come from somebody else, read within bounds: so many bytes, plain values, no way out of a folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MOST_TEXT = 256 * 2**20  # bytes; a report of a hundred thousand clips has some 50 MB
+MOST_YAML = 2**20  # bytes; PyYAML takes a minute for a few of them, and a configuration has some 10 kB
+
+
+class OutsideError(ValueError):
+    """A file is too large, or holds what no such file does; the message says what."""
+
+
+def read_text(path: Path, most: int = MOST_TEXT) -> str:
+    """The text of a regular file of UTF-8.
+
+    Raises:
+        OSError: if it cannot be opened.
+        OutsideError: if it is no regular file, has more than ``most`` bytes, or is no text.
+    """
+    if path.exists() and not path.is_file():
+        raise OutsideError("it is no regular file")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OutsideError(f"it has more than {most:,} bytes")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OutsideError(f"it is no text: {error}") from None
+
+
+def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
+    """The object in a JSON file. Raises as `read_text` does."""
+    try:
+        text = read_text(path, most)
+        content = json.loads(text, parse_constant=_no_constant)
+        if r"\ud" in text.lower():  # half of a pair is no character, and could be written nowhere
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise OutsideError("it is nested too deeply") from None
+    except OutsideError:
+        raise
+    except ValueError as error:  # also for a number of thousands of digits
+        raise OutsideError(f"it is no JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise OutsideError(f"it holds a {type(content).__name__}, not an object")
+    return content
+
+
+def _no_constant(name: str) -> None:
+    raise OutsideError(f"it holds {name}, which is no JSON")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """YAML without references, with which a few lines can stand for more values than fit in memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise OutsideError("it has a reference (*), as no file of this project does")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
+    """The content of a YAML file of plain values. Raises as `read_text` does."""
+    try:
+        return yaml.load(read_text(path, most), Loader=_PlainLoader)
+    except RecursionError:
+        raise OutsideError("it is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of a million digits, the 31st of February
+        raise OutsideError(" ".join(str(error).split())[:300]) from None
+
+
+def inside(folder: Path, name: Any) -> Path:
+    """The file that ``name`` means below ``folder``, links followed.
+
+    Raises:
+        OutsideError: if that is not below the folder, so that a file from outside cannot name one of the user's.
+    """
+    try:
+        path = (folder / name).resolve()
+        if isinstance(name, str) and name and folder.resolve() in path.parents:
+            return path
+    except (TypeError, ValueError, OSError, RuntimeError):  # no name; a zero in it; a ring of links
+        pass
+    raise OutsideError(f"{str(name)[:200]!r} is not a file inside {folder}")

@@ -1,0 +1,87 @@
+"""Secrets left out of what is kept and shown: configurations, their copies in checkpoints and loggers, commands."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+HIDDEN = "HIDDEN"  # stands for a secret; no interpolation, no YAML syntax, no quoting in a shell
+NAME = re.compile(
+    r"(^|[_\-.])(api_?key|key|token|auth|secret|passw(or)?d|passphrase|credentials?)s?$|token|secret|passw(or)?d",
+    re.IGNORECASE,
+)
+IN_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s\"']+@", re.IGNORECASE)  # user:password@, or token@
+QUERY = r"(?P<name>[?&](?:[\w.-]*(?:key|token|secret|password|signature|sig))=)[^&\s\"'#]+"
+IN_QUERY = re.compile(QUERY, re.IGNORECASE)
+# what services call their tokens, wherever they stand: Hugging Face, GitHub, AWS
+KNOWN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16})\b")
+
+
+def redact(value: Any, name: str = "") -> Any:
+    """A plain value with ``HIDDEN`` for every secret: text under a name like ``*_key``, ``*token*``, ``*secret*`` or
+    ``password``, and within text ``user:password@`` of addresses, ``?token=`` and tokens of well-known forms.
+
+    Args:
+        name: what the value is called, if anything.
+    """
+    if isinstance(value, dict):
+        return {key: redact(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(inner, name) for inner in value]
+    if not isinstance(value, str) or not value:
+        return value
+    if is_secret(name) and not value.startswith("${"):  # an interpolation tells where the secret is, not what
+        return HIDDEN
+    if name == "override_dirname":  # Hydra's: several, with commas
+        return ",".join(map(redact_override, value.split(",")))
+    return redact_override(value)
+
+
+def redact_override(override: str) -> str:
+    """The same of ``key=value``, as on the command line."""
+    key, equals, value = override.partition("=")
+    if equals and is_secret(key.lstrip("+~").partition("@")[0]) and not value.startswith("${"):
+        return f"{key}={HIDDEN}"
+    return _in_text(override)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a value of this (dotted) name is one to hide. ``token_rate`` is one too many: rather so than too few."""
+    return bool(NAME.search(name.rpartition(".")[2]))
+
+
+def redact_hydra(folder: Path) -> None:
+    """Hide the secrets in what Hydra has written of a run, or a sweep, before it began: the YAML files in ``.hydra``
+    and ``multirun.yaml``.
+
+    Each file is replaced in one step, and only if there is something to hide.
+    """
+    for file in [*sorted((folder / ".hydra").glob("*.yaml")), *folder.glob("multirun.yaml")]:
+        _redact_file(file)
+
+
+def _redact_file(file: Path) -> None:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError:  # half of a file, which another process of this run is writing: it does this in its turn
+        return
+    hidden = redact(content)
+    if hidden == content:
+        return
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".redacted-")
+    try:
+        with open(handle, "w", encoding="utf-8") as out:
+            yaml.safe_dump(hidden, out, sort_keys=False, allow_unicode=True)
+        os.replace(name, file)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _in_text(text: str) -> str:
+    text = IN_URL.sub(rf"\g<scheme>{HIDDEN}@", text)
+    text = IN_QUERY.sub(rf"\g<name>{HIDDEN}", text)
+    return KNOWN.sub(HIDDEN, text)

@@ -1,0 +1,288 @@
+"""Recordings that are broken, come and go while training, and a network that misbehaves."""
+
+import http.server
+import itertools
+import logging
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Audio, load_dataset
+
+from codec.data import audio
+from codec.data.audio import AudioError
+from codec.data.base import CorpusError
+from codec.data.folder import FolderCorpus
+from codec.data.hf import Columns
+from codec.data.hf_stream import HubStream
+from codec.data.module import SpeechData
+from codec.waiting import DataWait
+from tests.data.test_hf import hub
+from tests.data.test_module import Listener, fit
+
+RATE = 16_000
+
+
+def truncated(path: Path, write) -> None:
+    whole = write(path, 3.0).read_bytes()
+    path.write_bytes(whole[: len(whole) // 3])
+
+
+def endless(path: Path, write) -> None:
+    """A FLAC file whose header claims 2^36 - 1 samples: 36 bits of STREAMINFO, from the middle of byte 21 on."""
+    content = bytearray(write(path, 0.5).read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = b"\xff" * 4
+    path.write_bytes(content)
+
+
+def spoilt_middle(path: Path, write) -> None:
+    content = bytearray(write(path, 3.0).read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 4000] = os.urandom(4000)
+    path.write_bytes(content)
+
+
+BROKEN = {
+    "empty.wav": lambda path, write: path.write_bytes(b""),
+    "text.mp3": lambda path, write: path.write_text("no audio"),
+    "noise.ogg": lambda path, write: path.write_bytes(os.urandom(5000)),
+    "truncated.flac": truncated,
+    "endless.flac": endless,
+    "middle.flac": spoilt_middle,
+    "nan.wav": lambda path, write: soundfile.write(path, np.full(RATE, np.nan), RATE, subtype="FLOAT"),
+    "loud.wav": lambda path, write: soundfile.write(path, np.full(RATE, 3000.0), RATE, subtype="FLOAT"),
+    "silent.wav": lambda path, write: soundfile.write(path, np.zeros(0), RATE),
+    "folder.wav": lambda path, write: path.mkdir(),
+    "dangling.wav": lambda path, write: path.symlink_to("nowhere.wav"),
+    "ring.wav": lambda path, write: path.symlink_to(path.name),
+    "pipe.wav": lambda path, write: os.mkfifo(path),
+    "rate.wav": lambda path, write: soundfile.write(path, np.zeros(100), 7),
+}
+SKIPPED = set(BROKEN) - {"folder.wav"}  # a folder is one to look into
+
+
+@pytest.fixture
+def spoilt(tmp_path, write) -> Path:
+    """Every kind of broken file among 160 good ones."""
+    root = tmp_path / "speech"
+    for i in range(160):
+        write(root / f"{i}.wav", 0.3, seed=i)
+    for name, make in BROKEN.items():
+        make(root / name, write)
+    return root
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_kind_of_broken_file_is_skipped_by_two_workers_of_two_ranks(spoilt, rank):
+    module = SpeechData(FolderCorpus(spoilt, RATE, holdout=0.02), RATE, 0.25, 8, workers=2)
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=2, global_step=0, accumulate_grad_batches=1)
+    module.setup("fit")
+    heard, batches = set(), 0
+    for batch in itertools.islice(module.train_dataloader(), 40):
+        module.on_before_batch_transfer(batch, 0)
+        assert batch["wav"].shape == (8, 1, 4000)
+        assert batch["wav"].abs().max() <= 1
+        heard |= set(batch["file"])
+        batches += 1
+    assert batches == 40
+    assert not heard & (SKIPPED - {"middle.flac", "truncated.flac"})  # parts of these may be sound
+    assert set(module.ledger.bad) <= SKIPPED
+    assert set(module.ledger.bad) >= {"empty.wav", "text.mp3", "noise.ogg", "silent.wav", "dangling.wav", "pipe.wav"}
+
+
+@pytest.mark.parametrize("name", sorted(SKIPPED - {"middle.flac"}))
+def test_a_broken_file_is_one_sentence(tmp_path, write, name):
+    BROKEN[name](tmp_path / name, write)
+    if name == "pipe.wav":
+        with pytest.raises(CorpusError, match="is no regular file"):
+            FolderCorpus(tmp_path, RATE)
+        return
+    with pytest.raises(AudioError) as error:
+        audio.read(tmp_path / name, RATE)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_vanish_or_shrink_while_training_are_skipped_and_named_once(folder, tmp_path, caplog, write):
+    corpus = FolderCorpus(folder, RATE, holdout=0)
+    module = SpeechData(corpus, RATE, 0.25, 4, workers=2)
+    module.ledger.size = 1000  # two of ten would end the run, as they should
+
+    class Thief(Listener):
+        def training_step(self, batch, number):
+            if number == 3:
+                os.remove(folder / "part1" / "9.flac")
+                write(folder / "short.flac", 0.02).replace(folder / "part0" / "8.flac")
+                write(folder / "new.flac", 1.0)
+            return super().training_step(batch, number)
+
+    import tests.data.test_module as module_tests
+
+    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
+        patch.setattr(module_tests, "Listener", Thief)
+        _, listener = fit(module, 40, tmp_path)
+    assert len(listener.heard) == 40
+    named = [r.message for r in caplog.records if r.message.startswith("skipped")]
+    assert len(named) == len(set(named)) == 2
+    assert any("9.flac: is missing" in line for line in named)
+    assert any("8.flac: " in line for line in named)
+
+
+def test_a_folder_that_grows_is_the_same_until_the_next_start(folder, write):
+    corpus = FolderCorpus(folder, RATE, holdout=0)
+    crops = corpus.crops(4000, 0)
+    before = [crops[n]["file"] for n in range(40)]
+    write(folder / "new.flac", 2.0)
+    assert [crops[n]["file"] for n in range(40)] == before
+    assert FolderCorpus(folder, RATE, holdout=0).size == corpus.size + 1
+
+
+def test_a_folder_that_goes_away_ends_in_a_sentence(folder, tmp_path):
+    module = SpeechData(FolderCorpus(folder, RATE, holdout=0), RATE, 0.25, 4, workers=1)
+    shutil.rmtree(folder)
+    with pytest.raises(CorpusError, match="cannot be read") as error:
+        fit(module, 20, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+# A network
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Files with ranges, on loopback. ``faults``: what becomes of the next requests for content, one each."""
+
+    daemon_threads = True
+
+    def __init__(self, root: Path):
+        self.root, self.faults, self.met = root, [], []
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def handle_error(self, *_) -> None:
+        """A client that hangs up is no news."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(content=False)
+
+    def do_GET(self) -> None:
+        self.answer(content=True)
+
+    def answer(self, content: bool) -> None:
+        whole = (self.server.root / self.path.lstrip("/")).read_bytes()
+        first, last = 0, len(whole) - 1
+        if wanted := self.headers.get("Range"):
+            first, last = (int(n) if n else last for n in wanted.removeprefix("bytes=").split("-"))
+            last = min(last, len(whole) - 1)
+        fault = self.server.faults.pop(0) if content and self.server.faults else None
+        if fault is not None:
+            self.server.met.append(fault)
+        if fault == "error":
+            self.send_response(500)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        if not content:
+            return
+        body = whole[first : last + 1]
+        if fault == "stall":
+            self.wfile.write(body[: len(body) // 2])
+            self.wfile.flush()
+            time.sleep(1.5)  # beyond the client's patience
+        if fault in ("drop", "stall"):
+            self.wfile.write(body[: len(body) // 2] if fault == "drop" else b"")
+            self.close_connection = True
+            self.connection.close()
+            return
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A dataset of three files behind a server; nobody waits long before another try."""
+    import codec.data.hf_stream as stream
+
+    hub(tmp_path)
+    monkeypatch.setattr(stream, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("datasets.config.STREAMING_READ_MAX_RETRIES", 1)
+    monkeypatch.setattr("datasets.config.STREAMING_READ_RETRY_INTERVAL", 0)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)  # of loopback
+    found = Server(tmp_path)
+    yield found
+    found.shutdown()
+
+
+def streamed(server: Server) -> HubStream:
+    address = f"http://127.0.0.1:{server.server_port}/data/train-{{:05d}}-of-00003.parquet"
+    import aiohttp
+
+    patience = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=0.5)}}
+    files = {"train": [address.format(i) for i in range(3)]}
+    rows = load_dataset("parquet", data_files=files, split="train", streaming=True, storage_options=patience)
+    rows = rows.select_columns(["question_audio", "question"]).cast_column("question_audio", Audio(decode=False))
+    return HubStream(rows, Columns("question_audio", "question").recording, RATE, "loopback", 2)
+
+
+@pytest.mark.parametrize("fault", ["drop", "error", "stall"])
+def test_a_network_that_fails_for_a_while_costs_no_row(server, fault):
+    corpus = streamed(server)
+    server.faults = [fault, fault, "none", fault]
+    rows = [content["question"] for shard in range(3) for _, content in corpus.rows(shard)]
+    assert rows == [f"question {i}" for i in range(12)]
+    assert server.met.count(fault) == 3
+
+
+def test_a_network_that_stays_down_ends_in_a_sentence(server):
+    corpus = streamed(server)
+    server.faults = ["error"] * 1000
+    with pytest.raises(CorpusError, match="loopback stops at row 0 of file 1") as error:
+        list(corpus.rows(1))
+    assert "\n" not in str(error.value)
+
+
+def test_recordings_at_addresses_are_asked_for_again(server, tmp_path, write, monkeypatch):
+    monkeypatch.setattr("codec.data.hf.time", SimpleNamespace(sleep=lambda _: None))
+    write(tmp_path / "a.flac", 0.5)
+    address = f"http://127.0.0.1:{server.server_port}/a.flac"
+    server.faults = ["drop", "error", "drop"]
+    assert Columns("audio").recording({"audio": address}, "0/0").source == (tmp_path / "a.flac").read_bytes()
+    assert not server.faults
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_slow_reader_is_one_line(folder, tmp_path, caplog, monkeypatch, slow):
+    clock = itertools.count()
+    waits = DataWait(share=0.3, window=5)
+    now = [0.0]
+    monkeypatch.setattr("codec.waiting.perf_counter", lambda: now[0])
+    trainer = SimpleNamespace(log_every_n_steps=10**9, is_global_zero=True)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(40):
+            now[0] += 0.1 if slow else 0.01  # until there is a batch
+            waits.on_train_batch_start()
+            now[0] += 0.1
+            waits.on_train_batch_end(trainer, None, None, None, next(clock))
+            if not slow:
+                waits.on_validation_start()
+                now[0] += 10
+    lines = [r.message for r in caplog.records if "bottleneck" in r.message]
+    assert len(lines) == slow

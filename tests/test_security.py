@@ -1,0 +1,319 @@
+"""What a stranger's file cannot do, and which secrets a run does not keep."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+import yaml
+
+from codec.checkpoint import load_codec
+from codec.lineup import corpus_of, find
+from codec.outside import OutsideError, inside, read_yaml
+from codec.page.base import Entry
+from codec.page.listening import write_listening_test
+from codec.page.report import write_page
+from codec.redact import HIDDEN, redact, redact_hydra, redact_override
+from codec.report import Report, ReportError
+from codec.runs import Run, RunError
+from codec.untrusted import DATA, CheckpointError, build
+from tests.conftest import speechlike
+from tests.run_folders import report, write_run
+from tests.test_checkpoint import CONFIG, saved
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [*sorted((ROOT / "codec").rglob("*.py")), ROOT / "train.py", ROOT / "eval.py"]
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle"}
+UNITS = {"_target_": "codec.layers.seanet.Units", "kernel": 3, "compress": 2}
+
+
+# What the sources say
+
+
+def calls(path: Path) -> list[tuple[str, ast.Call]]:
+    """(dotted name, node) of every call."""
+    return [
+        (ast.unparse(node.func), node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
+    ]
+
+
+def option(call: ast.Call, name: str):
+    return next((ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == name), None)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_nothing_that_is_read_is_run(path):
+    for name, call in calls(path):
+        if name in ("torch.load", "torch.hub.load_state_dict_from_url"):
+            assert option(call, "weights_only") == "True", ast.unparse(call)
+        if name.startswith(("numpy.load", "np.load")):
+            assert option(call, "allow_pickle") in (None, "False"), ast.unparse(call)
+        if name == "yaml.load":
+            assert option(call, "Loader") == "_PlainLoader", ast.unparse(call)
+        assert name not in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.unsafe_load")
+        assert name not in (
+            "pandas.read_pickle",
+            "torch.hub.load",
+            "torch.jit.load",
+            "tempfile.mktemp",
+            "yaml.full_load",
+        )
+        assert option(call, "shell") in (None, "False"), ast.unparse(call)
+        assert option(call, "trust_remote_code") in (None, "False"), ast.unparse(call)
+        assert option(call, "weights_only") in (None, "True"), ast.unparse(call)
+        assert not name.startswith(tuple(f"{module}." for module in UNPICKLERS)), ast.unparse(call)
+
+
+@pytest.mark.parametrize("folder", ["encoders", "decoders", "quantizers", "layers", "model.py"])
+def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(folder):
+    top = ROOT / "codec" / folder
+    for path in top.rglob("*.py") if top.is_dir() else [top]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            for name in names:
+                known = {"math", "typing", "collections", "functools", "itertools", "dataclasses", "abc", "contextlib"}
+                known |= {"torch", "einops", "numpy", "codec", "copy", "operator", "enum", "types", "warnings"}
+                assert name.split(".")[0] in known, f"{path} imports {name}"
+        assert not {"open", "torch.load", "torch.save", "torch.hub.load"} & {name for name, _ in calls(path)}
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${oc.env:HOME}",
+        "${oc.create:{_target_:pathlib.Path,_args_:[owned]}}",
+        "${oc.decode:'{_target_: os.system}'}",
+        "${.kernel}",
+        {"_target_": "os.system", "_args_": ["touch owned"]},
+        [[{"a": [{"_target_": "os.system"}]}]],
+        {"_target_": "hydra.utils.get_method", "path": "os.system"},
+        {"_target_": "hydra.utils.instantiate", "_args_": [{"_target_": "os.system"}]},
+        {**UNITS, "dilations": [1], "_partial_": True},
+        {**UNITS, "_args_": [[1]]},
+        {**UNITS, "_recursive_": False},
+        {"_target_": "codec.callbacks.SaveLastStep", "path": "owned"},
+        {"_target_": "codec.data.espeak.EspeakCorpus", "sample_rate": 16000, "cache": "owned"},
+        {"_target_": "codec.data.folder.FolderCorpus", "path": ".", "sample_rate": 16000},
+        {"_target_": "codec.teachers.wavlm.WavLM"},
+        {"_target_": "codec.systems.pretrained.Pretrained", "source": "stranger/model"},
+        {"_target_": "codec.quantizers.rvq.nn.Module"},
+        {"_target_": "codec.layers.seanet.Units.__class__"},
+        {"_target_": "codec.."},
+        10**40,
+        "x" * 3000,
+        b"bytes",
+        torch.zeros(1),
+        {3: 4},
+    ],
+    ids=str,
+)
+def test_a_model_is_built_of_own_layers_and_plain_values_only(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError) as error:
+        build({**UNITS, "dilations": value})
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_configuration_that_nests_without_end_is_refused():
+    deep: list = []
+    for _ in range(5000):
+        deep = [deep]
+    loop: list = []
+    loop.append(loop)
+    for value in (deep, loop):
+        with pytest.raises(CheckpointError, match="larger"):
+            build({**UNITS, "dilations": value})
+
+
+@pytest.mark.parametrize("name", ["os.system", "shutil.rmtree"])
+def test_a_checkpoint_that_names_a_command_runs_nothing(tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    encoder = {"_target_": name, "_args_": [f"rm -r {victim}" if name == "os.system" else str(victim)]}
+    saved(tmp_path / "a.ckpt", config={"codec": CONFIG["codec"] | {"encoder": encoder}, "dataset": encoder})
+    with pytest.raises(CheckpointError, match="not a class of this package"):
+        load_codec(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="not a class of this package"):
+        corpus_of(find(str(tmp_path / "a.ckpt")))
+    assert victim.exists()
+
+
+def test_the_dataset_of_a_checkpoint_writes_nowhere_but_in_the_users_cache(tmp_path):
+    espeak = {"_target_": "codec.data.espeak.EspeakCorpus", "sample_rate": 16_000}
+    with pytest.raises(CheckpointError, match="would write to"):
+        build({**espeak, "cache": str(tmp_path / "owned")}, DATA)
+    with pytest.raises(Exception, match="utterances"):
+        build({**espeak, "voices": 10**9}, DATA)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("change", [{"n_q": 10**6, "codebook_size": 10**6}, {"dim": 10**6, "codebook_dim": 10**6}])
+def test_a_model_far_larger_than_its_weights_is_not_built(tmp_path, change):
+    quantizer = CONFIG["codec"]["quantizer"] | change
+    saved(tmp_path / "a.ckpt", config={"codec": CONFIG["codec"] | {"quantizer": quantizer}})
+    with pytest.raises(CheckpointError, match=r"larger model|cannot be built"):
+        load_codec(tmp_path / "a.ckpt")
+
+
+def test_weights_that_are_one_number_repeated_are_refused(tmp_path):
+    huge = torch.zeros(1).expand(10**6, 10**6)
+    saved(tmp_path / "a.ckpt", state_dict={"codec.encoder.x": huge})
+    with pytest.raises(CheckpointError, match="no plain tensors"):
+        load_codec(tmp_path / "a.ckpt")
+
+
+def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
+    import zipfile
+
+    saved(tmp_path / "a.ckpt")
+    with zipfile.ZipFile(tmp_path / "a.ckpt") as plain, zipfile.ZipFile(tmp_path / "b.ckpt", "w", 8) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name) + bytes(10**5))
+    with pytest.raises(CheckpointError, match="compressed"):
+        load_codec(tmp_path / "b.ckpt")
+
+
+# Reports and run folders
+
+
+def heard(folder: Path, file: str) -> Report:
+    """A report in ``folder`` whose decoded sound is ``file``."""
+    (folder / "audio").mkdir(parents=True)
+    soundfile.write(folder / "audio" / "a.flac", speechlike(0.5, 16_000, 0), 16_000)
+    found = report({"stoi": 0.5}, sample_rate=16_000)
+    found.audio = {"a": {"reference": "audio/a.flac", "decoded": file}}
+    return found
+
+
+@pytest.mark.parametrize("kind", ["parent", "absolute", "link", "folder link"])
+def test_a_page_carries_no_sound_from_outside_of_the_reports_folder(tmp_path, kind):
+    secret = tmp_path / "secret.flac"
+    soundfile.write(secret, speechlike(0.5, 16_000, 1), 16_000)
+    folder = tmp_path / "deep" / "stranger"
+    names = {
+        "parent": "../../secret.flac",
+        "absolute": str(secret),
+        "link": "audio/b.flac",
+        "folder link": "up/secret.flac",
+    }
+    found = heard(folder, names[kind])
+    (folder / "audio" / "b.flac").symlink_to(secret)
+    (folder / "up").symlink_to(tmp_path)
+    path = found.write(folder)
+    if kind in ("parent", "absolute"):
+        with pytest.raises(ReportError, match="not in the report's own folder"):
+            Report.read(path)
+    else:
+        found = Report.read(path)
+    for write in (write_page, write_listening_test):
+        with pytest.raises(ReportError, match="not a file inside"):
+            write(tmp_path / "page.html", [Entry("x", found, folder)], "title")
+    assert not (tmp_path / "page.html").exists()
+    found.audio["a"]["decoded"] = "audio/a.flac"
+    assert write_page(tmp_path / "page.html", [Entry("x", found, folder)], "title").is_file()
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "a/../../b", "/etc/passwd", "x\0y", None, 3, ["a"]])
+def test_a_name_cannot_leave_its_folder(tmp_path, name):
+    with pytest.raises(OutsideError):
+        inside(tmp_path, name)
+    assert inside(tmp_path, "a/b") == tmp_path.resolve() / "a" / "b"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"audio": {"a": "x"}},
+        {"audio": {"a": {"reference": "a.flac"}}},
+        {"facts": {"kbps": "6"}},
+        {"facts": {"sample_rate": [16000]}},
+        {"facts": {"codebook_usage": [1], "codebook_perplexity": [1, 2]}},
+        {"clips": [{"clip": "a", "seconds": 1, "stoi": "0.5"}]},
+        {"clips": [{"clip": "a", "seconds": 1, "stoi": 10**400}]},
+        {"clips": [{"clip": "a", "seconds": 1, "stoi": 0.5}] * 2},
+        {"failures": ["x"]},
+        {"metrics": {"stoi": 1}},
+    ],
+    ids=str,
+)
+def test_a_report_of_another_form_is_refused_in_a_sentence(tmp_path, change):
+    path = report({"stoi": 0.5}).write(tmp_path)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ReportError, match="is no report of this project") as error:
+        Report.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_few_lines_of_yaml_cannot_stand_for_more_than_memory_holds(tmp_path):
+    lines = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+    run = write_run(tmp_path / "run")
+    (run / "config.yaml").write_text("\n".join(lines))
+    with pytest.raises(RunError, match="reference"):
+        _ = Run(run).settings
+    (run / "config.yaml").write_text("a: !!python/object/apply:os.system ['touch owned']")
+    with pytest.raises(RunError, match="cannot be read"):
+        _ = Run(run).config
+
+
+def test_a_run_folder_cannot_name_a_log_elsewhere(tmp_path):
+    (tmp_path / "secret.log").write_text("[2026-01-02 03:04:05,678][train][ERROR] - error: a secret")
+    run = write_run(tmp_path / "run")
+    hydra = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text())
+    hydra["hydra"]["job"]["name"] = "../secret"
+    (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    assert "secret" not in Run(run).reason
+
+
+# Secrets
+
+
+SECRETS = ["hunter2hunter2", "hf_" + "a1B2" * 8, "ghp_" + "a1B2" * 9]
+CONFIGURED = {
+    "logger": {"wandb": {"api_key": SECRETS[0], "project": "p", "entity": "me"}},
+    "dataset": {"path": f"https://me:{SECRETS[0]}@host/data?x=1&token={SECRETS[0]}#top", "hf_token": SECRETS[1]},
+    "options": [{"password": SECRETS[0]}, f"--auth {SECRETS[2]}", {"client_secret": [SECRETS[0]]}],
+}
+
+
+def test_secrets_are_hidden_wherever_they_stand_and_nothing_else_is():
+    text = json.dumps(redact(CONFIGURED))
+    assert not [secret for secret in SECRETS if secret in text]
+    hidden = redact(CONFIGURED)
+    assert hidden["logger"]["wandb"] == {"api_key": HIDDEN, "project": "p", "entity": "me"}
+    assert hidden["dataset"]["path"] == f"https://{HIDDEN}@host/data?x=1&token={HIDDEN}#top"
+    assert redact(hidden) == hidden
+    assert redact("${oc.env:WANDB_API_KEY}", "api_key") == "${oc.env:WANDB_API_KEY}"
+    for override in (f"+logger.wandb.api_key={SECRETS[0]}", f"dataset.path=s3://k:{SECRETS[0]}@b/x", f"x={SECRETS[1]}"):
+        assert not [secret for secret in SECRETS if secret in redact_override(override)]
+    assert redact_override("lr=1e-3") == "lr=1e-3"
+
+
+def test_no_configuration_of_this_project_is_changed():
+    for file in (ROOT / "conf").rglob("*.yaml"):
+        content = yaml.safe_load(file.read_text())
+        assert redact(content) == content, file
+
+
+def test_hydras_record_of_a_run_and_the_command_on_pages_have_no_secrets(tmp_path):
+    override = f"+logger.wandb.api_key={SECRETS[0]}"
+    run = write_run(tmp_path / "run", [override, "lr=1e-3"], config=CONFIGURED)
+    hydra = {
+        "hydra": {"job": {"name": "train", "override_dirname": f"a=1,{override}"}, "overrides": {"task": [override]}}
+    }
+    (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
+    (run / "multirun.yaml").write_text(yaml.safe_dump(hydra))
+    assert Run(run).command == f"python train.py +logger.wandb.api_key={HIDDEN} lr=1e-3"  # a run of an older version
+    assert SECRETS[0] not in json.dumps(Run(run).config)
+    assert SECRETS[0] not in str(Run(run).settings)
+    redact_hydra(run)
+    for file in [*(run / ".hydra").iterdir(), run / "multirun.yaml"]:
+        assert not [secret for secret in SECRETS if secret in file.read_text()], file
+    assert read_yaml(run / ".hydra" / "overrides.yaml") == [f"+logger.wandb.api_key={HIDDEN}", "lr=1e-3"]
