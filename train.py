@@ -45,7 +45,7 @@ def fit(cfg: DictConfig) -> tuple[lightning.Trainer, SpeechData]:
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
     built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
     task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
-    lightning.pytorch.utilities.rank_zero_only(record)(cfg.run_dir, config, task)
+    record(cfg.run_dir, config, task)
     data = instantiate(cfg.data, _convert_="all")
     check(task, data, cfg.max_steps)
     if ckpt_path:

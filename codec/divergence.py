@@ -19,9 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from codec.checkpoint import CheckpointError, build, load_checkpoint, load_weights
+from codec.checkpoint import CheckpointError, load_checkpoint, load_weights
 from codec.errors import ToldError
 from codec.task import CodecTask
+from codec.untrusted import STEP, build
 
 DIVERGED = "diverged.ckpt"
 
@@ -73,7 +74,7 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
     content = load_checkpoint(checkpoint)
     config = content["config"]
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
-    built = {part: build(config[group]) or None for part, group in parts.items()}
+    built = {part: build(config[group], STEP) or None for part, group in parts.items()}
     # A task without a trainer is at step 0: what begins or ends at a step does so that much earlier.
     starts = {name: config[name] - batch.step for name in ("adversarial_start", "codec_start")}
     if built["losses"].reconstruction_until is not None:

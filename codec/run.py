@@ -175,9 +175,11 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return redact(OmegaConf.to_container(cfg, resolve=True))
 
 
-def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[str, dict[str, Any]]:
+def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
     """Write ``config.yaml`` (resolved) and ``parts.json`` (with the git commit) into the run folder, move the log of an
-    earlier part of the run out of the way, and log the parts -> the parts. One process does this for all."""
+    earlier part of the run out of the way, and log the parts. Of processes that train together, the first does so."""
+    if rank():
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     keep(folder / "csv" / "metrics.csv")
@@ -186,7 +188,6 @@ def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> dict[
     (folder / "parts.json").write_text(json.dumps({"git_commit": git_commit(), "parts": built}, indent=2) + "\n")
     for name, part in built.items():
         log.info("%-22s %12s parameters  %s", name, f"{part['parameters']:,}", part["class"])
-    return built
 
 
 def check(task: nn.Module, data: Any, max_steps: int) -> None:
@@ -253,10 +254,7 @@ def check_evaluation(cfg: Any) -> None:
 
 
 def keep(file: Path) -> None:
-    """Move a file of an earlier part of the run out of the way of a logger that would begin it anew.
-
-    Of processes that train together, the first does so, and has the logger.
-    """
-    if rank() == 0 and file.exists():
+    """Move a file of an earlier part of the run out of the way of a logger that would begin it anew."""
+    if file.exists():
         number = 1 + len(list(file.parent.glob(f"{file.stem}-*{file.suffix}")))
         file.rename(file.with_name(f"{file.stem}-{number}{file.suffix}"))

@@ -7,7 +7,8 @@ seen), and no other of Hydra's instructions (``_partial_``, ``_args_``, ...) has
 ``MODEL`` is built from anybody's checkpoint: these parts open no file, no network and no process
 (tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who asks for the dataset
 of a checkpoint (:func:`codec.lineup.corpus_of`): it may read what the user may read, ask the Hub for a dataset, and
-write to the user's cache folder, but to no folder of its choice.
+write to the user's cache folder, but to no folder of its choice. ``STEP`` is what a training step is made of, teachers
+that read weights included, and is for who repeats a step of a run (:func:`codec.divergence.replay`).
 """
 
 import importlib
@@ -25,6 +26,7 @@ from torch.nn.modules.module import (
 
 MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers", "codec.layers")
 DATA = ("codec.data",)
+STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.optim", "codec.distillation", "codec.teachers")
 FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
 FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write where it is told to
 
@@ -93,10 +95,10 @@ def _check_value(value: Any) -> None:
     if isinstance(value, str):
         if "${" in value or len(value) > LONGEST_TEXT:
             raise CheckpointError(f"the configuration holds {value[:100]!r}, which is no plain value")
-    elif isinstance(value, int | float):
+    elif isinstance(value, int):
         if abs(value) > LARGEST_NUMBER:
             raise CheckpointError("the configuration holds a number larger than any of this package")
-    elif value is not None:
+    elif value is not None and not isinstance(value, float):
         raise CheckpointError(f"the configuration holds a {type(value).__name__}, which is no plain value")
 
 

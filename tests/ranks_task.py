@@ -10,10 +10,11 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from codec.callbacks import EMA, RandomState
+from codec.callbacks import EMA
 from codec.data.folder import FolderCorpus
 from codec.data.module import SpeechData
 from codec.losses.balancer import Balancer
+from codec.random_state import RandomState
 from tests.test_task import small_task
 
 RATE, SEGMENT = 800, 0.64  # Hz, s: 512 samples

@@ -22,7 +22,7 @@ ALLOWED = {
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base", "redact"},
-    "divergence": {"checkpoint", "errors", "task"},
+    "divergence": {"checkpoint", "errors", "task", "untrusted"},
     "guard": {"checkpoint_io", "divergence", "storage"},
     "watch": set(),
     "waiting": set(),

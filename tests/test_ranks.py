@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from codec.run import InputError, keep, one_folder, record
+from codec.run import InputError, one_folder, record
 from tests.ranks_task import EACH, process, train
 from tests.test_task import small_task
 
@@ -109,16 +109,18 @@ def test_processes_without_a_common_run_folder_are_told_so(monkeypatch):
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
-    file = tmp_path / "metrics.csv"
-    file.write_text("")
+    log = tmp_path / "csv" / "metrics.csv"
+    log.parent.mkdir()
+    log.write_text("")
     for variable in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
         with monkeypatch.context() as patch:
             patch.setenv(variable, "1")
-            keep(file)
-            record(tmp_path / "run", {}, small_task())
-    assert list(tmp_path.iterdir()) == [file]
-    keep(file)
-    assert [path.name for path in tmp_path.iterdir()] == ["metrics-1.csv"]
+            record(tmp_path, {}, small_task())
+    assert list(tmp_path.iterdir()) == [log.parent]
+    assert log.is_file()
+    record(tmp_path, {}, small_task())
+    assert [path.name for path in log.parent.iterdir()] == ["metrics-1.csv"]
+    assert (tmp_path / "config.yaml").is_file()
 
 
 def test_two_hosts_train_together(speech_folder, tmp_path):

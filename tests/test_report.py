@@ -194,7 +194,7 @@ def test_a_report_that_is_too_large_or_too_deep_is_refused(tmp_path):
         Report.read(path)
     with path.open("w") as file:
         file.truncate(LARGEST + 1)  # takes no room on the disk
-    with pytest.raises(ReportError, match="larger than 64 MB"):
+    with pytest.raises(ReportError, match="more than 64,000,000 bytes"):
         Report.read(path)
 
 

@@ -141,7 +141,7 @@ def test_a_checkpoint_that_names_a_command_runs_nothing(tmp_path, name):
     with pytest.raises(CheckpointError, match="not a class of this package"):
         load_codec(tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match="not a class of this package"):
-        corpus_of(find(str(tmp_path / "a.ckpt")))
+        corpus_of(find(str(tmp_path / "a.ckpt")), 16_000)
     assert victim.exists()
 
 
@@ -208,7 +208,7 @@ def test_a_page_carries_no_sound_from_outside_of_the_reports_folder(tmp_path, ki
     (folder / "up").symlink_to(tmp_path)
     path = found.write(folder)
     if kind in ("parent", "absolute"):
-        with pytest.raises(ReportError, match="not in the report's own folder"):
+        with pytest.raises(ReportError, match="outside of its folder"):
             Report.read(path)
     else:
         found = Report.read(path)
@@ -239,7 +239,6 @@ def test_a_name_cannot_leave_its_folder(tmp_path, name):
         {"clips": [{"clip": "a", "seconds": 1, "stoi": 10**400}]},
         {"clips": [{"clip": "a", "seconds": 1, "stoi": 0.5}] * 2},
         {"failures": ["x"]},
-        {"metrics": {"stoi": 1}},
     ],
     ids=str,
 )
