@@ -95,6 +95,7 @@ def process(source, out, ckpt, environment, pause=0.0):
     """The command in a process of its own, with an encoder that takes its time."""
 
     def run():
+        torch.set_num_threads(1)  # the threads of the process that this one is forked from are not here
         for name in ("RANK", "WORLD_SIZE", "SLURM_ARRAY_TASK_ID"):
             os.environ.pop(name, None)
         os.environ.update(environment)
