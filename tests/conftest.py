@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import torch.distributed as dist
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -42,6 +43,15 @@ def speech_folder(tmp_path_factory) -> Path:
         lines.append(f"{n:02d}.flac,s{n % 4}")
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind():
+    """Tests fork processes from this one: what they inherit must not wait for threads or peers that they have not."""
+    yield
+    torch.set_num_threads(1)
+    if dist.is_initialized():  # by strategy=ddp, which goes on for the life of a process
+        dist.destroy_process_group()
 
 
 @pytest.fixture(autouse=True, scope="session")
