@@ -47,8 +47,12 @@ def speech_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind():
-    """Tests fork processes from this one: what they inherit must not wait for threads or peers that they have not."""
+    """Tests fork processes from this one: what they inherit must not wait for threads or peers that they have not, and
+    nothing in their environment may say that they were started together."""
+    environment = dict(os.environ)
     yield
+    for name in os.environ.keys() - environment.keys():  # Lightning's of ddp: LOCAL_RANK, MASTER_PORT, ...
+        del os.environ[name]
     torch.set_num_threads(1)
     if dist.is_initialized():  # by strategy=ddp, which goes on for the life of a process
         dist.destroy_process_group()
