@@ -8,8 +8,16 @@ from codec.data.base import CorpusError
 TOLERATED = 0.1  # share of the recordings
 FEWEST = 3  # a small folder does not stop for one or two
 ENOUGH = 200  # recordings of a stream to have met before its share of bad ones means anything
+REMEDY = "too many to go on, repair the files or leave them out of the corpus"
 
 log = logging.getLogger(__name__)
+
+
+def too_many(bad: int, total: int, known: bool) -> bool:
+    """Whether so many bad recordings are too many. `known`: the total is of the corpus, not of what was met so far."""
+    if known and bad and bad >= total:
+        return True
+    return (known or total >= ENOUGH) and bad >= FEWEST and bad > TOLERATED * total
 
 
 class Ledger:
@@ -32,11 +40,8 @@ class Ledger:
             if file not in self.bad:
                 self.bad[file] = reason
                 log.warning("skipped %s: %s", file, reason)
-        total = self._total()
-        share_is_known = self.size is not None or total >= ENOUGH
-        too_many = share_is_known and len(self.bad) >= FEWEST and len(self.bad) > TOLERATED * total
-        if too_many or (self.size is not None and self.bad and len(self.bad) >= total):
-            raise CorpusError(f"{self.summary()}: too many to go on, repair the files or leave them out of the corpus.")
+        if too_many(len(self.bad), self._total(), self.size is not None):
+            raise CorpusError(f"{self.summary()}: {REMEDY}.")
 
     def summary(self) -> str:
         """One line for the end of a run."""

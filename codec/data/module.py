@@ -105,7 +105,10 @@ class SpeechData(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         if self._val_items is None:
             self.setup("validate")
-        return DataLoader(self._val_items, batch_size=1, collate_fn=collate, pin_memory=torch.cuda.is_available())
+        # a generator of its own, because a loader draws a number whenever it begins: a run that is resumed where a
+        # validation was due would otherwise go on with other random numbers
+        own = {"generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
+        return DataLoader(self._val_items, batch_size=1, collate_fn=collate, **own)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         # The one place where the training process sees every batch before the step does.

@@ -22,7 +22,7 @@ from webdataset import TarWriter
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.flac import to_flac
-from codec.data.ledger import Ledger
+from codec.data.ledger import REMEDY, Ledger, too_many
 from codec.data.shard_index import INDEX, RECORDING, RECORDINGS, Index, Shard, save_entries, seconds
 from codec.data.units import Units
 from codec.data.whole import whole, write_whole
@@ -58,9 +58,15 @@ def pack(
         report(f"{units.names[unit]}: {done} of {len(todo)} shards made")
     if not all((folder / f"{name}.entries").is_file() for name in units.names):
         return None
-    index = _index(units, folder)
+    index = _index(units, folder)  # of all processes and calls: none of them may have seen that too much is bad
     write_whole(folder / INDEX, index.dump())
     return index
+
+
+def check_share(bad: int, size: int | None, met: int) -> None:
+    """Raises CorpusError if too many recordings of a corpus of `size` (None: of all that were met) are bad."""
+    if too_many(bad, met if size is None else size, size is not None):
+        raise CorpusError(f"{bad} of {met if size is None else size} recordings cannot be read: {REMEDY}.")
 
 
 def check_plan(folder: Path, plan: dict) -> None:
@@ -175,11 +181,13 @@ def _index(units: Units, folder: Path) -> Index:
     """The index of the shards in the folder, all of which are there; those without a recording are left out."""
     shards: list[Shard] = []
     numbers: dict[int, int] = {}
+    good, bad = 0, len(units.bad)
     for unit, name in enumerate(units.names):
         path = folder / f"{name}.entries"
         try:
             with safe_open(path, framework="np") as file:
                 facts = json.loads((file.metadata() or {})["facts"])
+            good, bad = good + facts["recordings"], bad + facts["unreadable"]
             if not facts["recordings"]:
                 continue
             kept = {part: facts[part] for part in ("name", "recordings", "seconds", "bytes", "sha256")}
@@ -192,6 +200,7 @@ def _index(units: Units, folder: Path) -> Index:
                 shards.append(shard)
                 continue
         raise CorpusError(f"{folder / name}.tar is missing or damaged: remove {path.name} and pack again.")
+    check_share(bad, units.size, good + bad)
     if not shards:
         raise CorpusError("none of the recordings can be read: there is nothing to pack.")
     return Index(shards, {part: [numbers[u] for u in found if u in numbers] for part, found in units.splits.items()})
