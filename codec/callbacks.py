@@ -21,7 +21,8 @@ class EMA(Callback):
     which keeps the raw weights for resuming.
 
     Args:
-        decay: per optimiser step; while step n is small, at most (1 + n) / (10 + n).
+        decay: per optimiser step; while step n is small, at most (1 + n) / (10 + n). A step that was skipped as not
+            finite leaves the average alone.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -48,7 +49,9 @@ class EMA(Callback):
         decay = min(self.decay, (1 + step) / (10 + step))
         parameters = dict(task.codec.named_parameters())
         averages = list(self.average.values())
-        torch._foreach_lerp_(averages, [parameters[name].detach() for name in self.average], 1 - decay)
+        steps = torch._foreach_sub([parameters[name].detach() for name in self.average], averages)
+        torch._foreach_mul_(steps, (1 - decay) * (1 - task.skipped))  # on the device: nobody waits for it
+        torch._foreach_add_(averages, steps)
 
     @torch.no_grad()
     def _swap(self, task: lightning.LightningModule, swapped: bool) -> None:

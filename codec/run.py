@@ -256,5 +256,6 @@ def check_evaluation(cfg: Any) -> None:
 def keep(file: Path) -> None:
     """Move a file of an earlier part of the run out of the way of a logger that would begin it anew."""
     if file.exists():
-        number = 1 + len(list(file.parent.glob(f"{file.stem}-*{file.suffix}")))
+        ends = (one.stem.rpartition("-")[2] for one in file.parent.glob(f"{file.stem}-*{file.suffix}"))
+        number = 1 + max((int(end) for end in ends if end.isdecimal()), default=0)
         file.rename(file.with_name(f"{file.stem}-{number}{file.suffix}"))
