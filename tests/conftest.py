@@ -2,6 +2,7 @@ import dataclasses
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 # Small arrays: threads that wait for each other cost more, on a busy machine many times as much. NumPy reads it once.
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+
+from tests.ranks import Pair
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -42,6 +45,14 @@ def speech_folder(tmp_path_factory) -> Path:
         lines.append(f"{n:02d}.flac,s{n % 4}")
     (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory) -> Iterator[Pair]:
+    """Two processes that can talk, for all tests that need them."""
+    made = Pair(tmp_path_factory.mktemp("pair"))
+    yield made
+    made.stop()
 
 
 @pytest.fixture(autouse=True, scope="session")
