@@ -2,6 +2,7 @@ import dataclasses
 import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 # Small arrays: threads that wait for each other cost more, on a busy machine many times as much. NumPy reads it once.
@@ -12,6 +13,8 @@ import pytest
 import soundfile
 import torch
 import torch.distributed as dist
+
+from tests.ranks import Pair
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -56,6 +59,14 @@ def _nothing_left_behind():
     torch.set_num_threads(1)
     if dist.is_initialized():  # by strategy=ddp, which goes on for the life of a process
         dist.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory) -> Iterator[Pair]:
+    """Two processes that can talk, for all tests that need them."""
+    made = Pair(tmp_path_factory.mktemp("pair"))
+    yield made
+    made.stop()
 
 
 @pytest.fixture(autouse=True, scope="session")

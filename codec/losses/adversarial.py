@@ -5,9 +5,14 @@ arXiv 1910.06711, section 2.3. `reduction` is over sub-discriminators: "mean" as
 UniAudio, so that weights survive a change of the set; "sum" as in HiFi-GAN and DAC, over maps too.
 """
 
+import itertools
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from codec.layers.processes import shared
 
 Logits = list[Tensor]
 Maps = list[list[Tensor]]
@@ -67,7 +72,7 @@ class LeastSquares(Adversarial):
 
 
 class MeanAbsoluteDifference(torch.autograd.Function):
-    """mean |fake - real| as an fp32 scalar, with a gradient for `fake`.
+    """mean |fake - real| as a scalar of fp32 or better, with a gradient for `fake`.
 
     The maps are the largest tensors of a step: this keeps one of their size and makes one more for the gradient, where
     autograd would make four; sums are in fp32 without an fp32 copy.
@@ -77,7 +82,7 @@ class MeanAbsoluteDifference(torch.autograd.Function):
     def forward(ctx, fake: Tensor, real: Tensor) -> Tensor:
         difference = fake - real
         ctx.save_for_backward(difference)
-        return torch.linalg.vector_norm(difference, 1, dtype=torch.float32) / difference.numel()
+        return torch.linalg.vector_norm(difference, 1, dtype=wide(difference)) / difference.numel()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
@@ -89,7 +94,7 @@ class FeatureMatching(nn.Module):
     """L1 between the maps of real and generated sound, without the logits; the real side gets no gradient.
 
     normalize: divide each map's distance by the real map's mean magnitude (EnCodec, arXiv 2210.13438):
-    a layer's scale then does not decide its weight.
+    a layer's scale then does not decide its weight. The mean is over the batch of all processes.
     """
 
     def __init__(self, normalize: bool = True, reduction: str = "mean"):
@@ -99,17 +104,25 @@ class FeatureMatching(nn.Module):
 
     def forward(self, real_maps: Maps, fake_maps: Maps) -> Tensor:
         """-> scalar; the mean is over the maps of a sub-discriminator, then over sub-discriminators."""
+        real_maps = [[one.detach() for one in maps[:-1]] for maps in real_maps]
+        sizes = iter(self.sizes(real_maps))
         losses = []
         for real, fake in zip(real_maps, fake_maps, strict=True):
-            distances = [self.distance(r.detach(), f) for r, f in zip(real[:-1], fake[:-1], strict=True)]
+            distances = [MeanAbsoluteDifference.apply(f, r) / next(sizes) for r, f in zip(real, fake[:-1], strict=True)]
             losses.append(sum(distances) / (len(distances) if self.reduction == "mean" else 1))
         return sum(losses) / (len(losses) if self.reduction == "mean" else 1)
 
-    def distance(self, real: Tensor, fake: Tensor) -> Tensor:
-        distance = MeanAbsoluteDifference.apply(fake, real)
-        if self.normalize:
-            distance = distance / real.abs().mean(dtype=torch.float32).clamp(min=1e-5)
-        return distance
+    def sizes(self, real_maps: Maps) -> Iterable[Tensor | int]:
+        """What the distance of each map is divided by."""
+        if not self.normalize:
+            return itertools.repeat(1)
+        means = [one.abs().mean(dtype=wide(one)) for maps in real_maps for one in maps]
+        return [mean.clamp(min=1e-5) for mean in shared(means)]
+
+
+def wide(x: Tensor) -> torch.dtype:
+    """In which to sum: fp32 or better."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def checked(reduction: str) -> str:

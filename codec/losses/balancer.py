@@ -3,7 +3,12 @@
 `Balancer` is EnCodec's (arXiv 2210.13438, section 3.4), with the details of audiocraft @ 896ec7c:
 weights are shares of the gradient and not factors on the losses. Where we differ: a gradient that is exactly
 zero does not enter the running mean, so a loss that starts late does not start with a mean near zero and thus
-a huge step; ranks count equally. Weights are relative to the losses that are present, in both codes.
+a huge step. Weights are relative to the losses that are present, in both codes.
+
+Several processes give what one gives with the whole batch. audiocraft gives each example of each process a gradient of
+fixed length and DDP then takes the mean over processes, so that the codec's gradient is smaller by their number than
+that of one process, against the commitment, which is not balanced, and against the norm at which it is clipped: the
+same batch on more GPUs is another recipe there.
 
 Contract: `combine(losses, weights, estimate) -> gradient`, shaped like `estimate`. `shares` holds, after a
 call, one detached scalar per loss for logging. `prepare(names)` is called once, before a checkpoint is
@@ -13,8 +18,9 @@ loaded.
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, autograd, nn
+
+from codec.layers.processes import processes, shared
 
 
 class Weighted(nn.Module):
@@ -42,10 +48,11 @@ class Weighted(nn.Module):
 
 
 class Balancer(nn.Module):
-    """G = total_norm * sum_i w_i / sum(w) * g_i / mean ||g_i||, with a running mean over steps and ranks.
+    """G = total_norm * sum_i w_i / sum(w) * g_i / mean ||g_i||, with a running mean over steps.
 
     decay: of the running mean, whose start is corrected for bias.
     per_item: the norm of each item's gradient, averaged over the batch, rather than the whole batch's norm.
+    The batch is that of all processes.
     The running means are buffers of the checkpoint, per loss the decayed sum and the decayed count.
     `shares` are shares of the raw gradients' norms before balancing; after it they are the weights.
     """
@@ -66,11 +73,8 @@ class Balancer(nn.Module):
         if not active:
             return torch.zeros_like(estimate)
         grads = [autograd.grad(loss, estimate, retain_graph=True)[0] for loss in active.values()]
+        norms = self.norms(grads)
         with torch.no_grad():
-            norms = torch.stack([self.norm(grad) for grad in grads])
-            if dist.is_available() and dist.is_initialized():
-                dist.all_reduce(norms)
-                norms /= dist.get_world_size()
             means = torch.stack([self.update(name, norm) for name, norm in zip(active, norms, strict=True)])
             self.shares = dict(zip(active, means / means.sum().clamp(min=1e-12), strict=True))
             total = sum(weights[name] for name in active)
@@ -79,8 +83,17 @@ class Balancer(nn.Module):
                 balanced += grad * (self.total_norm * weights[name] / total / (mean + 1e-12))
         return balanced
 
+    def norms(self, grads: list[Tensor]) -> list[Tensor]:
+        """What one process would measure, in whose larger mean each example has a smaller part. Dividing the gradients
+        of this process's smaller mean by it makes up for DDP's mean over processes."""
+        norms, count = [self.norm(grad.float()) for grad in grads], processes()
+        if count == 1:
+            return norms
+        if self.per_item:
+            return [norm / count for norm in shared(norms)]
+        return [(square / count).sqrt() for square in shared([norm.square() for norm in norms])]
+
     def norm(self, grad: Tensor) -> Tensor:
-        grad = grad.float()
         return grad.flatten(1).norm(dim=1).mean() if self.per_item else grad.norm()
 
     def update(self, name: str, norm: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.precision import fp32
+from codec.layers.processes import shared
 
 
 class RelativeSpectrum(nn.Module):
@@ -19,7 +20,7 @@ class RelativeSpectrum(nn.Module):
 
         complex * sum |X - Y| / sum |X|  +  magnitude * sum ||X| - |Y|| / sum |X|.
 
-    0 for equal inputs, 1 per part for a silent estimate.
+    0 for equal inputs, 1 per part for a silent estimate. The sum |X| is over the batch of all processes.
 
     Args:
         windows: in samples; Hann, hop a quarter.
@@ -49,13 +50,14 @@ class RelativeSpectrum(nn.Module):
                 f"{target.shape[-1]} samples are too short for a spectral window of {max(self.windows)}: "
                 "train on longer segments or configure shorter windows."
             )
-        return sum(self._distance(target, estimate, size) for size in self.windows) / len(self.windows)
+        pairs = [(self._spectrum(target, size), self._spectrum(estimate, size)) for size in self.windows]
+        loudness = shared([x.abs().mean() for x, _ in pairs])
+        distances = (self._distance(x, y) / (mean + self.floor) for (x, y), mean in zip(pairs, loudness, strict=True))
+        return sum(distances) / len(pairs)
 
-    def _distance(self, target: Tensor, estimate: Tensor, size: int) -> Tensor:
-        x, y = self._spectrum(target, size), self._spectrum(estimate, size)  # [B, bins, F] complex
-        loudness = x.abs()
-        distance = self.complex * (x - y).abs().mean() + self.magnitude * (loudness - y.abs()).abs().mean()
-        return distance / (loudness.mean() + self.floor)
+    def _distance(self, x: Tensor, y: Tensor) -> Tensor:
+        """Two spectra ``[B, bins, F]``, complex -> scalar."""
+        return self.complex * (x - y).abs().mean() + self.magnitude * (x.abs() - y.abs()).abs().mean()
 
     def _spectrum(self, wav: Tensor, size: int) -> Tensor:
         pad = size // 2

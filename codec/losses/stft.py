@@ -9,6 +9,20 @@ import torch
 from auraloss.freq import MultiResolutionSTFTLoss
 from torch import Tensor, nn
 
+from codec.layers.processes import processes, shared
+
+
+class SpectralConvergence(nn.Module):
+    """Two magnitude spectra `[N, bins, F]` -> |target - estimate| / |target|, as the library has it: norms over the
+    batch, which is that of all processes.
+    """
+
+    def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
+        norms = [torch.norm(target - estimate), torch.norm(target)]
+        if processes() > 1:  # the clamp is for the root of 0, which has no gradient
+            norms = [square.clamp(min=1e-20).sqrt() for square in shared([norm.square() for norm in norms])]
+        return norms[0] / norms[1]
+
 
 class MultiResolutionSTFT(nn.Module):
     """(target, estimate) `[B, C, T]` -> scalar; not symmetric: one part is divided by the target's norm.
@@ -31,6 +45,8 @@ class MultiResolutionSTFT(nn.Module):
             )
         self.shortest = max(ffts) // 2 + 1  # reflection of half a transform
         self.stft = MultiResolutionSTFTLoss(list(ffts), list(hops), list(windows), eps=floor)
+        for resolution in self.stft.stft_losses:
+            resolution.spectralconv = SpectralConvergence()
 
     def forward(self, target: Tensor, estimate: Tensor) -> Tensor:
         """Raises ValueError where T is not longer than half the longest transform."""

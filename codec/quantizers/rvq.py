@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.precision import fp32
+from codec.layers.processes import processes, shared
 from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask, per_codebook_metrics
 
 
@@ -112,9 +113,10 @@ class RVQ(Quantizer):
             residual, total = residual - quantized, total + quantized
             first = total if first is None else first
 
-        loss = torch.stack(losses).sum() / keep.sum().clamp(min=1) if learn else z.new_zeros(())
-        codes = torch.stack(codes)  # [K, N]
+        loss, codes = z.new_zeros(()), torch.stack(codes)  # [K, N]
         if learn:
+            (kept,) = shared([keep.sum().to(z.dtype)])  # of the whole batch: dropout may leave more of one process's
+            loss = torch.stack(losses).sum() / kept.clamp(min=1)
             self._update(torch.stack(inputs), codes, keep)
         total = torch.where(bypass.repeat_interleave(frames)[:, None], vectors.detach(), total)
         return Quantized(
@@ -181,7 +183,7 @@ class RVQ(Quantizer):
         new = inputs.new_zeros(k * self.size, width + 1)  # the sums, and the counts in the last column
         rows = torch.cat([inputs.flatten(0, 1), torch.ones_like(weight)[:, None]], dim=-1)
         new.index_add_(0, flat, rows * weight[:, None])
-        if _distributed():
+        if processes() > 1:
             dist.all_reduce(new)
         new = new.view(k, self.size, width + 1)
         finite = new.sum().isfinite()  # on the device: nobody waits for it
@@ -214,7 +216,7 @@ class RVQ(Quantizer):
             vectors = inputs[level][keep[level]]
             count = min(len(codes), len(vectors))
             picks[level, codes[:count]] = vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
-        if _distributed():
+        if processes() > 1:
             dist.broadcast(picks, src=0)
         found = picks.isfinite().all(-1)
         self.sums[:k] = torch.where(found[..., None], picks * uniform[..., None], self.sums[:k])
@@ -225,8 +227,8 @@ class RVQ(Quantizer):
         """k-means, level by level on what the levels above left; process 0 decides for all -> whether it could be done:
         with vectors that are not finite it waits for the next batch."""
         residual = vectors
-        if _distributed():
-            everyone = [torch.empty_like(vectors) for _ in range(dist.get_world_size())]
+        if processes() > 1:
+            everyone = [torch.empty_like(vectors) for _ in range(processes())]
             dist.all_gather(everyone, vectors)
             residual = torch.cat(everyone)
         if not bool(residual.isfinite().all()):
@@ -236,7 +238,7 @@ class RVQ(Quantizer):
             self.codebooks[k] = means
             self.usage[k] = sizes  # an empty cluster is dead, and gets a vector of the data at the next check
             residual = residual - F.embedding(self._nearest(residual, k), means)
-        if _distributed():
+        if processes() > 1:
             for buffer in (self.codebooks, self.usage):
                 dist.broadcast(buffer, src=0)
         self.sums.copy_(self.codebooks * self.usage[..., None])
@@ -264,7 +266,3 @@ def _sample(x: Tensor, count: int) -> Tensor:
     """``count`` random rows of x: all different while there are enough."""
     order = torch.randperm(x.shape[0], device=x.device)
     return x[order.repeat(-(-count // x.shape[0]))[:count]]
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -8,6 +8,7 @@ Kyutai's code in that quantizer dropout is drawn for each example (SoundStream),
 import torch
 from torch import Tensor
 
+from codec.layers.processes import shared
 from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask
 from codec.quantizers.rvq import RVQ
 
@@ -68,7 +69,7 @@ class SplitRVQ(Quantizer):
             bypass = bypass_mask(batch, rate, z.device)
         keep = dropout_mask(batch, n_q - 1, self.dropout if self.training else 0.0, z.device)
         acoustic = self.acoustic(z, n_q - 1, keep, bypass)
-        levels = keep.sum() / batch  # acoustic codebooks in use, on average: every codebook commits with equal weight
+        (levels,) = shared([keep.sum() / batch])  # acoustic codebooks in use: every codebook commits with equal weight
         metrics = {**semantic.metrics, **{shifted(name): value for name, value in acoustic.metrics.items()}}
         if metrics:
             metrics["entropy_kbps"] = semantic.metrics["entropy_kbps"] + acoustic.metrics["entropy_kbps"]

@@ -82,3 +82,18 @@ def test_dead_features_do_not_explode():
 def test_an_unknown_reduction_is_refused():
     with pytest.raises(ValueError, match="mean or sum"):
         Hinge(reduction="max")
+
+
+def matched(rank, parts):
+    """The gradient at one process's part of two maps whose examples differ in level."""
+    level = torch.tensor([1.0, 0.1, 3.0, 10.0])[parts[rank], None, None]
+    real, fake = (level * torch.randn(4, 3, 5, generator=torch.Generator().manual_seed(n))[parts[rank]] for n in (0, 1))
+    fake.requires_grad_()
+    maps = [[[one, one[:, :1].square(), one] for _ in range(2)] for one in (real, fake)]
+    return torch.autograd.grad(FeatureMatching()(*maps), fake)[0]
+
+
+def test_two_processes_divide_by_the_features_of_the_whole_batch(pair):
+    """ddp takes the mean over processes, so each one's gradient is twice what it is in the whole batch."""
+    halves = pair(matched, [slice(2), slice(2, 4)])
+    torch.testing.assert_close(torch.cat(halves) / 2, matched(0, [slice(4)]))

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from codec.losses.balancer import Balancer, Weighted
-from tests.ranks import together
 
 WEIGHTS = {"a": 3.0, "b": 1.0}
 
@@ -139,20 +138,21 @@ def test_a_loss_without_a_weight_raises(combine):
         combine({**losses(wav), "c": wav.mean()}, WEIGHTS, wav)
 
 
-def one_rank(rank, results):
-    combine, wav = balancer(), leaf(rank)
-    combine(losses(wav, scale=1 + rank), WEIGHTS, wav)
-    torch.save(combine.state_dict(), f"{results}/{rank}")
+def balanced(rank, part, per_item):
+    """The gradient at this process's part of a batch of which each example is louder than the one before."""
+    loudness = torch.arange(1.0, 5.0)[:, None, None]
+    combine, wav = balancer(per_item=per_item), (leaf().detach() * loudness)[part[rank]].requires_grad_()
+    for _ in range(2):
+        grad = combine(losses(wav), WEIGHTS, wav)
+    return {"grad": grad, **combine.state_dict()}
 
 
-def test_ranks_share_one_running_mean(tmp_path):
-    together(one_rank, tmp_path, tmp_path)
-    first, second = (torch.load(tmp_path / str(rank)) for rank in (0, 1))
-    alone = []
-    for rank in (0, 1):
-        combine, wav = balancer(), leaf(rank)
-        combine(losses(wav, scale=1 + rank), WEIGHTS, wav)
-        alone.append(combine.state_dict())
-    for key in first:
-        torch.testing.assert_close(first[key], second[key], rtol=0, atol=0)
-        torch.testing.assert_close(first[key], (alone[0][key] + alone[1][key]) / 2)
+@pytest.mark.parametrize("per_item", [True, False])
+def test_two_processes_balance_as_one_with_the_whole_batch(pair, per_item):
+    """ddp halves their gradients, so they are twice as long; the running means are the same."""
+    first, second = pair(balanced, [slice(2), slice(2, 4)], per_item)
+    alone = balanced(0, [slice(4)], per_item)
+    torch.testing.assert_close(torch.cat([first.pop("grad"), second.pop("grad")]) / 2, alone.pop("grad"))
+    for key, value in alone.items():
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], value)

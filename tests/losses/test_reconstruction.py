@@ -202,3 +202,29 @@ def test_relative_spectrum_is_what_it_says():
     assert float(RelativeSpectrum(magnitude=0.0)(x, -x)) == pytest.approx(2.0, rel=0.01)
     with pytest.raises(ValueError, match="too short for a spectral window of 1024"):
         loss(x[..., :1000], x[..., :1000])
+
+
+def gradients(rank, parts):
+    """Of every loss, at one process's part of a batch whose examples differ in level."""
+    level = torch.tensor([1.0, 0.3, 0.01, 0.1])[:, None, None]
+    real, fake = ((level * speechlike(seed, 4))[parts[rank]] for seed in (0, 1))
+    fake.requires_grad_()
+    return {name: torch.autograd.grad(LOSSES[name]()(real, fake), fake)[0] for name in LOSSES}
+
+
+def test_two_processes_compute_what_one_does_with_the_whole_batch(pair):
+    """ddp takes the mean over processes, so each one's gradient is twice what it is in the whole batch."""
+    first, second = pair(gradients, [slice(2), slice(2, 4)])
+    for name, expected in gradients(0, [slice(4)]).items():
+        found = torch.cat([first[name], second[name]]) / 2
+        assert (found - expected).norm() < 1e-5 * expected.norm(), name
+
+
+def test_equal_signals_have_finite_gradients_in_two_processes(pair):
+    assert pair(at_equal_signals) == [True, True]
+
+
+def at_equal_signals(rank):
+    real, fake = speechlike(rank), speechlike(rank).requires_grad_()
+    losses = [loss()(real, fake) for loss in LOSSES.values()]
+    return all(bool(torch.autograd.grad(loss, fake)[0].isfinite().all()) for loss in losses)
