@@ -16,11 +16,12 @@ import lightning
 import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
+from safetensors import SafetensorError
 from torch import Tensor
 
 from codec.checkpoint_io import require_saved
 from codec.divergence import DIVERGED, BadBatch, DivergenceError
-from codec.storage import last_before, step_of
+from codec.storage import StorageError, last_before, step_of
 
 log = logging.getLogger(__name__)
 NAMED = 5  # clips in a sentence
@@ -136,19 +137,25 @@ class DivergenceGuard(Callback):
 
     def _stop(self, trainer: lightning.Trainer, step: Step) -> None:
         checkpoints, blame = self.folder / "checkpoints", self._blame(step)
-        part = min(step.parts, key=lambda part: part.blamed()[0])
-        if part.suspects.any() or trainer.is_global_zero:
-            names = part.files, part.blamed()[1]
-            BadBatch(part.wav, *names, step.number, trainer.global_rank, part.random).save(self.folder)
-        trainer.save_checkpoint(checkpoints / DIVERGED)
-        require_saved(trainer)
+        try:
+            self._keep(trainer, step)
+            kept = f"the batch is in {self.folder}/diverged_step={step.number}_*.safetensors"
+        except (OSError, SafetensorError, StorageError) as error:
+            kept = f"the batch could not be kept ({error})"
         good = last_before(checkpoints, step.number + 1 - self.limit)
         again = "begin again" if good is None else f"go on from the last good checkpoint {good} (step {step_of(good)})"
         raise DivergenceError(
             f"{self.limit} steps in a row to step {step.number} had a loss or gradient that is not finite, {blame}: "
-            f"{again} with a lower lr or a clip (optim.codec.clip, optim.disc.clip), or without these clips; the batch "
-            f"is in {self.folder}/diverged_step={step.number}_*.safetensors"
+            f"{again} with a lower lr or a clip (optim.codec.clip, optim.disc.clip), or without these clips; {kept}"
         )
+
+    def _keep(self, trainer: lightning.Trainer, step: Step) -> None:
+        trainer.save_checkpoint(self.folder / "checkpoints" / DIVERGED)  # all processes together
+        part = min(step.parts, key=lambda part: part.blamed()[0])
+        if part.suspects.any() or trainer.is_global_zero:
+            names = part.files, part.blamed()[1]
+            BadBatch(part.wav, *names, step.number, trainer.global_rank, part.random).save(self.folder)
+        require_saved(trainer)
 
 
 def _some(names: list[str]) -> str:

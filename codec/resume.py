@@ -39,8 +39,17 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
 
 
 def check_fits(task: nn.Module, path: str) -> None:
-    """Load the checkpoint's weights. Raises CheckpointError, naming the tensors, if the architecture is another."""
-    load_weights(task, load_checkpoint(path)["state_dict"], path)
+    """Load the checkpoint's weights. Raises CheckpointError, naming the tensors or the optimiser's groups, if the
+    architecture or what decays is another."""
+    checkpoint = load_checkpoint(path)
+    load_weights(task, checkpoint["state_dict"], path)
+    for state in checkpoint.get("optimizer_states", []):
+        found, expected = [group.get("name") for group in state["param_groups"]], task.groups()
+        if found != expected:
+            raise CheckpointError(
+                f"cannot go on from {path}: its optimiser has the groups {', '.join(map(str, found))}, this one "
+                f"{', '.join(expected)}: keep optim.*.weight_decay and optim.*.decay as they were"
+            )
 
 
 def _intact(path: Path) -> str:

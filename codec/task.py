@@ -138,6 +138,11 @@ class CodecTask(lightning.LightningModule):
         optimizer, scheduler = self.optim.build(*sides, steps, *starts, self.distillation)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def groups(self) -> list[str]:
+        """The names of the optimiser's parameter groups, in order."""
+        optimizer, _ = self.optim.build(self.codec, self.discriminators, 1, distillation=self.distillation)
+        return [group["name"] for group in optimizer.param_groups]
+
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         # Zeros would count as steps in Adam's bias correction, and its first real step would be ten times too long.
         waiting = [] if self.adversarial else [self.discriminators]

@@ -16,9 +16,10 @@ import torch
 import train
 from codec import storage
 from codec.checkpoint import CheckpointError, load_checkpoint
-from codec.resume import resume_point
+from codec.resume import check_fits, resume_point
 from codec.storage import StorageError, damage, last_before, write
 from tests.test_config import TINY, short
+from tests.test_task import small_task
 
 CONTENT = {
     "state_dict": {"a": torch.arange(600.0)},
@@ -222,3 +223,18 @@ def test_training_goes_on_while_a_disk_is_full_and_says_so_at_the_end(speech_fol
     assert not list((tmp_path / "checkpoints").iterdir())
     train.fit(short(speech_folder, tmp_path, *small, "ckpt_path=auto"))
     assert storage.step_of(tmp_path / "checkpoints" / "last.ckpt") == 3
+
+
+def test_other_groups_of_parameters_are_refused(tmp_path):
+    task = small_task()
+    names = task.groups()
+    assert names == ["codec", "disc"]
+    for found in (names, [*names, "codec/transformers"]):
+        groups = [{"name": name, "params": []} for name in found]
+        state = {"state_dict": task.state_dict(), "config": {}, "optimizer_states": [{"param_groups": groups}]}
+        torch.save(state, tmp_path / "a.ckpt")
+        if found == names:
+            check_fits(task, str(tmp_path / "a.ckpt"))
+        else:
+            with pytest.raises(CheckpointError, match="disc, codec/transformers, this one codec, disc"):
+                check_fits(task, str(tmp_path / "a.ckpt"))

@@ -192,6 +192,15 @@ def test_too_many_in_a_row_end_the_run_with_what_shows_why(tmp_path):
     assert saved["global_step"] == 7
 
 
+def test_a_full_disk_does_not_hide_why_a_run_ended(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("codec.divergence.save_file", full)
+    with pytest.raises(DivergenceError, match=r"to step 2 .*the batch could not be kept .*No space"):
+        fit(small_task(), 20, tmp_path, Broken({1, 2}), DivergenceGuard(tmp_path, limit=2))
+
+
 def test_the_program_ends_in_one_sentence_and_the_step_can_be_brought_back(speech_folder, tmp_path, monkeypatch):
     """A learning rate that blows up: no clip is to blame."""
     monkeypatch.chdir(tmp_path)

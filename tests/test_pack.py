@@ -120,6 +120,10 @@ def test_a_folder_of_another_corpus_is_left_alone(source, speech_folder, tmp_pat
     for other, options in ((speech_folder, {}), (source, {"holdout": 0.5}), (source, {"seconds": 1.0})):
         with pytest.raises(CorpusError, match="holds work on another corpus, or with other options"):
             packed(other, out, **options)
+    manifest = source / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace("said, 3", "said, 4"))
+    with pytest.raises(CorpusError, match="holds work on another corpus"):
+        packed(source, out)
     assert content(out) == before
 
 

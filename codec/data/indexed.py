@@ -1,7 +1,7 @@
 """Corpora whose durations are known: training crops by draw number, held-out clips by position."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -26,6 +26,14 @@ class IndexedCorpus(Corpus):
 
     @abstractmethod
     def recording(self, i: int) -> Recording: ...
+
+    def known(self) -> Iterator[str]:
+        """What tells this corpus from another besides its lengths: here the names of the first recordings."""
+        for i in self.splits["train"][:100].tolist():
+            try:
+                yield self.recording(i).name
+            except AudioError as error:
+                yield error.file
 
     def crops(self, samples: int, seed: int) -> Dataset:
         if not len(self.splits["train"]):

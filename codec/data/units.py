@@ -66,8 +66,8 @@ class IndexedUnits(Units):
             self._numbers += pieces
             digest.update(f"{[len(piece) for piece in pieces]}".encode())
             digest.update(f"{part} {corpus.sample_rate} {numbers.tolist()} {corpus.lengths[numbers].tolist()}".encode())
-        for i in parts["train"][:100].tolist():
-            digest.update(repr(self._name(i)).encode())
+        for fact in corpus.known():
+            digest.update(repr(fact).encode())
         self.splits = _splits(made)
         self.digest = digest.hexdigest()
         self.size = corpus.size
@@ -79,12 +79,6 @@ class IndexedUnits(Units):
                 yield self.corpus.recording(i)
             except AudioError as error:
                 yield error
-
-    def _name(self, i: int) -> str:
-        try:
-            return self.corpus.recording(i).name
-        except AudioError as error:
-            return error.file
 
 
 class ShardUnits(Units):
