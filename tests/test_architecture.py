@@ -53,7 +53,8 @@ ALLOWED = {
         "systems.base",
         "systems.codec",
     },
-    "tracking": {"report", "runs"},
+    "tracking": {"redact", "report", "runs"},
+    "wandb_logger": {"redact"},
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
     "tokens": {"quantizers.base"},
@@ -97,6 +98,7 @@ ALLOWED = {
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "waiting", "watch", "data"}
+LIGHTNING |= {"wandb_logger"}
 # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
 HYDRA = {"untrusted", "run", "source"}
 
