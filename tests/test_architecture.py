@@ -30,6 +30,7 @@ ALLOWED = {
     "checkpoint_io": {"storage"},
     "resume": {"checkpoint", "storage"},
     "saving": {"checkpoint_io"},
+    "slurm": {"saving"},
     "random_state": set(),
     "outside": set(),
     "redact": set(),
@@ -98,7 +99,7 @@ ALLOWED = {
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "waiting", "watch", "data"}
-LIGHTNING |= {"wandb_logger"}
+LIGHTNING |= {"slurm", "wandb_logger"}
 # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
 HYDRA = {"untrusted", "run", "source"}
 
