@@ -1,7 +1,9 @@
 """Secrets left out of what is kept and shown: configurations, their copies in checkpoints and loggers, commands."""
 
+import logging
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,12 @@ NAME = re.compile(
     r"(^|[_\-.])(api_?key|key|token|auth|secret|passw(or)?d|passphrase|credentials?)s?$|token|secret|passw(or)?d",
     re.IGNORECASE,
 )
-IN_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^/@\s\"']+@", re.IGNORECASE)  # user:password@, or token@
+# user:password@, or token@; Hydra writes \: for a colon within a list
+IN_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*\\?://)[^/@\s\"']+@", re.IGNORECASE)
 QUERY = r"(?P<name>[?&](?:[\w.-]*(?:key|token|secret|password|signature|sig))=)[^&\s\"'#]+"
 IN_QUERY = re.compile(QUERY, re.IGNORECASE)
+# a name and its value in a list or dictionary as Hydra reads it, {name: value, name: 'another, with a comma'}
+INSIDE = re.compile(r"""(?P<name>[\w.-]+)(?P<colon>\s*:\s*)(?P<value>'[^']*'|"[^"]*"|\$\{[^}]*\}|[^\s,{}\[\]]+)""")
 # what services call their tokens, wherever they stand: Hugging Face, GitHub, AWS
 KNOWN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16})\b")
 
@@ -36,7 +41,7 @@ def redact(value: Any, name: str = "") -> Any:
     if is_secret(name) and not value.startswith("${"):  # an interpolation tells where the secret is, not what
         return HIDDEN
     if name == "override_dirname":  # Hydra's: several, with commas
-        return ",".join(map(redact_override, value.split(",")))
+        return _inside(",".join(map(redact_override, value.split(","))))
     return redact_override(value)
 
 
@@ -45,7 +50,14 @@ def redact_override(override: str) -> str:
     key, equals, value = override.partition("=")
     if equals and is_secret(key.lstrip("+~").partition("@")[0]) and not value.startswith("${"):
         return f"{key}={HIDDEN}"
-    return _in_text(override)
+    if equals and value.startswith(("{", "[")):
+        value = _inside(value)
+    return redact_text(f"{key}{equals}{value}")
+
+
+def redact_arguments() -> None:
+    """Hide the secrets in the arguments of the program, which have been parsed, and of which libraries keep copies."""
+    sys.argv[1:] = map(redact_override, sys.argv[1:])
 
 
 def is_secret(name: str) -> bool:
@@ -61,6 +73,19 @@ def redact_hydra(folder: Path) -> None:
     """
     for file in [*sorted((folder / ".hydra").glob("*.yaml")), *folder.glob("multirun.yaml")]:
         _redact_file(file)
+
+
+class NoSecrets(logging.Filter):
+    """Hides secrets in what is logged, such as the address of a server that does not answer."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # its arguments do not fit: the handler says so, and nothing ends
+            return True
+        if (hidden := redact_text(message)) != message:
+            record.msg, record.args = hidden, None
+        return True
 
 
 def _redact_file(file: Path) -> None:
@@ -81,7 +106,16 @@ def _redact_file(file: Path) -> None:
         raise
 
 
-def _in_text(text: str) -> str:
+def _inside(text: str) -> str:
+    def pair(found: re.Match[str]) -> str:
+        secret = is_secret(found["name"]) and not found["value"].startswith("${")
+        return f"{found['name']}{found['colon']}{HIDDEN}" if secret else found[0]
+
+    return INSIDE.sub(pair, text)
+
+
+def redact_text(text: str) -> str:
+    """A text with ``HIDDEN`` for what is a secret whatever its name: in addresses, and tokens of well-known forms."""
     text = IN_URL.sub(rf"\g<scheme>{HIDDEN}@", text)
     text = IN_QUERY.sub(rf"\g<name>{HIDDEN}", text)
     return KNOWN.sub(HIDDEN, text)

@@ -22,9 +22,10 @@ from codec.checkpoint import CheckpointError
 from codec.data.base import CorpusError
 from codec.errors import InputError, ToldError
 from codec.metrics.base import MissingError
-from codec.redact import redact, redact_hydra
+from codec.redact import NoSecrets, redact, redact_hydra
 
 log = logging.getLogger("train")
+no_secrets = NoSecrets()  # one: a handler takes it once, however often a sweep passes here
 
 
 SAID = ToldError | CorpusError | CheckpointError | MissingError  # a sentence says all
@@ -48,9 +49,11 @@ def at_fault(error: Exception) -> BaseException | None:
 def one_sentence() -> Iterator[None]:
     """End the program with one sentence where the input is at fault; other errors keep their trace.
 
-    A run keeps the error in its log. One of a sweep also passes it on: Hydra goes on with the next run and shows the
-    first error at the end, whereas an exit would end the whole sweep.
+    A run keeps the error in its log, which hides secrets. One of a sweep also passes it on: Hydra goes on with the next
+    run and shows the first error at the end, whereas an exit would end the whole sweep.
     """
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(no_secrets)
     try:
         yield
     except Exception as error:

@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from codec.checkpoint_io import require_saved
 
@@ -42,8 +43,8 @@ class LeaveOnSignal(Callback):
     """SIGTERM or SIGUSR1 to any process: all finish the step, save it, and exit with status 75 (:data:`LEFT`).
 
     Whoever listened to the signal before training began gets it once the checkpoint has been written, and decides how
-    to go on: submitit puts the job back in SLURM's queue. Lightning's own handlers stay out: they save in the middle of
-    a step.
+    to go on: submitit puts the job back in SLURM's queue. Lightning's own handlers stay out, those for SLURM as well:
+    they save in the middle of a step.
 
     Args:
         path: of the checkpoint.
@@ -57,6 +58,9 @@ class LeaveOnSignal(Callback):
 
     def setup(self, trainer: lightning.Trainer, task: lightning.LightningModule, stage: str) -> None:
         self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        environment = trainer._accelerator_connector.cluster_environment  # nothing public names it for one process
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = False
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         self.received = None
@@ -75,9 +79,9 @@ class LeaveOnSignal(Callback):
             number = torch.tensor(float(number), device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(number, reduce_op="max"))
         if number and trainer.global_step < trainer.max_steps:
-            self._leave(trainer, signal.Signals(number))
+            self._save(trainer, signal.Signals(number))
 
-    def _leave(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
+    def _save(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         self.received = None
         trainer.save_checkpoint(self.path)
         require_saved(trainer)
@@ -89,4 +93,8 @@ class LeaveOnSignal(Callback):
         if callable(listener := self.before.get(number)):
             listener(number, None)
         else:
-            raise SystemExit(LEFT)
+            self.leave(trainer, number)
+
+    def leave(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
+        """End this process; in all processes, once the checkpoint has been written."""
+        raise SystemExit(LEFT)

@@ -6,6 +6,7 @@ import re
 import sys
 from typing import Any
 
+from codec.redact import redact_arguments
 from codec.report import Report
 from codec.runs import Run
 
@@ -50,6 +51,7 @@ def log_later(run: Run, name: str, report: Report) -> bool:
 
     options = {"project": logger.get("project"), "entity": logger.get("entity"), "id": found["id"]}
     options |= {"mode": "offline" if found["offline"] else "online", "dir": run.folder, "resume": "allow"}
+    redact_arguments()  # W&B keeps them
     try:
         with wandb.init(**options) as again:
             log_report(again, name, report)

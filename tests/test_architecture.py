@@ -30,6 +30,7 @@ ALLOWED = {
     "checkpoint_io": {"storage"},
     "resume": {"checkpoint", "storage"},
     "saving": {"checkpoint_io"},
+    "slurm": {"saving"},
     "random_state": set(),
     "outside": set(),
     "redact": set(),
@@ -53,7 +54,8 @@ ALLOWED = {
         "systems.base",
         "systems.codec",
     },
-    "tracking": {"report", "runs"},
+    "tracking": {"redact", "report", "runs"},
+    "wandb_logger": {"redact"},
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
     "tokens": {"quantizers.base"},
@@ -97,6 +99,7 @@ ALLOWED = {
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "waiting", "watch", "data"}
+LIGHTNING |= {"slurm", "wandb_logger"}
 # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
 HYDRA = {"untrusted", "run", "source"}
 

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from codec.checkpoint import load_codec
+from codec.errors import InputError
 from codec.lineup import corpus_of, find
 from codec.outside import OutsideError, inside, read_yaml
 from codec.page.base import Entry
@@ -17,6 +19,7 @@ from codec.page.listening import write_listening_test
 from codec.page.report import write_page
 from codec.redact import HIDDEN, redact, redact_hydra, redact_override
 from codec.report import Report, ReportError
+from codec.run import one_sentence
 from codec.runs import Run, RunError
 from codec.untrusted import DATA, CheckpointError, build
 from tests.conftest import speechlike
@@ -292,7 +295,35 @@ def test_secrets_are_hidden_wherever_they_stand_and_nothing_else_is():
     assert redact("${oc.env:WANDB_API_KEY}", "api_key") == "${oc.env:WANDB_API_KEY}"
     for override in (f"+logger.wandb.api_key={SECRETS[0]}", f"dataset.path=s3://k:{SECRETS[0]}@b/x", f"x={SECRETS[1]}"):
         assert not [secret for secret in SECRETS if secret in redact_override(override)]
-    assert redact_override("lr=1e-3") == "lr=1e-3"
+    for unchanged in ("lr=1e-3", "+a={key: ${oc.env:KEY}, b: [1, 'x: y']}", "strides=[2,4]"):
+        assert redact_override(unchanged) == unchanged
+    swept = rf"+a=[{{url:https\://me\:{SECRETS[0]}@host/x}}]"  # as Hydra's sweeper writes it
+    assert redact_override(swept) == rf"+a=[{{url:https\://{HIDDEN}@host/x}}]"
+    inside = f"+a=[{{b: 1, api_key: '{SECRETS[0]}, {SECRETS[0]}'}},{{password:{SECRETS[0]},c:2}}]"
+    assert redact_override(inside) == f"+a=[{{b: 1, api_key: {HIDDEN}}},{{password:{HIDDEN},c:2}}]"
+
+
+def kept(folder: Path) -> list[Path]:
+    """The files, whatever their kind, in which a secret stands."""
+    words = [secret.encode() for secret in SECRETS]
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if any(word in path.read_bytes() for word in words)]
+
+
+def test_the_log_of_a_program_has_no_secrets(tmp_path, monkeypatch):
+    log = logging.FileHandler(tmp_path / "train.log")
+    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
+
+    @one_sentence()
+    def program() -> None:
+        logging.getLogger("codec.x").warning("%s: no answer", f"https://me:{SECRETS[0]}@host/a")
+        raise InputError(f"https://host/b?token={SECRETS[0]} is not there")
+
+    with pytest.raises(SystemExit):
+        program()
+    log.close()
+    text = (tmp_path / "train.log").read_text()
+    assert text == f"https://{HIDDEN}@host/a: no answer\nerror: https://host/b?token={HIDDEN} is not there\n"
 
 
 def test_no_configuration_of_this_project_is_changed():

@@ -16,6 +16,7 @@ import train
 from codec.run import ending_wandb
 from tests.programs import ROOT, call
 from tests.test_config import MIMI, SHORT, _score_here, composed, narrow, only_fit  # noqa: F401
+from tests.test_security import SECRETS, kept
 
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 GRIDS = [name for name in SWEEPS if name.endswith("_grid")]
@@ -133,11 +134,16 @@ def test_hydra_grids_compose(name):
 
 
 def test_a_multirun_goes_on_after_a_run_that_fails(speech_folder, tmp_path, capfd):
-    """Two runs that train and two that are refused, in one process, each with a folder and a W&B run of its own."""
+    """Two runs that train and two that are refused, in one process, each with a folder and a W&B run of its own.
+
+    No secret of the command line is in any file, W&B's own among them.
+    """
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "logger=wandb"]
     short = [o for o in SHORT if not o.startswith("max_steps")]
     sweep = ["-m", "sweep=disc_grid", "disc=none,msstft", "seed=0", "max_steps=0,2", f"hydra.sweep.dir={tmp_path}"]
-    assert call("train.py", *sweep, *data, *short, *SMALL, "quantizer.codebook_size=16") == 1
+    secrets = [f"+hub.token={SECRETS[1]}", f"+mirrors=[{{url: https://me:{SECRETS[0]}@host/x}},{{key: {SECRETS[0]}}}]"]
+    assert call("train.py", *sweep, *data, *short, *SMALL, "quantizer.codebook_size=16", *secrets) == 1
+    assert not kept(tmp_path)
     error = "max_steps=0, but training is counted in steps"
     assert error in capfd.readouterr().err
     for number, steps in enumerate([0, 2, 0, 2]):

@@ -1,12 +1,14 @@
 """Reports in W&B, offline."""
 
 import json
+import sys
 
 import wandb
 
 from codec.runs import Run
 from codec.tracking import log_later, log_now
 from tests.run_folders import report, write_run
+from tests.test_security import SECRETS, kept
 
 
 def tables(folder, name: str) -> list[dict]:
@@ -15,12 +17,14 @@ def tables(folder, name: str) -> list[dict]:
     return [json.loads(file.read_text()) for file in files]
 
 
-def test_a_report_follows_its_run_after_it_has_ended(tmp_path):
+def test_a_report_follows_its_run_after_it_has_ended(tmp_path, monkeypatch):
     wandb.teardown()  # the session of an earlier test's sweep would give the run its own id
     folder = write_run(tmp_path / "run", config={"logger": {"wandb": {"project": "test"}}})
     with wandb.init(project="test", dir=folder, mode="offline", id="my-run-7"):
         log_now("report", report({"stoi": 0.75}))
+    monkeypatch.setattr(sys, "argv", ["eval.py", f"ckpt={folder}", f"+dataset.password={SECRETS[0]}"])
     assert log_later(Run(folder), "eval", report({"stoi": 0.5}, speaker=None))
+    assert not kept(folder)
     wandb.teardown()
     assert log_later(Run(folder), "again", report({"stoi": 0.5}, speaker=None))
     ids = [part.name for kept in folder.glob("wandb/offline-run-*") for part in kept.glob("run-*.wandb")]

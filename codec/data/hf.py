@@ -1,25 +1,26 @@
 """Any dataset of the Hugging Face Hub, or a local one in a format its `datasets` library reads."""
 
-import contextlib
 import itertools
-import time
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 import numpy as np
-from datasets import Audio, Dataset, IterableDataset, Value, load_dataset
+from datasets import Audio, Dataset, IterableDataset, Value, load_dataset, load_dataset_builder
 
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
 from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.hf_stream import HubStream
+from codec.data.hub import RETRIES, passing, pause, reason
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
 
 MOST_BYTES = 2**30  # of one recording
-RETRIES = 5  # of an address
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,16 +54,16 @@ def fetched(path: str, name: str) -> bytes:
 
     Raises AudioError if there is no such file, or it is larger than any recording.
     """
-    for attempt in itertools.count():
+    for failures in itertools.count(1):
         try:
             with fsspec.open(path, "rb") as file:
                 data = file.read(MOST_BYTES + 1)
         except (FileNotFoundError, PermissionError, IsADirectoryError, ValueError) as error:
             raise AudioError(name, f"cannot be opened ({error})") from None
         except Exception as error:  # of aiohttp's own kinds, among others
-            if "://" not in path or attempt == RETRIES:
-                raise AudioError(name, f"cannot be opened ({str(error) or type(error).__name__})") from None
-            time.sleep(2**attempt)
+            if "://" not in path or failures > RETRIES:
+                raise AudioError(name, f"cannot be opened ({reason(error)})") from None
+            pause(error, failures)
         else:
             if len(data) > MOST_BYTES:
                 raise AudioError(name, f"has more than {MOST_BYTES:,} bytes")
@@ -142,16 +143,11 @@ def open_hub(
             resume.
         holdout: share held out (not streaming). held: recordings held out from the start of a stream.
 
-    Raises CorpusError if the dataset or a column is not there. Code that comes with a dataset is never run.
+    A Hub that does not answer is asked again, after 1, 2, 4, ... seconds. Raises CorpusError if it still does not, or
+    if the dataset or a column is not there. Code that comes with a dataset is never run.
     """
     columns = Columns(column, text_column, speaker_column)
-    dataset = _load(name, config, split, streaming)
-    _check(dataset, columns, name)
-    if streaming:
-        # A parquet file then gives only these columns, few rows at a time; other formats refuse.
-        options = {"columns": columns.names(), "batch_size": 16}
-        with contextlib.suppress(ValueError, TypeError):
-            dataset = load_dataset(name, config, split=split, streaming=True, **options)
+    dataset = _load(name, config, split, streaming, columns)
     dataset = dataset.select_columns(columns.names())
     feature = (dataset.features or {}).get(column)
     if isinstance(feature, Audio) or (isinstance(feature, Value) and feature.dtype in ("string", "large_string")):
@@ -161,22 +157,30 @@ def open_hub(
     return HubTable(dataset, columns, sample_rate, name, holdout, seed)
 
 
-def _load(name: str, config: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
-    try:
-        return load_dataset(name, config, split=split, streaming=streaming)
-    except Exception as error:  # of dozens of kinds, from the network to the parser: it is not to be had
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CorpusError(
-            f"cannot open the dataset {name!r} (config {config}, split {split}): {reason}; check these names "
-            "and the network, or give the path of a local copy."
-        ) from None
-
-
-def _check(dataset: Dataset | IterableDataset, columns: Columns, name: str) -> None:
-    there = dataset.column_names or list(next(iter(dataset), {}))
-    for column in columns.names():
+def _load(name: str, config: str | None, split: str, streaming: bool, columns: Columns) -> Dataset | IterableDataset:
+    wanted = columns.names()
+    for failures in itertools.count(1):
+        try:
+            dataset = load_dataset(name, config, split=split, streaming=streaming)
+            there = dataset.column_names or list(next(iter(dataset), {}))
+            builder = load_dataset_builder(name, config) if streaming and {*wanted} <= {*there} else None
+            if builder and hasattr(builder.config, "columns"):
+                # A parquet file then gives only these columns, few rows at a time.
+                builder.config.columns, builder.config.batch_size = wanted, 16
+                dataset = builder.as_streaming_dataset(split=split)
+            break
+        except Exception as error:  # of dozens of kinds, from the network to the parser: it is not to be had
+            if failures > RETRIES or not passing(error):
+                raise CorpusError(
+                    f"cannot open the dataset {name!r} (config {config}, split {split}): {reason(error)}; check these "
+                    "names and the network, or give the path of a local copy."
+                ) from None
+            log.warning("cannot open %s: %s; trying again", name, reason(error))
+            pause(error, failures)
+    for column in wanted:
         if column not in there:
             raise CorpusError(f"{name} has no column {column!r}; it has {', '.join(there) or 'no rows'}.")
+    return dataset
 
 
 def _first(bad: list[tuple[str, str]]) -> str:

@@ -7,7 +7,6 @@ ranks.
 
 import itertools
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -19,10 +18,10 @@ from datasets import IterableDataset
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording, Stream
+from codec.data.hub import RETRIES, pause, reason
 
 SHUFFLE = 256  # crops among which a reader draws
 CROPS = 8  # at most, of one recording in one pass
-RETRIES = 6  # of a file that stops in the middle, after 1, 2, 4, ... seconds
 HOPELESS = 1000  # unreadable recordings in a row
 
 log = logging.getLogger(__name__)
@@ -81,10 +80,9 @@ class HubStream(Corpus):
             except Exception as error:  # whatever the network and the parser raise
                 failures += 1
                 if failures > RETRIES:
-                    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-                    raise CorpusError(f"{self.name} stops at row {row} of file {shard}: {reason}.") from None
-                log.warning("%s, file %d, row %d: %s; trying again", self.name, shard, row, error)
-                time.sleep(2 ** (failures - 1))
+                    raise CorpusError(f"{self.name} stops at row {row} of file {shard}: {reason(error)}.") from None
+                log.warning("%s, file %d, row %d: %s; trying again", self.name, shard, row, reason(error))
+                pause(error, failures)
 
     @cached_property
     def _start(self) -> tuple[list[Recording], list[tuple[str, str]], dict[int, int]]:
@@ -106,9 +104,9 @@ class HubStream(Corpus):
             else:
                 continue
             break
-        reason = f" ({bad[0][0]} {bad[0][1]})" if bad else ""
         if not recordings:
-            raise CorpusError(f"none of the first {len(bad)} recordings of {self.name} can be read{reason}.")
+            example = f" ({bad[0][0]} {bad[0][1]})" if bad else ""
+            raise CorpusError(f"none of the first {len(bad)} recordings of {self.name} can be read{example}.")
         if len(recordings) < self.held:
             raise CorpusError(
                 f"{self.name} has {len(recordings)} readable recordings: hold out fewer than {self.held}."

@@ -216,10 +216,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A dataset of three files behind a server; nobody waits long before another try."""
-    import codec.data.hf_stream as stream
-
     hub(tmp_path)
-    monkeypatch.setattr(stream, "time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("codec.data.hub.time", SimpleNamespace(sleep=lambda _: None))
     monkeypatch.setattr("datasets.config.STREAMING_READ_MAX_RETRIES", 1)
     monkeypatch.setattr("datasets.config.STREAMING_READ_RETRY_INTERVAL", 0)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)  # of loopback
@@ -256,8 +254,7 @@ def test_a_network_that_stays_down_ends_in_a_sentence(server):
     assert "\n" not in str(error.value)
 
 
-def test_recordings_at_addresses_are_asked_for_again(server, tmp_path, write, monkeypatch):
-    monkeypatch.setattr("codec.data.hf.time", SimpleNamespace(sleep=lambda _: None))
+def test_recordings_at_addresses_are_asked_for_again(server, tmp_path, write):
     write(tmp_path / "a.flac", 0.5)
     address = f"http://127.0.0.1:{server.server_port}/a.flac"
     server.faults = ["drop", "error", "drop"]
