@@ -22,6 +22,7 @@ from codec.data.folder import FolderCorpus
 from codec.data.hf import Columns
 from codec.data.hf_stream import HubStream
 from codec.data.module import SpeechData
+from codec.files import FileError, read_blocks
 from codec.waiting import DataWait
 from tests.data.test_hf import hub
 from tests.data.test_module import Listener, fit
@@ -286,3 +287,54 @@ def test_a_slow_reader_is_one_line(folder, tmp_path, caplog, monkeypatch, slow):
                 now[0] += 10
     lines = [r.message for r in caplog.records if "bottleneck" in r.message]
     assert len(lines) == slow
+
+
+def claiming(path: Path, write, hours: float) -> None:
+    """A FLAC file of half a second whose header claims hours: 36 bits of STREAMINFO, as in `endless`."""
+    content, samples = bytearray(write(path, 0.5).read_bytes()), round(hours * 3600 * RATE)
+    content[21] = content[21] & 0xF0 | samples >> 32
+    content[22:26] = (samples % 2**32).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+def test_a_header_that_claims_most_of_the_corpus_is_one_file_skipped(folder, write):
+    """Nearly all slots are its own: whoever replaces it by another slot would meet it again, and give up."""
+    claiming(folder / "hours.flac", write, 90.0)
+    corpus = FolderCorpus(folder, RATE, holdout=0)
+    assert not corpus.bad
+    crops = corpus.crops(4000, 0)
+    drawn = [crops[n] for n in range(300)]
+    assert {file for item in drawn for file, _ in item["skipped"]} == {"hours.flac"}
+    assert len({item["file"] for item in drawn}) == 10
+
+
+def xing(path: Path, frames: int) -> None:
+    """An MP3 file of 30 s whose header counts so many frames."""
+    soundfile.write(path, 0.3 * np.sin(np.arange(30 * RATE) / 20), RATE)
+    content = bytearray(path.read_bytes())
+    at = max(content.find(b"Xing"), content.find(b"Info")) + 8
+    content[at : at + 4] = frames.to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("frames", [1, 10, 10**6])
+def test_an_mp3_that_counts_its_frames_wrong_is_refused_or_heard_as_far_as_it_says(tmp_path, frames):
+    """soundfile reads for ever, or has an error of NumPy's, where the sound goes on after or ends before its end."""
+    xing(tmp_path / "a.mp3", frames)
+    for read in (
+        lambda: [audio.read(tmp_path / "a.mp3", RATE, start, 4000) for start in (0, 300)],
+        lambda: [audio.read(tmp_path / "a.mp3", RATE)],
+        lambda: list(read_blocks(tmp_path / "a.mp3", RATE)),
+    ):
+        try:
+            wav = np.concatenate(read())
+            assert frames < 10**6
+            assert 0 < len(wav) <= 31 * RATE
+        except (AudioError, FileError) as error:
+            assert "\n" not in str(error)
+
+
+def test_numbers_that_are_none_are_not_encoded(tmp_path):
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.raises(FileError, match="has NaN or infinite samples"):
+        list(read_blocks(tmp_path / "nan.wav", RATE))
