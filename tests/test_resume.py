@@ -20,7 +20,7 @@ from codec.random_state import RandomState
 from codec.resume import resume_point
 from codec.saving import LEFT, LeaveOnSignal
 from codec.storage import step_of
-from tests.test_checkpoints import same
+from tests.checkpoints import differences, state
 from tests.test_config import TINY, short
 from tests.test_task import fit, small_task
 
@@ -82,22 +82,6 @@ def until(condition, process) -> bool:
             return False
         time.sleep(0.0005)
     raise TimeoutError
-
-
-def state(run: Path) -> dict:
-    """Everything in the last checkpoint but the paths of its own folder and the configuration."""
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    checkpoint["callbacks"] = {k: v for k, v in checkpoint["callbacks"].items() if "ModelCheckpoint" not in k}
-    del checkpoint["config"]
-    return checkpoint
-
-
-def differences(a, b, name="") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [d for key in a for d in differences(a[key], b[key], f"{name}/{key}")]
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [d for n, pair in enumerate(zip(a, b, strict=True)) for d in differences(*pair, f"{name}/{n}")]
-    return [] if same(a, b) else [name]
 
 
 @pytest.fixture(scope="module")
@@ -185,11 +169,11 @@ def test_random_numbers_of_every_kind_go_on(tmp_path):
     drawn()
     torch.save(RandomState().state_dict(), tmp_path / "state.pt")
     expected = drawn()
-    for state in (torch.load(tmp_path / "state.pt", weights_only=True), {"cpu": torch.get_rng_state()}):
+    for saved in (torch.load(tmp_path / "state.pt", weights_only=True), {"cpu": torch.get_rng_state()}):
         callback = RandomState()
-        callback.load_state_dict(state)
+        callback.load_state_dict(saved)
         callback.on_train_batch_start()
-        assert "ranks" not in state or drawn() == expected  # older checkpoints know torch alone
+        assert "ranks" not in saved or drawn() == expected  # older checkpoints know torch alone
 
 
 def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path):
