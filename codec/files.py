@@ -1,5 +1,6 @@
 """Audio files to token files and back, in bounded memory: a stream of blocks, however long the recording."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,12 @@ import soxr
 import torch
 from torch import Tensor
 
+from codec.data.audio import AudioError, blocks, opened
 from codec.model import Codec
 from codec.stream import Stream
 from codec.tokens import TokenError, Tokens, fingerprint, load_tokens, save_tokens
 
 BLOCK = 2.0  # seconds of audio at a time
-LOWEST, HIGHEST = 100, 1_000_000  # Hz that a file may have: blocks are as large as it says
 
 
 class FileError(ValueError):
@@ -112,24 +113,21 @@ def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
     """Mono float32 blocks of an audio file at ``sample_rate`` (Hz); resampled as a stream, without seams.
 
     Raises:
-        FileError: if it is missing or soundfile cannot read it.
+        FileError: if it is missing, soundfile cannot read it, ends before its header says, or is not finite.
     """
     if not Path(path).is_file():
         raise FileError(f"there is no audio file at {path}")
     try:
-        with soundfile.SoundFile(path) as file:
-            if not LOWEST <= file.samplerate <= HIGHEST:
-                raise FileError(f"{path} claims a sample rate of {file.samplerate:,} Hz: convert it to a usual one")
+        with opened(path, str(path), math.inf) as file:
             resample = None
             if file.samplerate != sample_rate:
                 resample = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-            for block in file.blocks(max(1, round(BLOCK * file.samplerate)), dtype="float32", always_2d=True):
-                mono = block.mean(axis=1)
-                yield mono if resample is None else resample.resample_chunk(mono)
+            for block in blocks(file, 0, file.frames, str(path), max(1, round(BLOCK * file.samplerate))):
+                yield block if resample is None else resample.resample_chunk(block)
             if resample is not None:
                 yield resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-    except soundfile.SoundFileError as error:
-        raise FileError(f"{path} cannot be read as audio: {error}") from error
+    except AudioError as error:
+        raise FileError(f"{path} {error.reason}") from None
 
 
 def _stream(codec: Codec, n_q: int | None) -> Stream | None:

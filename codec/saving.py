@@ -74,6 +74,8 @@ class LeaveOnSignal(Callback):
     def on_train_batch_end(self, trainer: lightning.Trainer, task, outputs, batch, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # the step is not complete
             return
+        if trainer.enable_validation and not (batch_idx + 1) % trainer.val_check_batch:
+            return  # a validation follows, which a resumed run would not make up for: the next step is the one to leave
         number = self.received or 0
         if trainer.world_size > 1:  # Lightning asks all processes before every step, too
             number = torch.tensor(float(number), device=trainer.strategy.root_device)

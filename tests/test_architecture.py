@@ -59,8 +59,9 @@ ALLOWED = {
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
     "tokens": {"quantizers.base"},
-    "files": {"model", "stream", "tokens"},
+    "files": {"data.audio", "model", "stream", "tokens"},
     "interop": {
+        "outside",
         "untrusted",
         "checkpoint",
         "model",

@@ -18,6 +18,7 @@ from codec import storage
 from codec.checkpoint import CheckpointError, load_checkpoint
 from codec.resume import check_fits, resume_point
 from codec.storage import StorageError, damage, last_before, write
+from tests.checkpoints import same
 from tests.test_config import TINY, short
 from tests.test_task import small_task
 
@@ -31,16 +32,6 @@ CONTENT = {
 
 def content(step: int) -> dict:
     return CONTENT | {"global_step": step}
-
-
-def same(a, b) -> bool:
-    if torch.is_tensor(a):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 @contextmanager

@@ -4,9 +4,11 @@ The examples are the same in every run.
 """
 
 import csv
+import functools
 import io
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -18,15 +20,11 @@ from hypothesis import HealthCheck, given, settings
 from codec.checkpoint import load_codec
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
-from codec.lineup import find
-from codec.page.base import timings
-from codec.page.ratings import read_results
-from codec.report import Report, ReportError
-from codec.runs import RunError, discover, names
-from codec.tokens import TokenError, Tokens, load_tokens, save_tokens
+from codec.runs import RunError
+from codec.tokens import TokenError, load_tokens
 from codec.untrusted import DATA, CheckpointError, build, check_targets
-from tests.run_folders import report, write_run
-from tests.test_checkpoint import CONFIG, saved
+from tests.kinds import KINDS, RUN
+from tests.test_checkpoint import CONFIG
 
 BRIEF = settings(
     max_examples=40, derandomize=True, deadline=10_000, database=None, suppress_health_check=list(HealthCheck)
@@ -92,73 +90,49 @@ def only(kind: type[Exception], read):
     assert len(said) < 2000
 
 
+ALONE = ["tokens", "checkpoint", "report.json", "ratings.json", "timing.json"]
+JSON = ["report.json", "ratings.json", "timing.json", "transformers: config.json", "moshi: mimi.json"]
+
+
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory) -> Path:
-    """One good file of each kind."""
-    folder = tmp_path_factory.mktemp("good")
-    save_tokens(folder / "tokens", Tokens(torch.arange(12).view(2, 6), 55, 16_000, 10, "00" * 16))
-    saved(folder / "checkpoint")
-    found = report({"stoi": 0.5, "pesq_wb": 2.0}, n_q=4, kbps=6.0, codebook_usage=[0.5], codebook_perplexity=[3.0])
-    found.audio = {"a": {"reference": "audio/a.flac", "decoded": "audio/b.flac"}}
-    found.failures = [{"clip": "a", "metric": "stoi", "reason": "short"}]
-    found.write(folder)
-    rating = {"clip": "a", "conditions": [{"system": "x", "score": 50}, {"system": "reference", "score": 100}]}
-    content = {"format": "listening test 1", "listener": "me", "test": "t", "trials": [rating]}
-    (folder / "ratings.json").write_text(json.dumps(content))
-    (folder / "timing.json").write_text(json.dumps({"x": {"rtf_encode": 0.5, "device": "CPU"}}))
-    return folder
+def originals(tmp_path_factory) -> Callable[[str], tuple[Path, bytes]]:
+    """A good file of a kind, and what is in it; tests write over it."""
+
+    @functools.cache
+    def make(name: str) -> tuple[Path, bytes]:
+        path = KINDS[name].make(tmp_path_factory.mktemp("good"))
+        return path, path.read_bytes()
+
+    return make
 
 
-READERS = {
-    "tokens": (TokenError, load_tokens),
-    "checkpoint": (CheckpointError, lambda path: load_codec(path) and find(str(path))),
-    "report.json": (ReportError, lambda path: use(Report.read(path))),
-    "ratings.json": (ValueError, lambda path: read_results([path])),
-    "timing.json": (ReportError, lambda path: timings(path.parent)),
-}
-
-
-def use(found: Report) -> None:
-    """What every page and table does with a report."""
-    found.summary()
-    found.table()
-    found.markdown()
-
-
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", ALONE)
 @given(data=st.data())
 @BRIEF
 def test_a_damaged_file_is_refused_in_a_sentence(originals, name, data):
-    kind, read = READERS[name]
-    content = (originals / name).read_bytes()
-    blows = data.draw(st.lists(damage(len(content)), min_size=1, max_size=3))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, name)
-        path.write_bytes(damaged(content, blows))
-        only(kind, lambda: read(path))
+    path, content = originals(name)
+    path.write_bytes(damaged(content, data.draw(st.lists(damage(len(content)), min_size=1, max_size=3))))
+    only(KINDS[name].refusal, lambda: KINDS[name].read(path))
 
 
-@pytest.mark.parametrize("name", ["report.json", "ratings.json", "timing.json"])
+@pytest.mark.parametrize("name", JSON)
 @given(data=st.data())
-@BRIEF
+@FEW
 def test_json_of_another_form_is_refused_in_a_sentence(originals, name, data):
-    kind, read = READERS[name]
-    content = data.draw(changed(json.loads((originals / name).read_text())))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, name)
-        path.write_text(json.dumps(content))
-        only(kind, lambda: read(path))
+    path, content = originals(name)
+    path.write_text(json.dumps(data.draw(changed(json.loads(content)))))
+    only(KINDS[name].refusal, lambda: KINDS[name].read(path))
 
 
-@pytest.mark.parametrize("name", ["report.json", "ratings.json", "timing.json"])
+@pytest.mark.parametrize("name", JSON)
 @pytest.mark.parametrize(
     "content", ["[" * 10**5, '{"a":' * 10**5, "1" * 10**5, '{"clips": NaN}', "\ufeff{}", "", "nul"]
 )
-def test_hostile_json_is_refused_in_a_sentence(tmp_path, name, content):
-    kind, read = READERS[name]
-    (tmp_path / name).write_text(content)
-    with pytest.raises(kind):
-        read(tmp_path / name)
+def test_hostile_json_is_refused_in_a_sentence(originals, name, content):
+    path, _ = originals(name)
+    path.write_text(content)
+    with pytest.raises(KINDS[name].refusal):
+        KINDS[name].read(path)
 
 
 FACTS = ["length", "sample_rate", "hop_length", "version", "model", "checksum"]
@@ -191,7 +165,7 @@ def test_token_files_that_say_anything(facts, codes):
 @given(config=changed(CONFIG["codec"]))
 @BRIEF
 def test_a_checkpoint_whose_configuration_is_another_builds_its_codec_or_is_refused(originals, config):
-    state = torch.load(originals / "checkpoint", weights_only=True)["state_dict"]
+    state = torch.load(io.BytesIO(originals("checkpoint")[1]), weights_only=True)["state_dict"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.ckpt")
         torch.save({"config": {"codec": config}, "state_dict": state}, path)
@@ -240,35 +214,13 @@ def test_a_manifest_with_an_endless_cell_is_refused(tmp_path):
         FolderCorpus(tmp_path, 16_000)
 
 
-FILES = [
-    "config.yaml",
-    ".hydra/overrides.yaml",
-    ".hydra/hydra.yaml",
-    ".hydra/config.yaml",
-    "csv/metrics.csv",
-    "train.log",
-]
-
-
-def look(folder: Path) -> None:
-    """What a comparison does with a run."""
-    runs = discover([folder])
-    names(runs)
-    for run in runs:
-        _ = run.state, run.reason, run.seed, run.command
-        run.curves()
-
-
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", RUN)
 @given(data=st.data())
 @FEW
-def test_run_folders_with_a_damaged_file(file, data):
-    with tempfile.TemporaryDirectory() as top:
-        folder = write_run(Path(top, "run"), ["lr=1", "disc=none"], {"disc": "none"}, {"a": {"b": [1, 2]}})
-        path = folder / file
-        content = path.read_bytes()
-        if path.suffix == ".yaml" and data.draw(st.booleans()):
-            path.write_text(yaml.safe_dump(data.draw(changed(yaml.safe_load(content)))))
-        else:
-            path.write_bytes(damaged(content, data.draw(st.lists(damage(len(content)), min_size=1, max_size=3))))
-        only(RunError, lambda: look(folder))
+def test_run_folders_with_a_damaged_file(originals, file, data):
+    path, content = originals(f"run: {file}")
+    if path.suffix == ".yaml" and data.draw(st.booleans()):
+        path.write_text(yaml.safe_dump(data.draw(changed(yaml.safe_load(content)))))
+    else:
+        path.write_bytes(damaged(content, data.draw(st.lists(damage(len(content)), min_size=1, max_size=3))))
+    only(RunError, lambda: KINDS[f"run: {file}"].read(path))

@@ -18,9 +18,9 @@ from codec.losses.balancer import Balancer
 from codec.quantizers.rvq import RVQ
 from codec.storage import write
 from codec.watch import BalanceWatch
+from tests.checkpoints import same
 from tests.parts import small_mimi, tone_batch
 from tests.programs import call
-from tests.test_checkpoints import same
 from tests.test_programs import SMALL
 from tests.test_task import T, Tones, small_task
 

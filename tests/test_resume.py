@@ -21,9 +21,9 @@ from codec.resume import resume_point
 from codec.saving import LEFT, LeaveOnSignal
 from codec.slurm import RequeueOnSignal, requeue
 from codec.storage import step_of
-from tests.test_checkpoints import same
+from tests.checkpoints import differences, state
 from tests.test_config import TINY, short
-from tests.test_task import fit, small_task
+from tests.test_task import fit, loader, small_task
 
 STEPS = 14
 # Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.
@@ -89,22 +89,6 @@ def until(condition, process) -> bool:
             return False
         time.sleep(0.0005)
     raise TimeoutError
-
-
-def state(run: Path) -> dict:
-    """Everything in the last checkpoint but the paths of its own folder and the configuration."""
-    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    checkpoint["callbacks"] = {k: v for k, v in checkpoint["callbacks"].items() if "ModelCheckpoint" not in k}
-    del checkpoint["config"]
-    return checkpoint
-
-
-def differences(a, b, name="") -> list[str]:
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [d for key in a for d in differences(a[key], b[key], f"{name}/{key}")]
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [d for n, pair in enumerate(zip(a, b, strict=True)) for d in differences(*pair, f"{name}/{n}")]
-    return [] if same(a, b) else [name]
 
 
 @pytest.fixture(scope="module")
@@ -259,6 +243,25 @@ def test_whoever_listened_before_decides(speech_folder, tmp_path):
     assert heard == [(signal.SIGUSR1, 2)]
 
 
+def test_a_validation_that_is_due_comes_first(tmp_path):
+    """A resumed run would not make up for it."""
+    validated = []
+
+    class Send(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def on_validation_end(self, trainer, *_):
+            validated.append(trainer.global_step)
+
+    leave = LeaveOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))
+    validation = dict(val=loader(), val_check_interval=3, check_val_every_n_epoch=None, limit_val_batches=1)
+    with pytest.raises(SystemExit) as left:
+        fit(small_task(members=()), 9, tmp_path, [Send(), leave], **validation)
+    assert (left.value.code, validated, step_of(tmp_path / "last.ckpt")) == (LEFT, [3], 4)
+
+
 def test_random_numbers_of_every_kind_go_on(tmp_path):
     def drawn():
         return random.random(), random.gauss(), np.random.rand(), np.random.randn(), float(torch.rand(()))  # noqa: NPY002
@@ -266,11 +269,11 @@ def test_random_numbers_of_every_kind_go_on(tmp_path):
     drawn()
     torch.save(RandomState().state_dict(), tmp_path / "state.pt")
     expected = drawn()
-    for state in (torch.load(tmp_path / "state.pt", weights_only=True), {"cpu": torch.get_rng_state()}):
+    for saved in (torch.load(tmp_path / "state.pt", weights_only=True), {"cpu": torch.get_rng_state()}):
         callback = RandomState()
-        callback.load_state_dict(state)
+        callback.load_state_dict(saved)
         callback.on_train_batch_start()
-        assert "ranks" not in state or drawn() == expected  # older checkpoints know torch alone
+        assert "ranks" not in saved or drawn() == expected  # older checkpoints know torch alone
 
 
 def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path, scontrol, monkeypatch):

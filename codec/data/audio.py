@@ -3,6 +3,7 @@
 import io
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def probe(source: str | Path | bytes, name: str | None = None) -> tuple[int, int
 
     Raises AudioError if it is no audio file or has no samples.
     """
-    with _open(source, _name(source, name)) as file:
+    with opened(source, _name(source, name)) as file:
         return file.frames, file.samplerate
 
 
@@ -56,7 +57,7 @@ def read(
     where the recording ends early. Raises AudioError for broken, empty or non-finite audio.
     """
     name = _name(source, name)
-    with _open(source, name) as file:
+    with opened(source, name) as file:
         rate = file.samplerate
         common = math.gcd(rate, sample_rate)
         ours, theirs = (
@@ -71,19 +72,14 @@ def read(
             last = min(last, -(-(start + samples + context) * theirs // ours))
         if first >= last:
             raise AudioError(name, "ends before the part asked for")
-        try:
-            if first:
-                file.seek(first)
-            wav = _mono(file, last - first, name)
-        except soundfile.LibsndfileError as error:
-            raise AudioError(name, _reason(error)) from None
-    # Headers of compressed files may be a little off; a tenth of a second short is a truncated file.
-    if len(wav) < last - first - 0.1 * rate or not len(wav):
-        raise AudioError(name, f"is truncated: {first + len(wav)} of {last} frames are there")
-    peak = float(np.abs(wav).max())  # NaN if any sample is
-    if not math.isfinite(peak):
-        raise AudioError(name, "has NaN or infinite samples")
-    if peak > LOUDEST:
+        wav, got = [], 0
+        for piece in blocks(file, first, last, name):
+            wav.append(piece)
+            got += len(piece)
+            if got > LONGEST:
+                raise AudioError(name, f"has more than {LONGEST:,} samples in one piece")
+    wav = np.concatenate(wav)
+    if (peak := float(np.abs(wav).max())) > LOUDEST:
         raise AudioError(name, f"has samples up to {peak:g} where full scale is 1")
     if rate != sample_rate:
         wav = soxr.resample(wav, rate, sample_rate)
@@ -94,18 +90,30 @@ def read(
     return np.clip(wav, -1.0, 1.0)
 
 
-def _mono(file: soundfile.SoundFile, frames: int, name: str) -> np.ndarray:
-    """The next so many frames, channels averaged: as much memory as there is sound, whatever the header claims."""
-    blocks, got, most = [], 0, max(1, BLOCK // file.channels)
-    while got < frames:
-        block = file.read(min(most, frames - got), dtype="float32")
-        if not len(block):
-            break
-        got += len(block)
-        if got > LONGEST:
-            raise AudioError(name, f"has more than {LONGEST:,} samples in one piece")
-        blocks.append(block if block.ndim == 1 else block.mean(axis=1))
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+def blocks(file: soundfile.SoundFile, first: int, last: int, name: str, most: int = BLOCK) -> Iterator[np.ndarray]:
+    """Frames `first` to `last` of an open file, channels averaged, in float32 [T] of at most `most` values before that.
+
+    At least one, and no more memory and time than there is sound, whatever the header claims. Raises AudioError where
+    it cannot be decoded, ends early, or is not finite.
+    """
+    at, most = first, max(1, most // file.channels)
+    try:
+        if first:
+            file.seek(first)
+        while at < last and file.tell() < file.frames:  # beyond its end, where a damaged mp3 may be, soundfile is lost
+            block = file.read(min(most, last - at), dtype="float32")
+            if not len(block):
+                break
+            at += len(block)
+            block = block if block.ndim == 1 else block.mean(axis=1)
+            if not math.isfinite(float(np.abs(block).max())):  # NaN if any sample is
+                raise AudioError(name, "has NaN or infinite samples")
+            yield block
+    except soundfile.LibsndfileError as error:
+        raise AudioError(name, _reason(error)) from None
+    # Headers of compressed files may be a little off; a tenth of a second short is a truncated file.
+    if at == first or at < last - 0.1 * file.samplerate:
+        raise AudioError(name, f"is truncated: {at} of {last} frames are there")
 
 
 def length(frames: int, rate: int, sample_rate: int) -> int:
@@ -113,7 +121,9 @@ def length(frames: int, rate: int, sample_rate: int) -> int:
     return max(1, frames * sample_rate // rate)
 
 
-def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
+def opened(source: str | Path | bytes, name: str, claimed: float = CLAIMED) -> soundfile.SoundFile:
+    """A path or a file's bytes to decode. Raises AudioError where that is no audio file, or has no samples, an
+    impossible rate, or more seconds than `claimed`."""
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (soundfile.LibsndfileError, OSError, TypeError, UnicodeError) as error:  # UnicodeError: of the name
@@ -125,7 +135,7 @@ def _open(source: str | Path | bytes, name: str) -> soundfile.SoundFile:
         problem = "has no samples"
     elif not RATES[0] <= file.samplerate <= RATES[1]:
         problem = f"claims a sample rate of {file.samplerate:,} Hz"
-    elif file.frames / file.samplerate > CLAIMED:
+    elif file.frames / file.samplerate > claimed:
         problem = f"claims to be {file.frames / file.samplerate / 3600:,.0f} hours long"
     if problem:
         file.close()

@@ -3,7 +3,6 @@
 Weights are read with safetensors and configurations with json: nothing in them is run or unpickled.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from codec.checkpoint import CheckpointError
+from codec.outside import OutsideError, read_json
 
+LARGEST = 2**20  # bytes of a configuration
 MIMI_FILES = ("tokenizer-*.safetensors", "mimi*.safetensors")  # Kyutai's names of it beside a language model's weights
 
 
@@ -31,7 +32,7 @@ def locate_mimi(source: str | Path) -> Path:
     try:
         folder = Path(snapshot_download(str(source), allow_patterns=["config.json", *MIMI_FILES]))
         config = folder / "config.json"
-        if config.is_file() and read_json(config).get("model_type") == "mimi":  # elsewhere this is a language model
+        if config.is_file() and read_config(config).get("model_type") == "mimi":  # elsewhere this is a language model
             hf_hub_download(str(source), "model.safetensors")
     except CheckpointError:
         raise
@@ -46,7 +47,7 @@ def locate_mimi(source: str | Path) -> Path:
 
 def _in_folder(folder: Path) -> Path:
     config, weights = folder / "config.json", folder / "model.safetensors"
-    if config.is_file() and weights.is_file() and read_json(config).get("model_type") == "mimi":
+    if config.is_file() and weights.is_file() and read_config(config).get("model_type") == "mimi":
         return weights
     found = sorted({path for pattern in MIMI_FILES for path in folder.glob(pattern)})
     if len(found) != 1:
@@ -66,11 +67,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read as a safetensors file: {reason[:200]}") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return read_json(path, LARGEST)
+    except (OSError, OutsideError) as error:
         raise CheckpointError(f"{path}, which tells the sizes of this Mimi, cannot be read: {error}") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} is no configuration: it holds a {type(content).__name__}")
-    return content

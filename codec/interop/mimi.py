@@ -18,7 +18,7 @@ from codec.decoders.mimi import MimiDecoder
 from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.mimi import MimiEncoder
 from codec.encoders.seanet import SEANetEncoder
-from codec.interop.files import locate_mimi, read_json, read_tensors
+from codec.interop.files import locate_mimi, read_config, read_tensors
 from codec.interop.mimi_layouts import (
     MOSHI,
     OURS,
@@ -68,7 +68,7 @@ def import_mimi(source: str | Path, n_q: int | None = None) -> tuple[Codec, dict
             f"{path} is no Mimi: it has the first convolution neither of moshi's nor of transformers'"
         )
     if layout is TRANSFORMERS:
-        stored = from_transformers(read_json(path.with_name("config.json")), str(path.with_name("config.json")))
+        stored = from_transformers(read_config(path.with_name("config.json")), str(path.with_name("config.json")))
     else:
         tensors = {as_published(name): value for name, value in tensors.items()}
         stored = _moshi_sizes(path, tensors)
@@ -188,7 +188,7 @@ def _moshi_sizes(path: Path, tensors: Tensors) -> MimiSizes:
     compare_tensors(dict.fromkeys(theirs), tensors, f"{path} is no whole Mimi")
     ours = dict(zip(theirs, names(OURS, depth), strict=True))
     shapes = _shapes({ours[name]: value for name, value in tensors.items()})
-    config = read_json(beside) if beside.is_file() else {}
+    config = read_config(beside) if beside.is_file() else {}
     try:
         return from_moshi(config, shapes, str(path))
     except CheckpointError:

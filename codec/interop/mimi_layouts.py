@@ -16,10 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from codec.untrusted import CheckpointError
+
 Tensors = dict[str, Tensor]
 EPSILON = 1e-5  # both others divide by clamp(usage, EPSILON)
 # Usage that is written for a code without any: far from EPSILON, and dead for everyone's training.
 FLOOR = 2.0**-10
+DEEPEST = 1000  # of anything that is counted in names: a file from outside may say any number
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,11 @@ class Depth:
     n_q: int
     resampled: bool
     projected: bool
+
+    def __post_init__(self) -> None:
+        if max(self.stages, self.layers, self.n_q) > DEEPEST:
+            counts = f"{self.stages} stages, {self.layers} layers and {self.n_q} codebooks"
+            raise CheckpointError(f"a file describes a Mimi of {counts}, and {DEEPEST} of each are the most")
 
     @classmethod
     def of(cls, names: Iterable[str], layout: Layout) -> "Depth":

@@ -11,6 +11,7 @@ from typing import Any
 from codec.checkpoint import CheckpointError
 from codec.interop.mimi_layouts import OURS, Depth
 
+LARGEST, MOST_STRIDES = 2**20, 32  # a file from outside may say any number
 Config = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -327,15 +328,15 @@ def from_shapes(shapes: Shapes, **others: Any) -> MimiSizes:
 
 def _number(config: Config, field: str, default: int, source: str) -> int:
     value = config.get(field, default)
-    if not isinstance(value, int) or value < 1:
-        raise _cannot(source, field, value, "a whole number above 0")
+    if not isinstance(value, int) or not 1 <= value <= LARGEST:
+        raise _cannot(source, field, value, f"a whole number from 1 to {LARGEST}")
     return value
 
 
 def _positive(config: Config, field: str, default: float, source: str) -> float:
     value = config.get(field, default)
-    if not isinstance(value, int | float) or value <= 0:
-        raise _cannot(source, field, value, "a number above 0")
+    if not isinstance(value, int | float) or not 0 < value <= 2.0**64:
+        raise _cannot(source, field, value, "a number from 0 to 2^64")
     return float(value)
 
 
@@ -347,19 +348,21 @@ def _table(config: Config, field: str, source: str) -> Config:
 
 
 def _strides(ratios: Any, field: str, source: str) -> tuple[int, ...]:
-    if not isinstance(ratios, list) or not all(isinstance(r, int) and r > 0 for r in ratios):
-        raise _cannot(source, field, ratios, "a list of whole numbers above 0")
+    numbers = isinstance(ratios, list) and len(ratios) <= MOST_STRIDES and all(isinstance(r, int) for r in ratios)
+    if not numbers or not all(1 <= r <= LARGEST for r in ratios):
+        raise _cannot(source, field, ratios, f"a list of at most {MOST_STRIDES} whole numbers from 1 to {LARGEST}")
     return tuple(reversed(ratios))
 
 
 def _at_rate(sizes: MimiSizes, frame_rate: Any, source: str) -> MimiSizes:
     """The sizes with the last stride that gives this frame rate."""
     between = sizes.sample_rate / math.prod(sizes.strides)
-    stride = between / frame_rate if isinstance(frame_rate, int | float) and frame_rate > 0 else 0.5
-    if abs(stride - round(stride)) > 1e-6:
+    stride = between / frame_rate if isinstance(frame_rate, int | float) and 0 < frame_rate <= LARGEST else 0.5
+    if not 0.5 < stride <= LARGEST or abs(stride - round(stride)) > 1e-6:
         raise _cannot(source, "frame_rate", frame_rate, f"{between:g} divided by a whole number")
     return replace(sizes, resample=round(stride))
 
 
 def _cannot(source: str, field: str, value: Any, valid: Any) -> CheckpointError:
-    return CheckpointError(f"{source} has {field}={value!r}, which this project's Mimi cannot be: it has {valid} only")
+    value = repr(value)[:100]
+    return CheckpointError(f"{source} has {field}={value}, which this project's Mimi cannot be: it has {valid} only")

@@ -56,7 +56,10 @@ def read(entry: Entry, clip: str, role: str) -> Wave:
         with soundfile.SoundFile(path) as file:
             if file.channels != 1 or not 0 < file.frames <= LONGEST:  # a small file can claim, or unpack to, gigabytes
                 raise ReportError(f"{path}, a sound file of {entry.name}, is not one channel of sound of some minutes")
-            return int16(file.read(dtype="float32")), file.samplerate
+            wav = file.read(dtype="float32")
+            if not np.isfinite(wav).all():
+                raise ReportError(f"{path}, a sound file of {entry.name}, has NaN or infinite samples")
+            return int16(wav), file.samplerate
     except OutsideError as error:
         raise ReportError(f"the report of {entry.name} names a sound file outside of its folder: {error}") from error
     except (OSError, RuntimeError, TypeError) as error:  # libsndfile's own; a file without a header

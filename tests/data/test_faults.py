@@ -1,5 +1,6 @@
 """Recordings that are broken, come and go while training, and a network that misbehaves."""
 
+import contextlib
 import http.server
 import itertools
 import logging
@@ -22,7 +23,9 @@ from codec.data.folder import FolderCorpus
 from codec.data.hf import Columns
 from codec.data.hf_stream import HubStream
 from codec.data.module import SpeechData
+from codec.files import FileError, read_blocks
 from codec.waiting import DataWait
+from tests.conftest import speechlike
 from tests.data.test_hf import hub
 from tests.data.test_module import Listener, fit
 
@@ -283,3 +286,44 @@ def test_a_slow_reader_is_one_line(folder, tmp_path, caplog, monkeypatch, slow):
                 now[0] += 10
     lines = [r.message for r in caplog.records if "bottleneck" in r.message]
     assert len(lines) == slow
+
+
+def claiming(path: Path, write, hours: float) -> None:
+    """A FLAC file of half a second whose header claims hours: 36 bits of STREAMINFO, as in `endless`."""
+    content, samples = bytearray(write(path, 0.5).read_bytes()), round(hours * 3600 * RATE)
+    content[21] = content[21] & 0xF0 | samples >> 32
+    content[22:26] = (samples % 2**32).to_bytes(4, "big")
+    path.write_bytes(content)
+
+
+def test_a_header_that_claims_most_of_the_corpus_is_one_file_skipped(folder, write):
+    """Nearly all slots are its own: whoever replaces it by another slot would meet it again, and give up."""
+    claiming(folder / "hours.flac", write, 90.0)
+    corpus = FolderCorpus(folder, RATE, holdout=0)
+    assert not corpus.bad
+    crops = corpus.crops(4000, 0)
+    drawn = [crops[n] for n in range(300)]
+    assert {file for item in drawn for file, _ in item["skipped"]} == {"hours.flac"}
+    assert len({item["file"] for item in drawn}) == 10
+
+
+def test_an_mp3_that_ends_elsewhere_than_it_says_is_one_sentence(tmp_path):
+    """libsndfile then gives nothing for ever, or is beyond its own end: soundfile waits, or has an error of NumPy's."""
+    path = tmp_path / "a.mp3"
+    soundfile.write(path, speechlike(1.0, RATE, 1), RATE)
+    content = path.read_bytes()
+    claims = bytearray(content)
+    claims[21] = 8  # among the samples that its Xing header counts: 77 billion
+    path.write_bytes(claims)
+    with pytest.raises(FileError, match="is truncated: 16"):
+        list(read_blocks(path, RATE))
+    path.write_bytes(content[:1067] + b"9" * 400 + content[1068:])
+    for start in range(0, RATE, 1000):
+        with contextlib.suppress(AudioError):
+            assert len(audio.read(path, RATE, start, 4000)) <= 4000
+
+
+def test_numbers_that_are_none_are_not_encoded(tmp_path):
+    soundfile.write(tmp_path / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+    with pytest.raises(FileError, match="has NaN or infinite samples"):
+        list(read_blocks(tmp_path / "nan.wav", RATE))

@@ -357,7 +357,12 @@ def edited(small, folder, config=None, tensors=None):
         ("upsample_groups", 1),
         ("codebook_dim", 8),
         ("frame_rate", 12.4),
+        ("frame_rate", 1e-320),
         ("upsampling_ratios", "4322"),
+        ("upsampling_ratios", [2] * 5000),
+        ("num_quantizers", 2**63),
+        ("num_hidden_layers", 2**63),
+        ("rope_parameters", {"rope_theta": 1e300}),
         ("hidden_size", None),
         ("rope_parameters", [1]),
         ("rope_parameters", {"rope_theta": "10000"}),
@@ -367,6 +372,14 @@ def edited(small, folder, config=None, tensors=None):
 )
 def test_fields_that_cannot_be_expressed_are_named(small, tmp_path, field, value):
     refused(edited(small, tmp_path, {field: value}), field.removesuffix("parameters"))
+
+
+def test_more_of_anything_than_a_file_holds_is_refused_before_it_is_counted(small, tmp_path):
+    refused(edited(small, tmp_path, {"num_quantizers": 2**20}), "1048576 codebooks, and 1000 of each are the most")
+    file, _ = export_mimi(import_mimi(small[1])[0], tmp_path / "moshi", "moshi")
+    deep = {"encoder_transformer.transformer.layers.99999999999.norm1.weight": torch.zeros(1)}
+    save_file(load_file(file) | deep, file)
+    refused(file, "100000000000 layers")
 
 
 def test_sizes_that_cannot_be_built(small, tmp_path):
@@ -408,7 +421,7 @@ def test_sources_that_are_none(small, tmp_path):
     (alone / "model.safetensors").write_bytes((small[1] / "model.safetensors").read_bytes())
     refused(alone / "model.safetensors", "config.json, which tells the sizes of this Mimi, cannot be read")
     (alone / "config.json").write_text("[]")
-    refused(alone / "model.safetensors", "is no configuration")
+    refused(alone / "model.safetensors", "it holds a list, not an object")
     for name in ("mimi-a.safetensors", "tokenizer-b.safetensors"):
         save_file({"x": torch.zeros(1)}, tmp_path / name)
     refused(tmp_path, "more than one")

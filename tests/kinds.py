@@ -1,0 +1,253 @@
+"""One good file of every kind that a program may be given, and what a program makes of it."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import soundfile
+import torch
+from safetensors.numpy import save_file
+
+from codec.checkpoint import CheckpointError, load_codec
+from codec.data.base import CorpusError, readable
+from codec.data.folder import FolderCorpus
+from codec.data.shards import ShardCorpus
+from codec.divergence import BadBatch, load_batch
+from codec.extract import read_unit
+from codec.files import FileError, encode_file, read_blocks
+from codec.interop.mimi import FILES, export_mimi, import_mimi
+from codec.lineup import find
+from codec.page import sound
+from codec.page.base import Entry, timings
+from codec.page.ratings import read_results
+from codec.report import Report, ReportError
+from codec.resume import resume_point
+from codec.runs import RunError, discover, names
+from codec.storage import write
+from codec.tokens import TokenError, Tokens, load_tokens, save_tokens
+from tests.conftest import speechlike
+from tests.interop.test_start import built
+from tests.run_folders import ERROR, INFO, report, write_run
+from tests.shards import packed
+from tests.test_checkpoint import saved
+
+RATE = 16_000
+CODEC = built()
+
+
+class LeftOut(Exception):
+    """The program named the file, and went on without it."""
+
+
+class Kind(NamedTuple):
+    """make: writes good files into an empty folder -> the one to be damaged. read: what a program makes of that file;
+    may raise ``refusal``, or LeftOut."""
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], Any]
+    refusal: type[Exception]
+
+
+def _checkpoint(folder: Path) -> Path:
+    saved(folder / "a.ckpt")
+    return folder / "a.ckpt"
+
+
+def _checkpoints(folder: Path) -> Path:
+    """Two, of a run that goes on."""
+    content = {"state_dict": {"a": torch.arange(600.0)}, "config": {"codec": {}}, "random": [(1, 2.5, None)]}
+    for step in (1, 2):
+        write(content | {"global_step": step}, folder / "checkpoints" / "last.ckpt")
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def _go_on(path: Path) -> Any:
+    found = resume_point("last", path.parent.parent)
+    if found != str(path):
+        raise LeftOut(found)
+    return torch.load(found, weights_only=True)
+
+
+def _tokens(folder: Path) -> Path:
+    save_tokens(folder / "tokens", Tokens(torch.arange(12).view(2, 6), 55, RATE, 10, "00" * 16))
+    return folder / "tokens"
+
+
+def _unit(folder: Path) -> Path:
+    tensors = {"codes": np.arange(22, dtype=np.uint16).reshape(2, 11)}
+    tensors |= {"ends": np.array([6, 11], np.int64), "lengths": np.array([55, 50], np.int64)}
+    about = [{"file": name, "speaker": "", "text": "", "phones": ""} for name in ("a.flac", "b.flac")]
+    facts = {"format": "codec-token-shards", "version": 1, "recordings": about, "unreadable": []}
+    facts |= {"model": "00" * 16, "sample_rate": RATE, "hop_length": 10, "n_q": 2}
+    save_file(tensors, folder / "000.safetensors", {"about": json.dumps(facts)})
+    return folder / "000.safetensors"
+
+
+def _batch(folder: Path) -> Path:
+    random = {"random": torch.get_rng_state()}
+    return BadBatch(torch.zeros(2, 1, 400), ["a", "b"], ["a"], 7, 0, random).save(folder)
+
+
+def _mimi(folder: Path, layout: str, name: str) -> Path:
+    export_mimi(built(), folder, layout)
+    return folder / name
+
+
+def _import(path: Path) -> Any:
+    codec, config = import_mimi(path.parent)
+    return codec.state_dict(), config
+
+
+def _report(folder: Path) -> Path:
+    found = report({"stoi": 0.5, "pesq_wb": 2.0}, n_q=4, kbps=6.0, codebook_usage=[0.5], codebook_perplexity=[3.0])
+    found.audio = {"a": {"reference": "audio/a.flac", "decoded": "audio/b.flac"}}
+    found.failures = [{"clip": "a", "metric": "stoi", "reason": "short"}]
+    return found.write(folder)
+
+
+def _use(path: Path) -> Any:
+    """What every page and table does with a report."""
+    found = Report.read(path)
+    return found.summary(), found.table(), found.markdown()
+
+
+def _ratings(folder: Path) -> Path:
+    rating = {"clip": "a", "conditions": [{"system": "x", "score": 50}, {"system": "reference", "score": 100}]}
+    content = {"format": "listening test 1", "listener": "me", "test": "t", "trials": [rating]}
+    (folder / "ratings.json").write_text(json.dumps(content))
+    return folder / "ratings.json"
+
+
+def _timing(folder: Path) -> Path:
+    (folder / "timing.json").write_text(json.dumps({"x": {"rtf_encode": 0.5, "device": "CPU"}}))
+    return folder / "timing.json"
+
+
+def _run(folder: Path, file: str) -> Path:
+    losses = [{"step": step, "train/mel": 1.5} for step in (9, 99)]
+    options = {"config": {"a": {"b": [1, 2]}}, "losses": losses, "log": f"{INFO}{ERROR}no room\n"}
+    run = write_run(folder / "run", ["lr=1", "disc=none"], {"disc": "none"}, **options)
+    if file == ".hydra/config.yaml":
+        (run / "config.yaml").unlink()  # which would be read in its place
+    return run / file
+
+
+def _compare(path: Path) -> Any:
+    """What a comparison does with a run."""
+    runs = discover([next(folder for folder in path.parents if folder.name == "run")])
+    return names(runs), [(run.state, run.reason, run.seed, run.command, run.curves()) for run in runs]
+
+
+def _speech(folder: Path, name: str, seconds: float = 1.0, **options: Any) -> Path:
+    """One of two recordings."""
+    soundfile.write(folder / "good.wav", speechlike(1.0, RATE, 0), RATE)
+    soundfile.write(folder / name, speechlike(seconds, RATE, 1), RATE, **options)
+    return folder / name
+
+
+def _listed(folder: Path) -> Path:
+    _speech(folder, "b.wav")
+    rows = ["file,speaker,text,split,phones", "good.wav,s1,hello,train,h@0.1 e@0.2", "b.wav,s2,there,val,"]
+    (folder / "manifest.csv").write_text("\n".join(rows) + "\n")
+    return folder / "manifest.csv"
+
+
+def _shards(folder: Path, name: str) -> Path:
+    (folder / "speech").mkdir()
+    for n in range(4):
+        _speech(folder / "speech", f"{n}.wav")
+    return packed(folder / "speech", folder / "shards", holdout=0.3) / name
+
+
+def _heard(corpus: Any, skipped: list[tuple[str, str]]) -> Any:
+    """Clips as validation takes them, crops as training does."""
+    clips = [(clip["file"], clip["speaker"], clip["wav"]) for clip in readable(corpus.clips("test"), skipped)]
+    crops = corpus.crops(RATE // 4, 0)
+    drawn = [crops[n] for n in range(min(crops.slots, 12))]
+    skipped += [bad for item in drawn for bad in item["skipped"]]
+    return clips, [(item["file"], item["text"], item["phones"], item["wav"]) for item in drawn]
+
+
+def _listen(path: Path) -> Any:
+    """As a run hears a folder; only what comes of this very file."""
+    skipped: list[tuple[str, str]] = []
+    every = FolderCorpus(path.parent, RATE, holdout=1)
+    clips = [clip["wav"] for clip in readable(every.clips("test"), skipped) if clip["file"] == path.name]
+    _, drawn = _heard(FolderCorpus(path.parent, RATE, holdout=0), skipped)
+    if left := {file: reason for file, reason in [*every.bad, *skipped]}:
+        raise LeftOut(left[path.name])
+    return clips, [wav for file, *_, wav in drawn if file == path.name]
+
+
+def _show(path: Path) -> Any:
+    found = report({"stoi": 0.5})
+    found.audio = {"a": {"decoded": path.name}}
+    return sound.read(Entry("x", found, path.parent), "a", "decoded")
+
+
+def _encode(path: Path) -> Any:
+    return encode_file(CODEC, path, path.with_name("tokens")), list(read_blocks(path, RATE))
+
+
+def _listen_listed(path: Path) -> Any:
+    corpus = FolderCorpus(path.parent, RATE)
+    if corpus.bad:
+        raise LeftOut(corpus.bad[0][1])
+    return _heard(corpus, [])
+
+
+def _listen_shards(path: Path) -> Any:
+    skipped: list[tuple[str, str]] = []
+    heard = _heard(ShardCorpus(path.parent, RATE), skipped)
+    if skipped:
+        raise LeftOut(skipped[0][1])
+    return heard
+
+
+RUN = [
+    *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
+    "config.yaml",
+    "csv/metrics.csv",
+    "train.log",
+]
+AUDIO = {
+    "a.wav": {},
+    "a.flac": {},
+    "a.mp3": {},
+    "a.ogg": {},
+    "a.opus": {"format": "OGG", "subtype": "OPUS"},
+    "float.wav": {"subtype": "FLOAT"},
+}
+LISTENERS = {
+    "trained on": (_listen, CorpusError),
+    "encoded": (_encode, FileError),
+    "on a page": (_show, ReportError),
+}
+KINDS = {
+    "checkpoint": Kind(_checkpoint, lambda path: (load_codec(path)[0].state_dict(), find(str(path))), CheckpointError),
+    "last.ckpt": Kind(_checkpoints, _go_on, CheckpointError),
+    "diverged batch": Kind(_batch, load_batch, CheckpointError),
+    **{
+        f"{layout}: {name}": Kind(partial(_mimi, layout=layout, name=name), _import, CheckpointError)
+        for layout, files in FILES.items()
+        for name in files[:2]
+    },
+    "tokens": Kind(_tokens, load_tokens, TokenError),
+    "unit of tokens": Kind(_unit, lambda path: list(read_unit(path)), TokenError),
+    "manifest": Kind(_listed, _listen_listed, CorpusError),
+    "shard index": Kind(partial(_shards, name="index.json"), _listen_shards, CorpusError),
+    "shard entries": Kind(partial(_shards, name="train-000000.entries"), _listen_shards, CorpusError),
+    "shard tar": Kind(partial(_shards, name="train-000000.tar"), _listen_shards, CorpusError),
+    "report.json": Kind(_report, _use, ReportError),
+    "ratings.json": Kind(_ratings, lambda path: read_results([path]), ValueError),
+    "timing.json": Kind(_timing, lambda path: timings(path.parent), ReportError),
+    **{f"run: {file}": Kind(partial(_run, file=file), _compare, RunError) for file in RUN},
+    **{
+        f"{use}: {name}": Kind(partial(_speech, name=name, **options), read, refusal)
+        for use, (read, refusal) in LISTENERS.items()
+        for name, options in AUDIO.items()
+    },
+}
