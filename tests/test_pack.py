@@ -199,6 +199,9 @@ def test_a_streamed_dataset_of_the_hub(tmp_path):
     crops = shards.crops(4000, 0)
     heard = {item["text"] for item in islice((crops[n] for n in range(crops.slots)), 1000)}
     assert heard == {f"question {i}" for i in range(12)} - {"question 0", "question 1", "question 2", "question 7"}
+    silent = open_hub(str(tmp_path / "hub"), "question_audio", RATE, streaming=True, held=2)  # without its text
+    with pytest.raises(CorpusError, match="holds work on another corpus"):
+        pack(cut(silent, 3600), out, workers=0)
 
 
 def test_a_table_of_the_hub_and_shards_of_shards(tmp_path):

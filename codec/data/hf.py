@@ -153,7 +153,7 @@ def open_hub(
     if isinstance(feature, Audio) or (isinstance(feature, Value) and feature.dtype in ("string", "large_string")):
         dataset = dataset.cast_column(column, Audio(decode=False))
     if streaming:
-        return HubStream(dataset, columns.recording, sample_rate, name, held)
+        return HubStream(dataset, columns.recording, sample_rate, name, held, f"{config} {split} {columns}")
     return HubTable(dataset, columns, sample_rate, name, holdout, seed)
 
 

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 class HubStream(Corpus):
     """The rows of `dataset`, each made a recording by `recording(row, place)`.
 
-    The first `held` readable recordings, in the dataset's own order, are val and test alike; training skips
-    them.
+    `part` says what of the dataset `name` that is: its configuration, split and columns. The first `held` readable
+    recordings, in the dataset's own order, are val and test alike; training skips them.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class HubStream(Corpus):
         sample_rate: int,
         name: str,
         held: int,
+        part: str = "",
     ):
+        self.part = part
         self.dataset = dataset
         self.recording = recording
         self.sample_rate = sample_rate

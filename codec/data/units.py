@@ -111,7 +111,7 @@ class StreamUnits(Units):
         self.names = ["held-000000"] + [f"train-{shard:06d}" for shard in range(corpus.shards)]
         self.splits = {"train": list(range(1, len(self.names))), "val": [0], "test": [0]}
         self.digest = hashlib.sha256(
-            repr((corpus.name, corpus.shards, corpus.held, sorted(self.skip.items()))).encode()
+            repr((corpus.name, corpus.part, corpus.shards, corpus.held, sorted(self.skip.items()))).encode()
         ).hexdigest()
         self.size = None
 
