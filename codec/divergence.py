@@ -58,8 +58,12 @@ def load_batch(path: str | Path) -> BadBatch:
         with safe_open(path, "pt") as file:
             facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         files, suspects = json.loads(facts["files"]), json.loads(facts["suspects"])
-        return BadBatch(tensors.pop("wav"), files, suspects, int(facts["step"]), int(facts["rank"]), tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        wav, random = tensors.pop("wav"), tensors["random"]
+        here = torch.get_rng_state()
+        if (wav.ndim, wav.dtype, random.shape, random.dtype) != (3, torch.float32, here.shape, here.dtype):
+            raise ValueError("its waveforms or its random state are none")
+        return BadBatch(wav, files, suspects, int(facts["step"]), int(facts["rank"]), tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error
 
 

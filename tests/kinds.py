@@ -6,17 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import soundfile
 import torch
-from safetensors.numpy import save_file
 
 from codec.checkpoint import CheckpointError, load_codec
 from codec.data.base import CorpusError, readable
 from codec.data.folder import FolderCorpus
 from codec.data.shards import ShardCorpus
+from codec.data.units import cut
 from codec.divergence import BadBatch, load_batch
-from codec.extract import read_unit
+from codec.extract import extract, read_unit
 from codec.files import FileError, encode_file, read_blocks
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.lineup import find
@@ -77,13 +76,11 @@ def _tokens(folder: Path) -> Path:
 
 
 def _unit(folder: Path) -> Path:
-    tensors = {"codes": np.arange(22, dtype=np.uint16).reshape(2, 11)}
-    tensors |= {"ends": np.array([6, 11], np.int64), "lengths": np.array([55, 50], np.int64)}
-    about = [{"file": name, "speaker": "", "text": "", "phones": ""} for name in ("a.flac", "b.flac")]
-    facts = {"format": "codec-token-shards", "version": 1, "recordings": about, "unreadable": []}
-    facts |= {"model": "00" * 16, "sample_rate": RATE, "hop_length": 10, "n_q": 2}
-    save_file(tensors, folder / "000.safetensors", {"about": json.dumps(facts)})
-    return folder / "000.safetensors"
+    (folder / "speech").mkdir()
+    _speech(folder / "speech", "b.wav", 0.5)
+    units = cut(FolderCorpus(folder / "speech", RATE, holdout=0), 10.0)
+    extract(CODEC, units, folder / "tokens", report=lambda _: None)
+    return folder / "tokens" / "train-000000.safetensors"
 
 
 def _batch(folder: Path) -> Path:

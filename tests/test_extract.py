@@ -150,7 +150,13 @@ def test_damage_is_found(source, tmp_path):
     quietly(codec, source, tmp_path / "out")
     path = tmp_path / "out" / "train-000000.safetensors"
     whole = path.read_bytes()
-    for damaged in (b"", whole[:-10], b"x" + whole[1:], whole.replace(b"codec-token-shards", b"codec-token-shardz")):
+    flipped = whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:]
+    deep = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    deep["__metadata__"]["about"] = "[" * 10**5
+    header = json.dumps(deep).encode()
+    deep = len(header).to_bytes(8, "little") + header + whole[8 + int.from_bytes(whole[:8], "little") :]
+    foreign = whole.replace(b"codec-token-shards", b"codec-token-shardz")
+    for damaged in (b"", whole[:-10], bytes([whole[0] ^ 1]) + whole[1:], foreign, flipped, deep):
         path.write_bytes(damaged)
         with pytest.raises(TokenError, match=r"train-000000\.safetensors is"):
             list(read_unit(path))

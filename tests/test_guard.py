@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from codec.callbacks import EMA
 from codec.checkpoint_io import WholeFiles
-from codec.divergence import DivergenceError, load_batch, replay
+from codec.divergence import BadBatch, DivergenceError, load_batch, replay
 from codec.guard import DivergenceGuard
 from codec.losses.balancer import Balancer
 from codec.quantizers.rvq import RVQ
@@ -228,6 +228,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is no batch of a run that diverged"):
         load_batch(tmp_path / "a.safetensors")
+    path = BadBatch(torch.zeros(2, 1, 400), ["a", "b"], [], 7, 0, {"random": torch.zeros(3)}).save(tmp_path)
+    with pytest.raises(ValueError, match="random state are none"):
+        load_batch(path)
     with pytest.raises(ValueError, match="1 or more"):
         DivergenceGuard(tmp_path, 0)
 
