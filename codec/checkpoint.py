@@ -1,7 +1,7 @@
 """From a checkpoint file back to a codec, without trusting the file.
 
-A checkpoint is looked at (``codec/archive.py``) and loaded with ``weights_only=True`` (tensors and plain values; nothing
-is unpickled), and the configuration inside it may build classes of this package only (``codec/untrusted.py``).
+A checkpoint is looked at (``codec/archive.py``) and loaded with ``weights_only=True`` (tensors and plain values,
+nothing unpickled), and the configuration inside it may build classes of this package only (``codec/untrusted.py``).
 """
 
 from pathlib import Path

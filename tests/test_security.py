@@ -22,6 +22,7 @@ from codec.report import Report, ReportError
 from codec.runs import Run, RunError
 from codec.storage import damage
 from codec.untrusted import DATA, CheckpointError, build
+from tests import programs
 from tests.conftest import speechlike
 from tests.run_folders import report, write_run
 from tests.test_checkpoint import CONFIG, saved
@@ -397,6 +398,61 @@ def test_secrets_are_hidden_wherever_they_stand_and_nothing_else_is():
     for override in (f"+logger.wandb.api_key={SECRETS[0]}", f"dataset.path=s3://k:{SECRETS[0]}@b/x", f"x={SECRETS[1]}"):
         assert not [secret for secret in SECRETS if secret in redact_override(override)]
     assert redact_override("lr=1e-3") == "lr=1e-3"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+dataset.storage_options={key:SSSS,secret:SSSS}",
+        "+dataset.storage_options={client_kwargs:{headers:{Authorization:'Bearer SSSS, SSSS'}},a:1}",
+        "+a={b:[{c:1,password:[SSSS,SSSS]}],token: {x: SSSS}}",
+        "+a={Authorization: Bearer SSSS}",
+        "+a.headers.Cookie=SSSS",
+        "+a.pwd=SSSS",
+        "dataset.path=https://me:p@SSSS@host/x",
+        "dataset.path=https://me:p/SSSS@host/x",
+        "dataset.path=https://host/x?X-Amz-Credential=SSSS&X-Amz-Signature=SSSS",
+        "+a.connection=AccountName=x;AccountKey=SSSS;EndpointSuffix=y",
+        "+a='Bearer SSSSSSSS'",
+    ],
+)
+def test_secrets_inside_the_value_of_an_override_are_hidden(override):
+    hidden = redact_override(override)
+    assert "SSSS" not in hidden
+    assert HIDDEN in hidden
+    assert redact_override(hidden) == hidden
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+a={key: ${oc.env:KEY}, b: [1, 'x: y']}",
+        "strides=[2,4]",
+        "dataset.name=hf://datasets/org/name@main/x",
+        "+a={b:{c:1},d:[2,3]}",
+        "dataset.path=https://host/x?page=1",
+    ],
+)
+def test_what_is_no_secret_stays_in_an_override(override):
+    assert redact_override(override) == override
+
+
+def test_secrets_of_other_names_and_numbers_are_hidden():
+    secret = {"Authorization": "SSSS", "Cookie": "SSSS", "connection_string": "SSSS", "pwd": "SSSS", "passwd": 4711}
+    secret |= {"aws_access_key_id": "SSSS", "credential": "SSSS", "password": 12345678, "client_secret": 1.5}
+    assert set(redact({"a": {"b": secret}})["a"]["b"].values()) == {HIDDEN}
+    plain = {"n_tokens": 512, "pad_token": 0, "token_rate": 12.5, "token": None, "keyboard": "x", "password": None}
+    assert redact(plain) == plain
+
+
+def test_a_run_that_is_refused_at_once_keeps_no_secret(tmp_path, monkeypatch):
+    secret = ["+secrets.wandb.api_key=SSSS", "+more={secret:SSSS}"]
+    monkeypatch.delenv("RUN_ID", raising=False)
+    assert "error: " in programs.call("train.py", f"hydra.run.dir={tmp_path}", "ckpt_path=last", *secret)
+    kept = sorted((tmp_path / ".hydra").glob("*.yaml"))
+    assert [file.name for file in kept] == ["config.yaml", "hydra.yaml", "overrides.yaml"]
+    assert not [file for file in kept if "SSSS" in file.read_text()]
+    assert HIDDEN in kept[2].read_text()
 
 
 def test_no_configuration_of_this_project_is_changed():
