@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,13 @@ from codec.data.pack import check_plan
 from codec.data.units import Units
 from codec.data.whole import whole, write_whole
 from codec.model import Codec
+from codec.outside import parse_json
 from codec.tokens import TokenError, Tokens, fingerprint
 
 FORMAT, VERSION = "codec-token-shards", 1
 INDEX = "index.json"
 ENDING = ".safetensors"
+KNOWN = ("file", "speaker", "text", "phones")  # of each recording
 FACTS = ("recordings", "frames", "seconds")  # of each unit, in the index
 
 
@@ -106,20 +109,32 @@ def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
     """
     try:
         with safe_open(path, framework="np") as file:
-            facts = json.loads((file.metadata() or {})["about"])
+            facts = parse_json((file.metadata() or {})["about"])
             codes, ends, lengths = (file.get_tensor(name) for name in ("codes", "ends", "lengths"))
         about, model = facts["recordings"], (facts["sample_rate"], facts["hop_length"], facts["model"])
-        counted = np.cumsum(-(-lengths // facts["hop_length"]))
-        fits = (facts["format"], facts["version"]) == (FORMAT, VERSION) and codes.dtype == np.uint16
-        fits = fits and codes.ndim == 2 and codes.shape[1] == (ends[-1] if len(ends) else 0)
-        fits = fits and len(about) == len(ends) and (lengths > 0).all() and np.array_equal(counted, ends)
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, ZeroDivisionError) as error:
-        raise TokenError(f"{path} is no unit of tokens, or it is damaged: {str(error).splitlines()[0][:200]}") from None
+        fits = (facts["format"], facts["version"]) == (FORMAT, VERSION) and _is_plain(about, *model)
+        fits = fits and codes.dtype == np.uint16 and ends.dtype == lengths.dtype == np.int64
+        fits = fits and (codes.ndim, ends.ndim, lengths.ndim) == (2, 1, 1) and len(codes) > 0
+        fits = fits and codes.shape[1] == (ends[-1] if len(ends) else 0) and len(about) == len(ends)
+        fits = fits and bool((lengths > 0).all() and (lengths < 2**48).all())
+        fits = fits and np.array_equal(np.cumsum(-(-lengths // facts["hop_length"])), ends)
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise TokenError(f"{path} is no unit of tokens, or it is damaged: {reason}") from None
     if not fits:
         raise TokenError(f"{path} is damaged, or of another version: its codes and what it says of them do not agree")
     for fact, end, length in zip(about, ends.tolist(), lengths.tolist(), strict=True):
         first = end - -(-length // facts["hop_length"])
         yield fact, Tokens(torch.from_numpy(codes[:, first:end].astype(np.int64)), length, *model)
+
+
+def _is_plain(about: Any, rate: Any, hop: Any, model: Any) -> bool:
+    """Whether these are texts of recordings, numbers above 0 and a text, as `_write` writes them."""
+    numbers = all(type(value) is int and 0 < value < 2**31 for value in (rate, hop))
+    if not numbers or not isinstance(model, str) or not isinstance(about, list):
+        return False
+    texts = [isinstance(fact, dict) and [fact.get(part) for part in KNOWN] for fact in about]
+    return all(found and all(isinstance(text, str) for text in found) for found in texts)
 
 
 def _entry(folder: Path, name: str) -> dict:
