@@ -1,15 +1,15 @@
 """From a checkpoint file back to a codec, without trusting the file.
 
-A checkpoint is loaded with ``weights_only=True`` (tensors and plain values; nothing is unpickled), and the
-configuration inside it may build classes of this package only (``codec/untrusted.py``).
+A checkpoint is looked at (``codec/archive.py``) and loaded with ``weights_only=True`` (tensors and plain values,
+nothing unpickled), and the configuration inside it may build classes of this package only (``codec/untrusted.py``).
 """
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from codec.archive import check_archive
 from codec.model import Codec
 from codec.storage import PREVIOUS, bad_record
 from codec.untrusted import CheckpointError, build, no_larger_than
@@ -26,7 +26,7 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
     try:
-        _check_archive(path)
+        check_archive(path)
         if reason := bad_record(path):  # torch.load would take it
             beside = f"; the one before is {path.with_name(PREVIOUS)}" if path.with_name(PREVIOUS).is_file() else ""
             raise CheckpointError(f"{path} is damaged: {reason}{beside}")
@@ -71,19 +71,6 @@ def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any
         raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration builds a {type(codec).__name__}")
     load_weights(codec, weights, str(path))
     return codec.eval(), {**config, "step": checkpoint.get("global_step", 0)}
-
-
-def _check_archive(path: Path) -> None:
-    """torch's files are archives that compress nothing; one that does could unpack to any size.
-
-    Raises ValueError, or zipfile's error for what is no archive.
-    """
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-    if any(entry.file_size > entry.compress_size for entry in entries):
-        raise ValueError("it is compressed, as no checkpoint is")
-    if sum(entry.file_size for entry in entries) > path.stat().st_size:
-        raise ValueError("its parts overlap")
 
 
 def _check_whole(weights: dict[Any, Any], path: Path) -> None:

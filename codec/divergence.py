@@ -21,10 +21,12 @@ from torch import Tensor
 
 from codec.checkpoint import CheckpointError, load_checkpoint, load_weights
 from codec.errors import ToldError
+from codec.outside import parse_json
 from codec.task import CodecTask
 from codec.untrusted import STEP, build
 
 DIVERGED = "diverged.ckpt"
+STARTS = ("adversarial_start", "codec_start")  # steps, in the configuration
 
 
 class DivergenceError(ToldError, RuntimeError):
@@ -57,13 +59,13 @@ def load_batch(path: str | Path) -> BadBatch:
     try:
         with safe_open(path, "pt") as file:
             facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        files, suspects = json.loads(facts["files"]), json.loads(facts["suspects"])
+        files, suspects = parse_json(facts["files"]), parse_json(facts["suspects"])
         wav, random = tensors.pop("wav"), tensors["random"]
         here = torch.get_rng_state()
         if (wav.ndim, wav.dtype, random.shape, random.dtype) != (3, torch.float32, here.shape, here.dtype):
             raise ValueError("its waveforms or its random state are none")
         return BadBatch(wav, files, suspects, int(facts["step"]), int(facts["rank"]), tensors)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error
 
 
@@ -77,15 +79,22 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
     batch, checkpoint = load_batch(path), Path(path).parent / "checkpoints" / DIVERGED
     content = load_checkpoint(checkpoint)
     config = content["config"]
+    if odd := [name for name in STARTS if type(config.get(name)) is not int]:
+        raise CheckpointError(f"{checkpoint} is no checkpoint of training: its configuration has no number {odd[0]}")
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
+    if odd := [group for group in parts.values() if not isinstance(config.get(group), dict)]:
+        raise CheckpointError(f"{checkpoint} is no checkpoint of training: its configuration has no {odd[0]}")
     built = {part: build(config[group], STEP) or None for part, group in parts.items()}
     # A task without a trainer is at step 0: what begins or ends at a step does so that much earlier.
-    starts = {name: config[name] - batch.step for name in ("adversarial_start", "codec_start")}
-    if built["losses"].reconstruction_until is not None:
-        built["losses"].reconstruction_until -= batch.step
-    task = CodecTask(**built, **starts, config=config)
-    load_weights(task, content["state_dict"], str(checkpoint))
-    torch.set_rng_state(batch.random["random"])
+    starts = {name: config[name] - batch.step for name in STARTS}
+    try:
+        if built["losses"].reconstruction_until is not None:
+            built["losses"].reconstruction_until -= batch.step
+        task = CodecTask(**built, **starts, config=config)
+        load_weights(task, content["state_dict"], str(checkpoint))
+        torch.set_rng_state(batch.random["random"])
+    except (AttributeError, TypeError, RuntimeError) as error:  # parts of other kinds; a random state of another size
+        raise CheckpointError(f"{path} cannot be replayed: {str(error).splitlines()[0][:200]}") from error
     total, values = task.train().one_pass(batch.wav)
     total.backward()
     return task, values

@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,11 +28,13 @@ from codec.data.pack import check_plan
 from codec.data.units import Units
 from codec.data.whole import whole, write_whole
 from codec.model import Codec
+from codec.outside import parse_json
 from codec.tokens import TokenError, Tokens, fingerprint
 
 FORMAT, VERSION = "codec-token-shards", 2
 INDEX = "index.json"
 ENDING = ".safetensors"
+KNOWN = ("file", "speaker", "text", "phones")  # of each recording
 FACTS = ("recordings", "frames", "seconds")  # of each unit, in the index
 
 
@@ -108,16 +111,17 @@ def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
     """
     try:
         with safe_open(path, framework="np") as file:
-            facts = json.loads((file.metadata() or {})["about"])
+            facts = parse_json((file.metadata() or {})["about"])
             tensors = {name: file.get_tensor(name) for name in ("codes", "ends", "lengths")}
         (codes, ends, lengths), checksum = tensors.values(), facts.pop("checksum")
         about, model = facts["recordings"], (facts["sample_rate"], facts["hop_length"], facts["model"])
-        counted = np.cumsum(-(-lengths // facts["hop_length"]))
-        fits = (facts["format"], facts["version"]) == (FORMAT, VERSION) and codes.dtype == np.uint16
-        fits = fits and checksum == _checksum(facts, tensors) and ends.dtype == lengths.dtype == np.int64
-        fits = fits and all(isinstance(n, int) and n > 0 for n in model[:2]) and all(isinstance(a, dict) for a in about)
-        fits = fits and codes.ndim == 2 and codes.shape[1] == (ends[-1] if len(ends) else 0)
-        fits = fits and len(about) == len(ends) and (lengths > 0).all() and np.array_equal(counted, ends)
+        fits = (facts["format"], facts["version"]) == (FORMAT, VERSION) and _is_plain(about, *model)
+        fits = fits and checksum == _checksum(facts, tensors)
+        fits = fits and codes.dtype == np.uint16 and ends.dtype == lengths.dtype == np.int64
+        fits = fits and (codes.ndim, ends.ndim, lengths.ndim) == (2, 1, 1) and len(codes) > 0
+        fits = fits and codes.shape[1] == (ends[-1] if len(ends) else 0) and len(about) == len(ends)
+        fits = fits and bool((lengths > 0).all() and (lengths < 2**48).all())
+        fits = fits and np.array_equal(np.cumsum(-(-lengths // facts["hop_length"])), ends)
     except Exception as error:  # what is damaged fails in a dozen ways
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise TokenError(f"{path} is no unit of tokens, or it is damaged: {reason}") from None
@@ -133,6 +137,15 @@ def _checksum(facts: dict, tensors: dict[str, np.ndarray]) -> str:
     for name in ("codes", "ends", "lengths"):
         digest.update(tensors[name].tobytes())
     return digest.hexdigest()
+
+
+def _is_plain(about: Any, rate: Any, hop: Any, model: Any) -> bool:
+    """Whether these are texts of recordings, numbers above 0 and a text, as `_write` writes them."""
+    numbers = all(type(value) is int and 0 < value < 2**31 for value in (rate, hop))
+    if not numbers or not isinstance(model, str) or not isinstance(about, list):
+        return False
+    texts = [isinstance(fact, dict) and [fact.get(part) for part in KNOWN] for fact in about]
+    return all(found and all(isinstance(text, str) for text in found) for found in texts)
 
 
 def _entry(folder: Path, name: str) -> dict:

@@ -6,7 +6,11 @@ from typing import Any
 
 import yaml
 
-MOST_TEXT = 256 * 2**20  # bytes; a report of a hundred thousand clips has some 50 MB
+# bytes; a report of 100,000 clips has some 30 MB; as text they may take four times as much
+MOST_TEXT = 2**26
+# brackets, commas and colons of a JSON file. Each stands for 100 bytes of values or less ([] 73, {"a": 1.5} 275), so
+# that these are 0.6 GB at most; that report has 3 million.
+MOST_SIGNS = 6_000_000
 MOST_YAML = 2**20  # bytes; PyYAML takes a minute for a few of them, and a configuration has some 10 kB
 
 
@@ -35,10 +39,20 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
 
 def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
     """The object in a JSON file. Raises as `read_text` does."""
+    content = parse_json(read_text(path, most))
+    if not isinstance(content, dict):
+        raise OutsideError(f"it holds a {type(content).__name__}, not an object")
+    return content
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The values in a text of JSON, of plain characters and finite numbers. Raises OutsideError for any other."""
     try:
-        text = read_text(path, most)
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        if sum(map(text.count, "[{,:")) > MOST_SIGNS:
+            raise OutsideError(f"it has more than {MOST_SIGNS:,} values, or thereabouts")
         content = json.loads(text, parse_constant=_no_constant)
-        if r"\ud" in text.lower():  # half of a pair is no character, and could be written nowhere
+        if r"\ud" in text or r"\uD" in text:  # half of a pair is no character, and could be written nowhere
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise OutsideError("it is nested too deeply") from None
@@ -46,8 +60,6 @@ def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
         raise
     except ValueError as error:  # also for a number of thousands of digits
         raise OutsideError(f"it is no JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise OutsideError(f"it holds a {type(content).__name__}, not an object")
     return content
 
 

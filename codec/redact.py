@@ -11,23 +11,29 @@ from typing import Any
 import yaml
 
 HIDDEN = "HIDDEN"  # stands for a secret; no interpolation, no YAML syntax, no quoting in a shell
+WORDS = "token|secret|passw(or)?d|credential|authorization|cookie|bearer|connection_?string"  # anywhere in a name
 NAME = re.compile(
-    r"(^|[_\-.])(api_?key|key|token|auth|secret|passw(or)?d|passphrase|credentials?)s?$|token|secret|passw(or)?d",
+    rf"(^|[_\-.])(api_?key|key|auth|pwd|pw|passphrase)s?$|access_?key|account_?key|{WORDS}",
     re.IGNORECASE,
 )
-# user:password@, or token@; Hydra writes \: for a colon within a list
-IN_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*\\?://)[^/@\s\"']+@", re.IGNORECASE)
-QUERY = r"(?P<name>[?&](?:[\w.-]*(?:key|token|secret|password|signature|sig))=)[^&\s\"'#]+"
+# under these, a number is a secret too; not under `n_tokens` or `pad_token`
+NUMBER = re.compile(r"(^|[_\-.])(pwd|pw|pin|passphrase|api_?key)$|secret|passw(or)?d|credential", re.IGNORECASE)
+# user:password@, or token@, to the last one: a password may have an @ or a / in it. Hydra writes \: for a colon within
+# a list. At hf://, what stands before an @ is the name of a dataset.
+IN_URL = re.compile(r"(?P<scheme>(?<![a-z0-9+.-])(?!hf\\?:)[a-z][a-z0-9+.-]*\\?://)[^\s\"']+@", re.IGNORECASE)
+ASKED = r"[\w.-]*(?:key(?:id)?|token|secret|passw(?:or)?d|pwd|sig(?:nature)?|credential|auth)"
+QUERY = rf"(?P<name>[?&;]{ASKED}=)[^&;\s\"'#]+"
 IN_QUERY = re.compile(QUERY, re.IGNORECASE)
-# a name and its value in a list or dictionary as Hydra reads it, {name: value, name: 'another, with a comma'}
-INSIDE = re.compile(r"""(?P<name>[\w.-]+)(?P<colon>\s*:\s*)(?P<value>'[^']*'|"[^"]*"|\$\{[^}]*\}|[^\s,{}\[\]]+)""")
+BEARER = re.compile(r"\b(?P<name>bearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
+PAIR = re.compile(r"(?P<name>[\w.-]+)\s*:\s*")  # the beginning of one in Hydra's {name: value, ...}
 # what services call their tokens, wherever they stand: Hugging Face, GitHub, AWS
 KNOWN = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16})\b")
 
 
 def redact(value: Any, name: str = "") -> Any:
     """A plain value with ``HIDDEN`` for every secret: text under a name like ``*_key``, ``*token*``, ``*secret*`` or
-    ``password``, and within text ``user:password@`` of addresses, ``?token=`` and tokens of well-known forms.
+    ``password``, numbers under some of them, and within text ``user:password@`` of addresses, ``?token=`` and tokens of
+    well-known forms.
 
     Args:
         name: what the value is called, if anything.
@@ -36,6 +42,8 @@ def redact(value: Any, name: str = "") -> Any:
         return {key: redact(inner, str(key)) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [redact(inner, name) for inner in value]
+    if isinstance(value, int | float) and not isinstance(value, bool) and NUMBER.search(name):
+        return HIDDEN
     if not isinstance(value, str) or not value:
         return value
     if is_secret(name) and not value.startswith("${"):  # an interpolation tells where the secret is, not what
@@ -107,15 +115,41 @@ def _redact_file(file: Path) -> None:
 
 
 def _inside(text: str) -> str:
-    def pair(found: re.Match[str]) -> str:
-        secret = is_secret(found["name"]) and not found["value"].startswith("${")
-        return f"{found['name']}{found['colon']}{HIDDEN}" if secret else found[0]
+    """A dictionary or list, as Hydra reads it, without the values of secret names, however deep."""
+    kept, at = [], 0
+    while found := PAIR.search(text, at):
+        kept.append(text[at : found.end()])
+        at = found.end()
+        if is_secret(found["name"]) and not text.startswith("${", at):
+            kept.append(HIDDEN)
+            at = _end(text, at)
+    return "".join([*kept, text[at:]])
 
-    return INSIDE.sub(pair, text)
+
+def _end(text: str, at: int) -> int:
+    """Where the value that begins at ``at`` ends: before the comma or bracket that is not its own."""
+    depth, quote = 0, ""
+    while at < len(text):
+        sign = text[at]
+        if sign == "\\":
+            at += 1
+        elif quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'":
+            quote = sign
+        elif sign in "{[(":
+            depth += 1
+        elif depth == 0 and sign in ",}])":
+            return at
+        elif sign in "}])":
+            depth -= 1
+        at += 1
+    return len(text)
 
 
 def redact_text(text: str) -> str:
     """A text with ``HIDDEN`` for what is a secret whatever its name: in addresses, and tokens of well-known forms."""
     text = IN_URL.sub(rf"\g<scheme>{HIDDEN}@", text)
-    text = IN_QUERY.sub(rf"\g<name>{HIDDEN}", text)
+    for pattern in (IN_QUERY, BEARER):
+        text = pattern.sub(rf"\g<name>{HIDDEN}", text)
     return KNOWN.sub(HIDDEN, text)

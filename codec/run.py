@@ -45,9 +45,18 @@ def at_fault(error: Exception) -> BaseException | None:
     return error if isinstance(error, SAID) else None
 
 
+def clean_record() -> None:
+    """Hide the secrets in what Hydra has written of this run by now, and of the sweep that it is one of."""
+    if HydraConfig.initialized():
+        hydra = HydraConfig.get()
+        for folder in {hydra.runtime.output_dir, *([hydra.sweep.dir] if in_sweep() else [])}:
+            redact_hydra(Path(folder))
+
+
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """End the program with one sentence where the input is at fault; other errors keep their trace.
+    """End the program with one sentence where the input is at fault; other errors keep their trace. Before all else,
+    Hydra's record loses its secrets: a run that is refused keeps it too.
 
     A run keeps the error in its log, which hides secrets. One of a sweep also passes it on: Hydra goes on with the next
     run and shows the first error at the end, whereas an exit would end the whole sweep.
@@ -55,6 +64,7 @@ def one_sentence() -> Iterator[None]:
     for handler in logging.getLogger().handlers:
         handler.addFilter(no_secrets)
     try:
+        clean_record()
         yield
     except Exception as error:
         cause = at_fault(error)
@@ -170,11 +180,7 @@ def rank() -> int:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as it is kept: plain, resolved and without secrets, as Hydra's own record of it then is."""
-    if HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        for folder in {hydra.runtime.output_dir, *([hydra.sweep.dir] if in_sweep() else [])}:
-            redact_hydra(Path(folder))
+    """The configuration as it is kept: plain, resolved and without secrets."""
     return redact(OmegaConf.to_container(cfg, resolve=True))
 
 

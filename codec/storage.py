@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from codec.archive import check_archive
 from codec.errors import ToldError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -65,6 +66,7 @@ def damage(path: str | Path) -> str:
     if record := bad_record(path):
         return record
     try:
+        check_archive(path)
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)  # reads the structure, not the tensors
     except Exception as error:
         return f"it cannot be read: {_reason(error)}"

@@ -7,8 +7,9 @@ seen), and no other of Hydra's instructions (``_partial_``, ``_args_``, ...) has
 ``MODEL`` is built from anybody's checkpoint: these parts open no file, no network and no process
 (tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who asks for the dataset
 of a checkpoint (:func:`codec.lineup.corpus_of`): it may read what the user may read, ask the Hub for a dataset, and
-write to the user's cache folder, but to no folder of its choice. ``STEP`` is what a training step is made of, teachers
-that read weights included, and is for who repeats a step of a run (:func:`codec.divergence.replay`).
+write to the user's cache folder, but to no folder of its choice: it gives fsspec no options, and chains no places.
+``STEP`` is what a training step is made of, teachers that read weights included, and is for who repeats a step of a run
+(:func:`codec.divergence.replay`).
 """
 
 import importlib
@@ -29,6 +30,8 @@ DATA = ("codec.data",)
 STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.optim", "codec.distillation", "codec.teachers")
 FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
 FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write where it is told to
+# options of fsspec's file systems, some of which write where they are told to, or run templates; and what chains them
+FOREIGN_OPTIONS, CHAIN = ("storage_options",), "::"
 
 DEEPEST, MOST_VALUES, LONGEST_TEXT, LARGEST_NUMBER = 24, 5_000, 2_000, 2**32
 
@@ -89,12 +92,18 @@ def _check_keys(config: dict[Any, Any], among: tuple[str, ...]) -> None:
         if key in FOREIGN_FOLDERS and config[key] is not None:
             place = str(config[key])[:100]
             raise CheckpointError(f"the configuration would write to {place!r}: name a dataset= of yours")
+        if key in FOREIGN_OPTIONS and config[key]:
+            raise CheckpointError(f"the configuration has {key}, which open other places: name a dataset= of yours")
 
 
 def _check_value(value: Any) -> None:
     if isinstance(value, str):
         if "${" in value or len(value) > LONGEST_TEXT:
             raise CheckpointError(f"the configuration holds {value[:100]!r}, which is no plain value")
+        if CHAIN in value:
+            raise CheckpointError(
+                f"the configuration names {value[:100]!r}, a place in a place: name a dataset= of yours"
+            )
     elif isinstance(value, int):
         if abs(value) > LARGEST_NUMBER:
             raise CheckpointError("the configuration holds a number larger than any of this package")

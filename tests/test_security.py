@@ -1,8 +1,10 @@
 """What a stranger's file cannot do, and which secrets a run does not keep."""
 
 import ast
+import importlib
 import json
 import logging
+import random
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import soundfile
 import torch
 import yaml
 
-from codec.checkpoint import load_codec
+from codec.checkpoint import load_checkpoint, load_codec
 from codec.errors import InputError
 from codec.lineup import corpus_of, find
 from codec.outside import OutsideError, inside, read_yaml
@@ -21,7 +23,9 @@ from codec.redact import HIDDEN, redact, redact_hydra, redact_override
 from codec.report import Report, ReportError
 from codec.run import one_sentence
 from codec.runs import Run, RunError
+from codec.storage import damage
 from codec.untrusted import DATA, CheckpointError, build
+from tests import programs
 from tests.conftest import speechlike
 from tests.run_folders import report, write_run
 from tests.test_checkpoint import CONFIG, saved
@@ -100,7 +104,7 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(f
         {**UNITS, "dilations": [1], "_partial_": True},
         {**UNITS, "_args_": [[1]]},
         {**UNITS, "_recursive_": False},
-        {"_target_": "codec.callbacks.SaveLastStep", "path": "owned"},
+        {"_target_": "codec.saving.SaveLastStep"},
         {"_target_": "codec.data.espeak.EspeakCorpus", "sample_rate": 16000, "cache": "owned"},
         {"_target_": "codec.data.folder.FolderCorpus", "path": ".", "sample_rate": 16000},
         {"_target_": "codec.teachers.wavlm.WavLM"},
@@ -122,6 +126,15 @@ def test_a_model_is_built_of_own_layers_and_plain_values_only(tmp_path, monkeypa
         build({**UNITS, "dilations": value})
     assert "\n" not in str(error.value)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("name", ["saving.SaveLastStep", "data.espeak.EspeakCorpus", "teachers.wavlm.WavLM"])
+def test_a_class_that_a_model_may_not_be_built_of_is_there_and_refused(name):
+    """So that a case above does not pass because a class has moved."""
+    module, _, found = f"codec.{name}".rpartition(".")
+    assert isinstance(getattr(importlib.import_module(module), found), type)
+    with pytest.raises(CheckpointError, match="not a class of this package that it may"):
+        build({**UNITS, "dilations": {"_target_": f"codec.{name}"}})
 
 
 def test_a_configuration_that_nests_without_end_is_refused():
@@ -157,6 +170,28 @@ def test_the_dataset_of_a_checkpoint_writes_nowhere_but_in_the_users_cache(tmp_p
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"path": "simplecache::http://127.0.0.1:9/x"},
+        {"path": "memory://x", "storage_options": {"skip_instance_cache": True}},
+        {"path": "simplecache::memory://x", "storage_options": {"simplecache": {"cache_storage": "owned"}}},
+        {"path": "reference://", "storage_options": {"fo": {"version": 1, "refs": {"a": ["x"]}}}},
+    ],
+    ids=str,
+)
+def test_the_dataset_of_a_checkpoint_opens_no_other_file_system_than_it_says(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fsspec.core.url_to_fs", lambda *_, **__: pytest.fail("opened"))
+    shards = {"_target_": "codec.data.shards.ShardCorpus", "sample_rate": 16_000, **options}
+    for config in (shards, {"_target_": "codec.data.mix.MixCorpus", "corpora": {"a": shards}, "weights": {"a": 1}}):
+        with pytest.raises(CheckpointError, match="name a dataset= of yours") as error:
+            build(config, DATA)
+        assert "\n" not in str(error.value)
+    with pytest.raises(CheckpointError, match="name a dataset= of yours"):
+        build({"_target_": "codec.data.hf.open_hub", "name": "zip::http://x", "column": "a", "sample_rate": 1}, DATA)
+
+
 @pytest.mark.parametrize("change", [{"n_q": 10**6, "codebook_size": 10**6}, {"dim": 10**6, "codebook_dim": 10**6}])
 def test_a_model_far_larger_than_its_weights_is_not_built(tmp_path, change):
     quantizer = CONFIG["codec"]["quantizer"] | change
@@ -181,6 +216,76 @@ def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
             packed.writestr(name, plain.read(name) + bytes(10**5))
     with pytest.raises(CheckpointError, match="compressed"):
         load_codec(tmp_path / "b.ckpt")
+
+
+def values(record: bytes, path: Path) -> None:
+    """A checkpoint with these values."""
+    import zipfile
+
+    saved(path)
+    with zipfile.ZipFile(path) as plain:
+        parts = {name: plain.read(name) for name in plain.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, record if name.endswith("data.pkl") else content)
+
+
+MILLIARD = b"(J\x00\xca\x9a;t"  # the arguments (10**9,)
+EMPTY = b"}q\x00"  # a dictionary that is kept
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"c__builtin__\nbytearray\n" + MILLIARD + b"R",
+        b"cbuiltins\nbytearray\n" + MILLIARD + b"R",
+        b"ctorch\nTensor\n" + MILLIARD + b"R",
+        b"ctorch.storage\nUntypedStorage\n" + MILLIARD + b"R",
+        b"ctorch\nFloatStorage\nq\x01h\x01" + MILLIARD + b"R",
+        b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x04\x00\x00\x00utf8tR",
+        EMPTY + b"ccollections\nOrderedDict\nh\x00\x85R",
+        EMPTY + b"ccollections\nOrderedDict\n)Rh\x00b",
+        b"ctorch\nTensor\n" + MILLIARD + b"\x81",
+        b"(" + b"K\x01" * 1000 + b"t",
+        b"}" * 2**22,
+        b"ccollections\nOrderedDict\nq\x00" + b"h\x00)R" * (2**16 + 1),
+        b"R",
+        b"h\x07",
+        b"t",
+        b"\x87",
+    ],
+    ids=lambda record: repr(record[:40]),
+)
+def test_a_few_bytes_of_a_checkpoint_cannot_take_the_memory(tmp_path, monkeypatch, record):
+    values(b"\x80\x02" + record + b".", tmp_path / "a.ckpt")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has been asked to load it"))
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint") as error:
+        load_codec(tmp_path / "a.ckpt")
+    assert damage(tmp_path / "a.ckpt").startswith("it cannot be read")
+    assert "\n" not in str(error.value)
+
+
+def test_torch_is_given_no_file_of_another_form(tmp_path):
+    saved(tmp_path / "a.ckpt")
+    (tmp_path / "b.ckpt").write_bytes(b"before" + (tmp_path / "a.ckpt").read_bytes())
+    with pytest.raises(CheckpointError, match="does not begin as a checkpoint does"):
+        load_codec(tmp_path / "b.ckpt")
+    assert "does not begin" in damage(tmp_path / "b.ckpt")
+
+
+def test_what_training_keeps_passes(tmp_path):
+    state = torch.nn.Linear(2, 2).state_dict()  # an OrderedDict with facts of its own
+    kinds = [torch.zeros(2, dtype=kind) for kind in (torch.bfloat16, torch.int64, torch.bool, torch.complex64)]
+    kept = {
+        "kinds": kinds,
+        "type": torch.float32,
+        "random": random.getstate(),
+        "big": 2**70,
+        "p": torch.nn.Parameter(kinds[0]),
+    }
+    saved(tmp_path / "a.ckpt", ema=dict(state), more=state, **kept)
+    assert not damage(tmp_path / "a.ckpt")
+    assert load_checkpoint(tmp_path / "a.ckpt")["random"] == kept["random"]
 
 
 # Reports and run folders
@@ -324,6 +429,61 @@ def test_the_log_of_a_program_has_no_secrets(tmp_path, monkeypatch):
     log.close()
     text = (tmp_path / "train.log").read_text()
     assert text == f"https://{HIDDEN}@host/a: no answer\nerror: https://host/b?token={HIDDEN} is not there\n"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+dataset.storage_options={key:SSSS,secret:SSSS}",
+        "+dataset.storage_options={client_kwargs:{headers:{Authorization:'Bearer SSSS, SSSS'}},a:1}",
+        "+a={b:[{c:1,password:[SSSS,SSSS]}],token: {x: SSSS}}",
+        "+a={Authorization: Bearer SSSS}",
+        "+a.headers.Cookie=SSSS",
+        "+a.pwd=SSSS",
+        "dataset.path=https://me:p@SSSS@host/x",
+        "dataset.path=https://me:p/SSSS@host/x",
+        "dataset.path=https://host/x?X-Amz-Credential=SSSS&X-Amz-Signature=SSSS",
+        "+a.connection=AccountName=x;AccountKey=SSSS;EndpointSuffix=y",
+        "+a='Bearer SSSSSSSS'",
+    ],
+)
+def test_secrets_inside_the_value_of_an_override_are_hidden(override):
+    hidden = redact_override(override)
+    assert "SSSS" not in hidden
+    assert HIDDEN in hidden
+    assert redact_override(hidden) == hidden
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "+a={key: ${oc.env:KEY}, b: [1, 'x: y']}",
+        "strides=[2,4]",
+        "dataset.name=hf://datasets/org/name@main/x",
+        "+a={b:{c:1},d:[2,3]}",
+        "dataset.path=https://host/x?page=1",
+    ],
+)
+def test_what_is_no_secret_stays_in_an_override(override):
+    assert redact_override(override) == override
+
+
+def test_secrets_of_other_names_and_numbers_are_hidden():
+    secret = {"Authorization": "SSSS", "Cookie": "SSSS", "connection_string": "SSSS", "pwd": "SSSS", "passwd": 4711}
+    secret |= {"aws_access_key_id": "SSSS", "credential": "SSSS", "password": 12345678, "client_secret": 1.5}
+    assert set(redact({"a": {"b": secret}})["a"]["b"].values()) == {HIDDEN}
+    plain = {"n_tokens": 512, "pad_token": 0, "token_rate": 12.5, "token": None, "keyboard": "x", "password": None}
+    assert redact(plain) == plain
+
+
+def test_a_run_that_is_refused_at_once_keeps_no_secret(tmp_path, monkeypatch):
+    secret = ["+secrets.wandb.api_key=SSSS", "+more={secret:SSSS}"]
+    monkeypatch.delenv("RUN_ID", raising=False)
+    assert "error: " in programs.call("train.py", f"hydra.run.dir={tmp_path}", "ckpt_path=last", *secret)
+    kept = sorted((tmp_path / ".hydra").glob("*.yaml"))
+    assert [file.name for file in kept] == ["config.yaml", "hydra.yaml", "overrides.yaml"]
+    assert not [file for file in kept if "SSSS" in file.read_text()]
+    assert HIDDEN in kept[2].read_text()
 
 
 def test_no_configuration_of_this_project_is_changed():

@@ -14,7 +14,7 @@ from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
-from codec.data.manifest import phones_are_timed, read_manifest
+from codec.data.manifest import Row, phones_are_timed, read_manifest
 
 EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
@@ -50,25 +50,24 @@ class FolderCorpus(IndexedCorpus):
         if manifest is None and (self.root / "manifest.csv").is_file():
             manifest = self.root / "manifest.csv"
         rows = self._scan(extensions) if manifest is None else self._listed(Path(manifest).expanduser())
-        found, self.bad = _index(self.root, [row["file"] for row in rows])
+        found, self.bad = _index(self.root, [row.file for row in rows])
         self.size = len(rows)
-        self.rows = [row for row in rows if row["file"] in found]
+        self.rows = [row for row in rows if row.file in found]
         if not self.rows:
             file, reason = self.bad[0]
             raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({file} {reason}).")
-        lengths = np.array([audio.length(*found[row["file"]], sample_rate) for row in self.rows], np.int64)
+        lengths = np.array([audio.length(*found[row.file], sample_rate) for row in self.rows], np.int64)
         super().__init__(sample_rate, lengths, self._split(holdout, seed))
 
     def recording(self, i: int) -> Recording:
         row = self.rows[i]
-        about = {name: row.get(name) or "" for name in ("speaker", "text", "phones")}
-        return Recording(self.root / row["file"], row["file"], **about)
+        return Recording(self.root / row.file, row.file, row.speaker, row.text, row.phones)
 
     def known(self) -> Iterator[str]:
         """All that the manifest says; the sound is told by its lengths alone."""
-        yield from (repr(sorted(row.items())) for row in self.rows)
+        return map(repr, self.rows)
 
-    def _scan(self, extensions: Sequence[str]) -> list[dict[str, str]]:
+    def _scan(self, extensions: Sequence[str]) -> list[Row]:
         endings = tuple("." + extension.lower().lstrip(".") for extension in extensions)
         names = []
         for folder, folders, files in os.walk(self.root):
@@ -76,32 +75,33 @@ class FolderCorpus(IndexedCorpus):
             names += [os.path.relpath(os.path.join(folder, f), self.root) for f in files if f.lower().endswith(endings)]
         if not names:
             raise CorpusError(f"{self.root} holds no audio: looked for {', '.join(endings)} at any depth.")
-        return [{"file": Path(name).as_posix()} for name in sorted(names)]
+        return [Row(Path(name).as_posix()) for name in sorted(names)]
 
-    def _listed(self, manifest: Path) -> list[dict[str, str]]:
+    def _listed(self, manifest: Path) -> list[Row]:
         rows, columns = read_manifest(manifest)
         if "file" not in columns:
             raise CorpusError(f"{manifest} needs a column `file`; it has {', '.join(columns)[:200] or 'none'}.")
         if not rows:
             raise CorpusError(f"{manifest} lists no files.")
-        for row in rows:
-            name = os.path.normpath(row["file"] or ".")
+        for number, row in enumerate(rows):
+            name = os.path.normpath(row.file or ".")
             if os.path.isabs(name) or name.split(os.sep)[0] in ("..", ".") or "\0" in name:
-                raise CorpusError(f"{manifest} lists {row['file']!r}, which is not a file inside {self.root}.")
-            row["file"] = Path(name).as_posix()
-            if (row.get("split") or "train") not in SPLITS:
-                raise CorpusError(f"{manifest} has the split {row['split']!r}; valid: {', '.join(SPLITS)}.")
-            if not phones_are_timed(row.get("phones") or ""):
+                raise CorpusError(f"{manifest} lists {row.file!r}, which is not a file inside {self.root}.")
+            if (row.split or "train") not in SPLITS:
+                raise CorpusError(f"{manifest} has the split {row.split!r}; valid: {', '.join(SPLITS)}.")
+            if not phones_are_timed(row.phones):
                 raise CorpusError(f"{manifest} has phones of {name} that are not 'symbol@seconds symbol@seconds ...'.")
+            if (file := Path(name).as_posix()) != row.file:
+                rows[number] = row._replace(file=file)
         return rows
 
     def _split(self, holdout: float, seed: int) -> dict[str, np.ndarray]:
-        names = [row["file"] for row in self.rows]
-        speakers = [row.get("speaker") or "" for row in self.rows]
+        names = [row.file for row in self.rows]
+        speakers = [row.speaker for row in self.rows]
         everything = np.arange(len(self.rows))
         named = {"train": everything[:0], "val": everything, "test": everything}
         if holdout < 1:
-            marks = np.array([SPLITS.get(row.get("split") or "", "train") for row in self.rows])
+            marks = np.array([SPLITS.get(row.split, "train") for row in self.rows])
             named = {name: everything[marks == name] for name in named}
             if not len(named["val"]) and not len(named["test"]):
                 held = hold_out(names, speakers, holdout, seed)

@@ -17,6 +17,7 @@ from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.hf_stream import HubStream
 from codec.data.hub import RETRIES, passing, pause, reason
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
+from codec.data.store import shown
 
 MOST_BYTES = 2**30  # of one recording
 
@@ -40,11 +41,14 @@ class Columns:
         if not isinstance(value, Mapping):
             value = {"bytes" if isinstance(value, bytes) else "path": value}
         path, data = value.get("path") or "", value.get("bytes")
-        name = f"{place}:{str(path).rpartition('/')[2]}".rstrip(":")
+        name = f"{place}:{shown(str(path)).rpartition('/')[2]}".rstrip(":")
         if not data and not path:
             raise AudioError(name, "has neither bytes nor a path")
         if not data:
-            data = fetched(path, name)
+            try:
+                data = fetched(path, name)
+            except AudioError as error:
+                raise AudioError(name, shown(error.reason)) from None
         text, speaker = (str(row[c]) if c and row[c] is not None else "" for c in (self.text, self.speaker))
         return Recording(data, name, speaker, text)
 

@@ -20,17 +20,18 @@ from safetensors.numpy import load, save
 
 from codec.data.base import CorpusError
 from codec.data.store import Store
+from codec.outside import OutsideError, parse_json
 
 FORMAT, VERSION = "codec-shards", 1
 INDEX = "index.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 SPLITS = ("train", "val", "test")
-SHARDS = 1_000_000  # at most, in an index
+SHARDS = 200_000  # at most, in an index; 280 bytes of it are usual, 1 kB in memory
 RECORDINGS = 1_000_000  # in a shard
 RECORDING = 2**30  # bytes of a recording
 SHARD = 2**40  # bytes of a shard
-INDEX_BYTES = 2**29
+INDEX_BYTES = 2**26
 SECONDS = 1e6  # of a shard: what a window of shards may cost in memory hangs on it
 FRAMES = 2**40
 RATES = 100, 1_000_000  # Hz
@@ -63,11 +64,11 @@ class Index:
 
 def load_index(store: Store) -> Index:
     """The checked index of a folder of shards. Raises CorpusError."""
-    where = f"{store.place}/{INDEX}"
+    where = f"{store.shown}/{INDEX}"
     try:
-        content = json.loads(store.read(INDEX, INDEX_BYTES))
-    except (ValueError, RecursionError):
-        raise CorpusError(f"{where} is no JSON: pack the corpus again.") from None
+        content = parse_json(store.read(INDEX, INDEX_BYTES))
+    except OutsideError as error:
+        raise CorpusError(f"{where} is no index of shards ({error}): pack the corpus again.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CorpusError(f"{where} is no index of shards: its format is not {FORMAT}.")
     if content.get("version") != VERSION:

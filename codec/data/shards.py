@@ -7,7 +7,6 @@ rank fetches only the bytes of its own draws. What is kept in memory is a window
 
 import hashlib
 import io
-import json
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,9 +21,11 @@ from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
 from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.indexed import Clips, Crops
+from codec.data.manifest import phones_are_timed
 from codec.data.shard_index import INDEX, Shard, entries_bytes, load_entries, load_index
 from codec.data.store import Store
 from codec.data.whole import write_whole
+from codec.outside import parse_json
 
 KEPT = 32  # shards whose entries stay in memory
 
@@ -64,7 +65,7 @@ class ShardCorpus(Corpus):
     def crops(self, samples: int, seed: int) -> Dataset:
         numbers = self.index.splits["train"]
         if not numbers:
-            raise CorpusError(f"{self.store.place} has no shards for training: pack with less held out.")
+            raise CorpusError(f"{self.store.shown} has no shards for training: pack with less held out.")
         return ShardCrops(self, [self.index.shards[i] for i in numbers], samples, seed)
 
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
@@ -109,7 +110,8 @@ class Recordings:
         shard = self.shards[at]
         number = i - (int(self.ends[at - 1]) if at else 0)
         first, size = (int(value) for value in self.place(at)[number, :2])
-        return unpacked(self.store.piece(f"{shard.name}.tar", first, size, shard.sha256), shard.name, number)
+        piece = self.store.piece(f"{shard.name}.tar", first, size, shard.sha256, shard.bytes)
+        return unpacked(piece, shard.name, number)
 
 
 class ShardCrops(Dataset):
@@ -168,7 +170,7 @@ def lengths(place: np.ndarray, sample_rate: int) -> np.ndarray:
 def entries(store: Store, shard: Shard) -> np.ndarray:
     """`place` [n, 4] of a shard (shard_index.py); those of a URL are kept in the user's cache."""
     name = f"{shard.name}.entries"
-    where = f"{store.place}/{name}"
+    where = f"{store.shown}/{name}"
     copy = None if store.local else cache_dir() / "shards" / f"{shard.entries}.entries"
     content = copy.read_bytes() if copy and copy.is_file() else store.read(name, entries_bytes(shard))
     if hashlib.sha256(content).hexdigest() != shard.entries:
@@ -191,11 +193,11 @@ def unpacked(data: bytes, shard: str, number: int) -> Recording:
             if [member.name for member in members] != wanted or not plain:
                 raise AudioError(name, "is not where the index says")
             sound, about = (tar.extractfile(member).read() for member in members)
-        about = json.loads(about)
+        about = parse_json(about)
         facts = [about[part] for part in ("file", "speaker", "text", "phones")]
-        if not all(isinstance(fact, str) for fact in facts):
+        if not all(isinstance(fact, str) for fact in facts) or not phones_are_timed(facts[3]):
             raise TypeError
-    except (tarfile.TarError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+    except (tarfile.TarError, ValueError, TypeError, KeyError, OverflowError):
         raise AudioError(name, "is damaged, or not where the index says") from None
     return Recording(sound, *facts)
 

@@ -1,10 +1,13 @@
 """Shards: draws, resuming, places to read them from, memory, and what a foreign index may not say."""
 
+import contextlib
 import hashlib
+import http.server
 import io
 import json
 import pickle
 import tarfile
+import threading
 import tracemalloc
 from collections import Counter
 from itertools import islice
@@ -21,6 +24,7 @@ from codec.data.mix import MixCorpus
 from codec.data.module import Draws, SpeechData, collate
 from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
 from codec.data.shards import ShardCorpus, unpacked
+from codec.data.store import Store
 from tests.data.test_module import fit
 from tests.shards import changed, packed, served
 
@@ -152,13 +156,58 @@ def test_copies_make_room_and_are_checked(shards, tmp_path, monkeypatch):
     assert local.slots == crops.slots
 
 
+@contextlib.contextmanager
+def endless():
+    """(URL of a server that answers everything with zeros without end, whatever is asked for; MiB sent so far)."""
+    sent = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(bytes(2**20))
+                    sent.append(1)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", sent
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_server_that_sends_more_than_is_asked_for_is_not_heard_to_the_end(tmp_path):
+    with endless() as (url, sent):
+        with pytest.raises(CorpusError, match="longer than 1000 bytes"):
+            Store(url).read(INDEX, 1000)
+        with pytest.raises(CorpusError, match="does not give pieces"):
+            Store(url).piece("a.tar", 10, 1000, "", 5000)
+        with pytest.raises(CorpusError, match="more than the 5000 bytes that the index says"):
+            Store(url, cache=tmp_path / "cache").piece("a.tar", 10, 1000, "0" * 64, 5000)
+        assert len(sent) < 100  # of 600
+    assert not list((tmp_path / "cache").glob("*.tar"))
+
+
+def test_an_index_of_too_many_values_is_not_parsed(shards):
+    (shards / INDEX).write_text('{"a":[' + "[]," * 3_100_000 + "1]}")
+    with pytest.raises(CorpusError, match="more than 6,000,000 values"):
+        ShardCorpus(shards, RATE)
+
+
 def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
     monkeypatch.setattr("time.sleep", lambda _: None)
     local = ShardCorpus(shards, RATE).crops(4000, 0)
     with served(shards) as (url, _):
         crops = ShardCorpus(url, RATE).crops(4000, 0)
         files, _ = crops.store._open()
-        real, calls = files.cat_file, []
+        real, calls = files.get_file, []
 
         def flaky(*place, **options):
             calls.append(place)
@@ -166,9 +215,9 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
                 raise ConnectionError("the line is dead")
             return real(*place, **options)
 
-        monkeypatch.setattr(files, "cat_file", flaky)
+        monkeypatch.setattr(files, "get_file", flaky)
         assert drawn(crops, range(3)) == drawn(local, range(3))
-        monkeypatch.setattr(files, "cat_file", lambda *_, **__: 1 / 0)
+        monkeypatch.setattr(files, "get_file", lambda *_, **__: 1 / 0)
         with pytest.raises(CorpusError, match=r"\.tar cannot be read: division by zero"):
             crops[0]
         with pytest.raises(CorpusError, match="there is no http"):
@@ -265,6 +314,8 @@ GOOD = [("t-000000.flac", b"sound", tarfile.REGTYPE), ("t-000000.json", ABOUT, t
         [GOOD[0], ("t-000000.json", b"{}", tarfile.REGTYPE)],
         [GOOD[0], ("t-000000.json", b"[" * 100_000, tarfile.REGTYPE)],
         [GOOD[0], ("t-000000.json", ABOUT.replace(b'"a"', b"7"), tarfile.REGTYPE)],
+        [GOOD[0], ("t-000000.json", ABOUT.replace(b'"phones": ""', b'"phones": "a@b"'), tarfile.REGTYPE)],
+        [GOOD[0], ("t-000000.json", ABOUT.replace(b'"a"', b'"\\ud800"'), tarfile.REGTYPE)],
         [GOOD[0]],
         [*GOOD, ("t-000000.pyd", pickle.dumps(0), tarfile.REGTYPE)],
         [],
@@ -296,7 +347,7 @@ def test_what_is_no_tar_is_refused(data):
         ("recordings", True, "impossible number"),
         ("recordings", 7.0, "impossible number"),
         ("bytes", 2**60, "impossible number"),
-        ("seconds", float("nan"), "impossible duration"),
+        ("seconds", float("nan"), "holds NaN"),
         ("seconds", 1e9, "impossible duration"),
         ("sha256", "x", "no sha256"),
         ("entries", 3, "no sha256"),
