@@ -10,14 +10,21 @@ import tempfile
 from pathlib import Path
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
+from safetensors.numpy import save
 
 from codec.checkpoint import load_codec
+from codec.data.audio import AudioError
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
+from codec.data.shard_index import Shard, load_entries, load_index, save_entries
+from codec.data.shards import unpacked
+from codec.data.store import Store
+from codec.extract import read_unit
 from codec.lineup import find
 from codec.page.base import timings
 from codec.page.ratings import read_results
@@ -25,6 +32,7 @@ from codec.report import Report, ReportError
 from codec.runs import RunError, discover, names
 from codec.tokens import TokenError, Tokens, load_tokens, save_tokens
 from codec.untrusted import DATA, CheckpointError, build, check_targets
+from tests.data.test_shards import GOOD, archive
 from tests.run_folders import report, write_run
 from tests.test_checkpoint import CONFIG, saved
 
@@ -106,10 +114,27 @@ def originals(tmp_path_factory) -> Path:
     content = {"format": "listening test 1", "listener": "me", "test": "t", "trials": [rating]}
     (folder / "ratings.json").write_text(json.dumps(content))
     (folder / "timing.json").write_text(json.dumps({"x": {"rtf_encode": 0.5, "device": "CPU"}}))
+    (folder / "unit").write_bytes(save({name: np.array(v, KINDS[name]) for name, v in UNIT.items()}, {"about": TOLD}))
+    (folder / "index.json").write_text(json.dumps(INDEX_OF_SHARDS))
+    (folder / "entries").write_bytes(save_entries(np.array([(0, 99, 800, 800)] * 3), {}))
+    (folder / "piece").write_bytes(archive(*GOOD))
     return folder
 
 
+UNIT = {"codes": [[1, 2]], "ends": [1, 2], "lengths": [5, 8]}
+KINDS = {"codes": np.uint16, "ends": np.int64, "lengths": np.int64}
+RECORDED = [{"file": name, "speaker": "s", "text": "x", "phones": ""} for name in "ab"]
+FACTS_OF_UNIT = {"format": "codec-token-shards", "version": 1, "model": "0", "sample_rate": 800, "hop_length": 8}
+TOLD = json.dumps(FACTS_OF_UNIT | {"n_q": 1, "recordings": RECORDED, "unreadable": []})
+SHARD = {"recordings": 3, "seconds": 3.0, "bytes": 1000, "sha256": "0" * 64, "entries": "0" * 64}
+INDEX_OF_SHARDS = {"format": "codec-shards", "version": 1, "splits": {"train": [0], "val": [1], "test": [1]}}
+INDEX_OF_SHARDS |= {"shards": [{"name": f"t-{i}", **SHARD} for i in range(2)]}
+
 READERS = {
+    "unit": (TokenError, lambda path: list(read_unit(path))),
+    "index.json": (CorpusError, lambda path: load_index(Store(path.parent))),
+    "entries": (CorpusError, lambda path: load_entries(path.read_bytes(), Shard("t", **SHARD), "entries")),
+    "piece": (AudioError, lambda path: unpacked(path.read_bytes(), "t", 0)),
     "tokens": (TokenError, load_tokens),
     "checkpoint": (CheckpointError, lambda path: load_codec(path) and find(str(path))),
     "report.json": (ReportError, lambda path: use(Report.read(path))),
@@ -138,7 +163,7 @@ def test_a_damaged_file_is_refused_in_a_sentence(originals, name, data):
         only(kind, lambda: read(path))
 
 
-@pytest.mark.parametrize("name", ["report.json", "ratings.json", "timing.json"])
+@pytest.mark.parametrize("name", ["report.json", "ratings.json", "timing.json", "index.json"])
 @given(data=st.data())
 @BRIEF
 def test_json_of_another_form_is_refused_in_a_sentence(originals, name, data):
@@ -150,7 +175,7 @@ def test_json_of_another_form_is_refused_in_a_sentence(originals, name, data):
         only(kind, lambda: read(path))
 
 
-@pytest.mark.parametrize("name", ["report.json", "ratings.json", "timing.json"])
+@pytest.mark.parametrize("name", ["report.json", "ratings.json", "timing.json", "index.json"])
 @pytest.mark.parametrize(
     "content", ["[" * 10**5, '{"a":' * 10**5, "1" * 10**5, '{"clips": NaN}', "\ufeff{}", "", "nul"]
 )
@@ -159,6 +184,16 @@ def test_hostile_json_is_refused_in_a_sentence(tmp_path, name, content):
     (tmp_path / name).write_text(content)
     with pytest.raises(kind):
         read(tmp_path / name)
+
+
+@given(about=changed(json.loads(TOLD)))
+@BRIEF
+def test_units_that_say_anything(about):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "unit")
+        tensors = {name: np.array(v, KINDS[name]) for name, v in UNIT.items()}
+        path.write_bytes(save(tensors, {"about": json.dumps(about)}))
+        only(TokenError, lambda: list(read_unit(path)))
 
 
 FACTS = ["length", "sample_rate", "hop_length", "version", "model", "checksum"]
