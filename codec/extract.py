@@ -97,7 +97,7 @@ def _write(
     tensors = {"codes": np.ascontiguousarray(np.concatenate([np.zeros((n_q, 0), np.uint16), *codes], axis=1))}
     tensors |= {"ends": ends, "lengths": np.array(lengths, np.int64)}
     facts = {"format": FORMAT, "version": VERSION, **model, "recordings": about, "unreadable": skipped}
-    facts["checksum"] = _checksum(facts, tensors)
+    facts["checksum"] = checksum_of(facts, tensors)
     with whole(folder / (units.names[unit] + ENDING)) as file:
         file.write(save(tensors, {"about": json.dumps(facts)}))
     return skipped, [recording["file"] for recording in about]
@@ -116,7 +116,7 @@ def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
         (codes, ends, lengths), checksum = tensors.values(), facts.pop("checksum")
         about, model = facts["recordings"], (facts["sample_rate"], facts["hop_length"], facts["model"])
         fits = (facts["format"], facts["version"]) == (FORMAT, VERSION) and _is_plain(about, *model)
-        fits = fits and checksum == _checksum(facts, tensors)
+        fits = fits and checksum == checksum_of(facts, tensors)
         fits = fits and codes.dtype == np.uint16 and ends.dtype == lengths.dtype == np.int64
         fits = fits and (codes.ndim, ends.ndim, lengths.ndim) == (2, 1, 1) and len(codes) > 0
         fits = fits and codes.shape[1] == (ends[-1] if len(ends) else 0) and len(about) == len(ends)
@@ -132,7 +132,7 @@ def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
         yield fact, Tokens(torch.from_numpy(codes[:, first:end].astype(np.int64)), length, *model)
 
 
-def _checksum(facts: dict, tensors: dict[str, np.ndarray]) -> str:
+def checksum_of(facts: dict, tensors: dict[str, np.ndarray]) -> str:
     digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
     for name in ("codes", "ends", "lengths"):
         digest.update(tensors[name].tobytes())

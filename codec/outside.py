@@ -8,8 +8,8 @@ import yaml
 
 # bytes; a report of 100,000 clips has some 30 MB; as text they may take four times as much
 MOST_TEXT = 2**26
-# brackets, commas and colons of a JSON file. Each stands for 100 bytes of values or less ([] 73, {"a": 1.5} 275), so
-# that these are 0.6 GB at most; that report has 3 million.
+# brackets, commas and colons of a JSON file. Each stands for 100 bytes of values or less ("[]," takes 73 bytes, and
+# '{"a":1.5},' 275), so that these are 0.6 GB at most; that report has 3 million.
 MOST_SIGNS = 6_000_000
 MOST_YAML = 2**20  # bytes; PyYAML takes a minute for a few of them, and a configuration has some 10 kB
 

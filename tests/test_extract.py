@@ -7,9 +7,11 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.numpy import save
 
 from codec.__main__ import main
 from codec.checkpoint import load_codec
@@ -17,7 +19,7 @@ from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.data.shards import ShardCorpus
 from codec.data.units import cut
-from codec.extract import extract, read_unit
+from codec.extract import checksum_of, extract, read_unit
 from codec.model import Codec
 from codec.tokens import TokenError, fingerprint
 from tests.conftest import speechlike
@@ -165,6 +167,54 @@ def test_damage_is_found(source, tmp_path):
     path.unlink()
     quietly(codec, source, tmp_path / "out")
     assert path.read_bytes() == whole
+
+
+GOOD = {"sample_rate": RATE, "hop_length": 8, "model": "0", "n_q": 1, "unreadable": []}
+GOOD |= {"format": "codec-token-shards", "version": 2}
+ABOUT = {"file": "a", "speaker": "", "text": "", "phones": ""}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hop_length": 0},
+        {"hop_length": -8},
+        {"hop_length": 8.0},
+        {"hop_length": 2**70},
+        {"sample_rate": "x"},
+        {"sample_rate": 0},
+        {"model": [1]},
+        {"recordings": {"a": 1}},
+        {"recordings": "a"},
+        {"recordings": [{}]},
+        {"recordings": [{**ABOUT, "text": 7}]},
+        {"recordings": []},
+        "[" * 100_000,
+        "[]",
+        "",
+        [[1], [[5]], [[1]]],
+        [[1], [5.0], [1.0]],
+        [[1], [2**62], [1]],
+        [[], [5], [1]],
+    ],
+    ids=str,
+)
+def test_a_strangers_unit_is_held_to_bounds(tmp_path, change):
+    def written(about, codes=(1,), lengths=(5,), ends=(1,)):
+        tensors = {"codes": np.zeros((len(codes), 1), np.uint16), "ends": np.asarray(ends)}
+        tensors["lengths"] = np.asarray(lengths)
+        if isinstance(about, dict):
+            about = json.dumps(about | {"checksum": checksum_of(about, tensors)})
+        (tmp_path / "u").write_bytes(save(tensors, {"about": about}))
+        return tmp_path / "u"
+
+    good = GOOD | {"recordings": [ABOUT]}
+    assert len(list(read_unit(written(good)))) == 1
+    arrays = change if isinstance(change, list) else ()
+    about = change if isinstance(change, str) else good | (change if isinstance(change, dict) else {})
+    with pytest.raises(TokenError) as error:
+        list(read_unit(written(about, *arrays)))
+    assert "\n" not in str(error.value)
 
 
 def test_a_broken_recording_is_left_out_and_named(source, tmp_path):

@@ -3,16 +3,19 @@
 import copy
 import logging
 import math
+import shutil
 from typing import Any
 
 import lightning
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
 from codec.callbacks import EMA
+from codec.checkpoint import CheckpointError
 from codec.checkpoint_io import WholeFiles
-from codec.divergence import BadBatch, DivergenceError, load_batch, replay
+from codec.divergence import DivergenceError, load_batch, replay
 from codec.guard import DivergenceGuard
 from codec.losses.balancer import Balancer
 from codec.quantizers.rvq import RVQ
@@ -218,6 +221,13 @@ def test_the_program_ends_in_one_sentence_and_the_step_can_be_brought_back(speec
     assert sentence.startswith("error: 2 steps in a row")
     assert "begin again" in sentence
     (file,) = run.glob("diverged_step=*_rank=0.safetensors")
+    for change in ({"loss": None}, {"adversarial_start": "x"}, {"disc": 3}, {"codec": {}}):
+        stranger = tmp_path / "stranger"
+        (stranger / "checkpoints").mkdir(parents=True, exist_ok=True)
+        content = torch.load(run / "checkpoints" / "diverged.ckpt", weights_only=True)
+        torch.save(content | {"config": content["config"] | change}, stranger / "checkpoints" / "diverged.ckpt")
+        with pytest.raises(CheckpointError):
+            replay(shutil.copy(file, stranger))
     task, values = replay(file)
     losses = [values[name] for name in (*task.losses.terms, "disc", "commitment")]
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
@@ -228,9 +238,14 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is no batch of a run that diverged"):
         load_batch(tmp_path / "a.safetensors")
-    path = BadBatch(torch.zeros(2, 1, 400), ["a", "b"], [], 7, 0, {"random": torch.zeros(3)}).save(tmp_path)
-    with pytest.raises(ValueError, match="random state are none"):
-        load_batch(path)
+    facts = {"step": "1", "rank": "0", "files": "[]", "suspects": "[]"}
+    good = {"wav": torch.zeros(1, 1, 8), "random": torch.get_rng_state()}
+    odd = [(good, {"files": "[" * 10**5}), (good, {"step": "x"}), ({"wav": good["wav"]}, {})]
+    odd += [(good | {"wav": torch.zeros(8)}, {}), (good | {"random": torch.zeros(3)}, {})]
+    for tensors, change in odd:
+        save_file(tensors, tmp_path / "a.safetensors", facts | change)
+        with pytest.raises(CheckpointError, match="is no batch of a run that diverged"):
+            load_batch(tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="1 or more"):
         DivergenceGuard(tmp_path, 0)
 

@@ -24,7 +24,10 @@ from codec.data.whole import whole
 
 RETRIES = 5  # after 1, 2, 4, ... seconds
 
-ADDRESS = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s'\"]*@)?(?P<rest>[^\s'\"?#]*)[^\s'\"]*", re.IGNORECASE)
+ADDRESS = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?:[^\s'\"]*@)?(?P<rest>[^\s'\"?#]*)(?:[?#][^\s'\"]*?(?=\)?(?:[\s'\"]|$)))?",
+    re.IGNORECASE,
+)
 
 log = logging.getLogger(__name__)
 _process = os.getpid()

@@ -10,6 +10,7 @@ import torch
 
 from codec.data.base import CorpusError, readable
 from codec.data.folder import FolderCorpus
+from codec.data.manifest import read_manifest
 
 RATE = 16_000
 
@@ -228,3 +229,24 @@ def test_a_file_that_vanishes_is_skipped(folder):
     crops = corpus.crops(4000, 0)
     skipped = {pair for n in range(crops.slots) for pair in crops[n]["skipped"]}
     assert skipped == {("part1/9.flac", "is missing")}
+
+
+def test_a_manifest_costs_no_more_memory_than_it_may(folder, monkeypatch):
+    files = [f"part{i % 2}/{i}.flac" for i in range(10)]
+    rows = [{"file": file, "speaker": "s" * 1000, "text": "t" * 100, "notes": "n" * 1000} for file in files]
+    manifest(folder, rows)
+    monkeypatch.setattr("codec.data.manifest.MOST_MEMORY", 10 * (5 * 100 + 1100 + 150))
+    read, columns = read_manifest(folder / "manifest.csv")
+    assert columns == ["file", "speaker", "text", "notes"]  # the notes are not kept
+    assert [row.text for row in read] == ["t" * 100] * 10
+    assert len({id(row.speaker) for row in read}) == 1
+    monkeypatch.setattr("codec.data.manifest.MOST_MEMORY", 1500)
+    with pytest.raises(CorpusError, match="takes more than 1,500 bytes: split the corpus"):
+        read_manifest(folder / "manifest.csv")
+
+
+@pytest.mark.parametrize("row", ["," * 2**20, '"a\n",' * 2**18], ids=["cells", "lines"])
+def test_a_manifest_with_a_row_without_end_is_refused(tmp_path, row):
+    (tmp_path / "manifest.csv").write_text(f"file\n{row}")
+    with pytest.raises(CorpusError, match="has a row of more than"):
+        FolderCorpus(tmp_path, RATE)

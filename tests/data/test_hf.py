@@ -12,8 +12,9 @@ import torch
 from datasets import Audio, Features, Value
 from torch.utils.data import DataLoader
 
+from codec.data.audio import AudioError
 from codec.data.base import CorpusError
-from codec.data.hf import open_hub
+from codec.data.hf import Columns, open_hub
 from codec.data.hf_stream import HubStream
 from codec.data.module import collate
 from tests.data.conftest import noise
@@ -207,3 +208,17 @@ def test_too_short_a_stream_for_its_held_out_part_says_so(tmp_path):
         corpus.crops(4000, 0)
     with pytest.raises(CorpusError, match="nothing left"):
         next(iter(open_hub(corpus.name, **question(streaming=True, held=12)).crops(4000, 0)))
+
+
+def test_a_recording_at_an_address_is_named_without_what_is_secret_in_it(monkeypatch):
+    address = "https://me:SSSS@host/a.flac?token=SSSS#SSSS"
+    monkeypatch.setattr("codec.data.hf.fetched", lambda *_: b"x")
+    assert Columns("audio").recording({"audio": address}, "row 1").name == "row 1:a.flac"
+
+    def fails(path, name):
+        raise AudioError(name, f"cannot be opened ({path})")
+
+    monkeypatch.setattr("codec.data.hf.fetched", fails)
+    with pytest.raises(AudioError) as error:
+        Columns("audio").recording({"audio": address}, "row 1")
+    assert (error.value.file, error.value.reason) == ("row 1:a.flac", "cannot be opened (https://host/a.flac)")

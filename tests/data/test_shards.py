@@ -24,7 +24,7 @@ from codec.data.mix import MixCorpus
 from codec.data.module import Draws, SpeechData, collate
 from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
 from codec.data.shards import ShardCorpus, unpacked
-from codec.data.store import Store
+from codec.data.store import Store, shown
 from tests.data.test_module import fit
 from tests.shards import changed, packed, served
 
@@ -193,6 +193,14 @@ def test_a_server_that_sends_more_than_is_asked_for_is_not_heard_to_the_end(tmp_
             Store(url, cache=tmp_path / "cache").piece("a.tar", 10, 1000, "0" * 64, 5000)
         assert len(sent) < 100  # of 600
     assert not list((tmp_path / "cache").glob("*.tar"))
+
+
+def test_what_a_message_says_of_an_address_is_no_secret(tmp_path):
+    place = "http://me:SSSS/@SSSS@127.0.0.1:9/x?token=SSSS#y"
+    store = Store(place)
+    assert (store.place, store.shown) == (place, "http://127.0.0.1:9/x")
+    assert Store("a/b?c#d@e").shown == "a/b?c#d@e"  # a folder
+    assert shown(f"404, message='no', url='{place}'") == "404, message='no', url='http://127.0.0.1:9/x'"
 
 
 def test_an_index_of_too_many_values_is_not_parsed(shards):
