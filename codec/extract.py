@@ -24,7 +24,7 @@ from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError
 from codec.data.ledger import Ledger
-from codec.data.pack import check_plan
+from codec.data.pack import check_plan, check_share
 from codec.data.units import Units
 from codec.data.whole import whole, write_whole
 from codec.model import Codec
@@ -35,7 +35,7 @@ FORMAT, VERSION = "codec-token-shards", 2
 INDEX = "index.json"
 ENDING = ".safetensors"
 KNOWN = ("file", "speaker", "text", "phones")  # of each recording
-FACTS = ("recordings", "frames", "seconds")  # of each unit, in the index
+FACTS = ("recordings", "unreadable", "frames", "seconds")  # of each unit, in the index
 
 
 def extract(
@@ -66,6 +66,8 @@ def extract(
     if not all((folder / (name + ENDING)).is_file() for name in units.names):
         return None
     listed = [_entry(folder, name) for name in units.names]
+    good, bad = (sum(entry[fact] for entry in listed) for fact in FACTS[:2])
+    check_share(len(units.bad) + bad, units.size, len(units.bad) + bad + good)  # of all processes and calls
     index = {"format": FORMAT, "version": VERSION, **model, "splits": units.splits, "units": listed}
     write_whole(folder / INDEX, (json.dumps(index, indent=0) + "\n").encode())
     return index
@@ -152,10 +154,12 @@ def _entry(folder: Path, name: str) -> dict:
     path = folder / (name + ENDING)
     try:
         found = [tokens for _, tokens in read_unit(path)]
+        with safe_open(path, framework="np") as file:
+            unreadable = len(parse_json(file.metadata()["about"])["unreadable"])
     except TokenError as error:
         raise CorpusError(f"{error}; remove it and extract again.") from None
     seconds = round(sum(tokens.length / tokens.sample_rate for tokens in found), 3)
-    counts = dict(zip(FACTS, (len(found), sum(t.codes.shape[1] for t in found), seconds), strict=True))
+    counts = dict(zip(FACTS, (len(found), unreadable, sum(t.codes.shape[1] for t in found), seconds), strict=True))
     content = path.read_bytes()
     return {"name": name, **counts, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
 

@@ -223,6 +223,12 @@ def test_a_broken_recording_is_left_out_and_named(source, tmp_path):
     index = quietly(small_codec().eval(), source, tmp_path / "out")
     assert sum(unit["recordings"] for unit in index["units"]) == 11
     assert any(b"05.flac" in p.read_bytes() for p in (tmp_path / "out").glob("*.safetensors"))
+    for name in ("06.flac", "07.flac", "08.flac"):
+        (source / name).write_bytes((source / name).read_bytes()[:-200])
+    for _ in range(6):  # what one call has made, the next does not make again
+        with pytest.raises(CorpusError, match="too many to go on"):
+            quietly(small_codec().eval(), source, tmp_path / "again")
+    assert not (tmp_path / "again" / "index.json").exists()
 
 
 def test_as_a_command(source, tmp_path, ckpt, capsys, monkeypatch):
