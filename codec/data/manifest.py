@@ -12,6 +12,7 @@ from codec.data.base import CorpusError
 # Bytes of memory of the rows. One with a name, a speaker and 80 letters of text takes 340: three million of them fit.
 MOST_MEMORY = 10**9
 LONGEST = 2**20  # letters of a row
+SHARED = {"speaker", "split"}  # few, of many rows
 
 
 class Row(NamedTuple):
@@ -54,7 +55,7 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
     reader = csv.reader(lines(), strict=True)
     columns = next(reader, [])
     places = {name: columns.index(name) for name in Row._fields if name in columns}
-    speakers: dict[str, str] = {}  # each kept once
+    kept: dict[str, str] = {}  # each speaker and split once
     rows, room = [], MOST_MEMORY
     for cells in reader:
         length = 0
@@ -63,10 +64,12 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
         if len(cells) > len(columns):
             raise CorpusError(f"row {len(rows) + 1} of the manifest {path} has more cells than there are columns.")
         facts = {name: cells[place] for name, place in places.items() if place < len(cells) and cells[place]}
-        if "speaker" in facts:
-            facts["speaker"] = speakers.setdefault(facts["speaker"], facts["speaker"])
+        for name in facts.keys() & SHARED:
+            if facts[name] not in kept:
+                room -= 2 * sys.getsizeof(facts[name])
+            facts[name] = kept.setdefault(facts[name], facts[name])
         row = Row(**{"file": "", **facts})
-        room -= sys.getsizeof(row) + sum(map(sys.getsizeof, row))
+        room -= sys.getsizeof(row) + sum(sys.getsizeof(facts[name]) for name in facts.keys() - SHARED)
         if room < 0:
             raise CorpusError(
                 f"the manifest {path} takes more than {MOST_MEMORY:,} bytes: split the corpus and mix it."
