@@ -197,7 +197,7 @@ ABOUT = {"file": "a", "speaker": "", "text": "", "phones": ""}
         [[1], [2**62], [1]],
         [[], [5], [1]],
     ],
-    ids=str,
+    ids=lambda change: str(change)[:40],
 )
 def test_a_strangers_unit_is_held_to_bounds(tmp_path, change):
     def written(about, codes=(1,), lengths=(5,), ends=(1,)):
