@@ -9,6 +9,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
 
 from codec.callbacks import EMA
 from codec.data.folder import FolderCorpus
@@ -71,8 +72,9 @@ def train(
     corpus = FolderCorpus(speech, RATE, holdout=0.25)
     data = SpeechData(corpus, RATE, SEGMENT, EACH if world > 1 else 2 * EACH, workers, val_clips=2)
     witness, ema = Witness(), EMA()
+    strategy = DDPStrategy(gradient_as_bucket_view=True) if world > 1 else "auto"  # conf/trainer/ddp.yaml
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=world // hosts, num_nodes=hosts, strategy="ddp" if world > 1 else "auto",
+        accelerator="cpu", devices=world // hosts, num_nodes=hosts, strategy=strategy,
         max_steps=steps, val_check_interval=steps, check_val_every_n_epoch=None, num_sanity_val_steps=0,
         use_distributed_sampler=False, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[ema, RandomState(), witness],
