@@ -24,11 +24,23 @@ ENDLESS = ["max_steps=1000000", "val_every=1000000", "logger=csv", "data.workers
 ENDLESS += ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
 
 
-class Side:
-    """One or two processes that train until they are told otherwise; `steps` are what each that writes has done."""
+STRATEGY = "trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,"
+HOOKS = "torch.distributed.algorithms.ddp_comm_hooks.default_hooks"
+WAYS = {  # of training together: `together` is trainer=ddp, the others exchange gradients in other ways
+    "together": [],
+    "plain": ["trainer.strategy=ddp"],
+    "static_graph": [f"{STRATEGY}gradient_as_bucket_view:true,static_graph:true}}"],
+    "one_bucket": [f"{STRATEGY}gradient_as_bucket_view:true,bucket_cap_mb:200}}"],
+    "fp16": [f"{STRATEGY}ddp_comm_hook:{{_target_:hydra.utils.get_method,path:{HOOKS}.fp16_compress_hook}}}}"],
+}
 
-    def __init__(self, run: Path, processes: int, together: bool, options: list[str]):
-        self.run, self.processes = run, processes
+
+class Side:
+    """One or two processes that train until they are told otherwise."""
+
+    def __init__(self, run: Path, processes: int, way: str | None, options: list[str]):
+        self.run, self.processes, together = run, processes, way is not None
+        self.writers = 1 if together else processes
         run.mkdir(parents=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -40,7 +52,7 @@ class Side:
             command = [sys.executable, str(ROOT / "train.py"), *ENDLESS, *options, f"hydra.run.dir={own}"]
             command += witness(run / f"steps{0 if together else rank}")
             if together:
-                command += ["trainer=ddp", f"trainer.devices={processes}"]
+                command += ["trainer=ddp", f"trainer.devices={processes}", *WAYS[way]]
                 about |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
                 about |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_PORT": port}
                 about |= {"TORCHELASTIC_RUN_ID": "bench"}  # that it is torchrun who has started them
@@ -64,17 +76,16 @@ class Side:
 
     def warm(self, steps: int) -> None:
         """Wait until so many steps are done, and stop it."""
-        while len(found := self.steps()) < (1 if "together" in self.run.name else self.processes) or any(
-            len(ends) < steps for ends in found
-        ):
+        while len(found := self.steps()) < self.writers or min(map(len, found)) < steps:
             if any(child.poll() is not None for child in self.children):
                 raise RuntimeError((self.run / "output0").read_text()[-3000:])
             time.sleep(0.2)
         self.signal(signal.SIGSTOP)
 
-    def rate(self, seconds: float) -> float:
-        """Let it go for some seconds -> steps per second of all its processes, between the first and the last."""
-        begin = time.monotonic()
+    def rate(self, seconds: float) -> tuple[float, float]:
+        """Let it go for some seconds -> (steps per second of all its processes, between the first and the last; seconds
+        of computing per second of each process)."""
+        begin, used = time.monotonic(), self.cpu()
         self.signal(signal.SIGCONT)
         time.sleep(seconds)
         self.signal(signal.SIGSTOP)
@@ -82,32 +93,42 @@ class Side:
         for ends in self.steps():
             mine = [at for at in ends if at > begin]
             rates.append((len(mine) - 1) / (mine[-1] - mine[0]))
-        return sum(rates) * (self.processes / len(rates))
+        busy = (self.cpu() - used) / (time.monotonic() - begin) / self.processes
+        return sum(rates) * (self.processes / len(rates)), busy
+
+    def cpu(self) -> float:
+        """Seconds of computing so far."""
+        stats = [Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split() for child in self.children]
+        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
 
-def ddp(speech: Path, scratch: Path, options: list[str], rounds: int, seconds: float) -> dict[str, Any]:
-    """Steps per second of both processes against one, and of two that are on their own."""
+def ddp(
+    speech: Path, scratch: Path, options: list[str], ways: list[str], rounds: int, seconds: float
+) -> dict[str, Any]:
+    """Steps per second of two processes, together and on their own, against one."""
     options = ["dataset=folder", f"dataset.path={speech}", *options]
     sides: dict[str, Side] = {}
+    found: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as stack:
-        for name, processes in (("alone", 1), ("together", 2), ("apart", 2)):
-            sides[name] = Side(scratch / name, processes, name == "together", options)
+        for name, processes in (("alone", 1), ("apart", 2), *((way, 2) for way in ways)):
+            sides[name], found[name] = Side(scratch / name, processes, name if name in WAYS else None, options), []
             stack.callback(sides[name].end)
             sides[name].warm(5)
-        rates: dict[str, list[float]] = {name: [] for name in sides}
-        others = []
         for n in range(rounds):
             for name in random.Random(n).sample(sorted(sides), len(sides)):
-                rates[name].append(sides[name].rate(seconds))
-            others.append(os.getloadavg()[0])
-            print(n, {name: round(found[-1], 2) for name, found in rates.items()}, others[-1], file=sys.stderr)
-    ratio = {name: [a / b for a, b in zip(rates[name], rates["alone"], strict=True)] for name in ("together", "apart")}
+                found[name].append(sides[name].rate(seconds))
+            print(n, {name: round(one[-1][0], 2) for name, one in found.items()}, os.getloadavg()[0], file=sys.stderr)
+    rates, busy = ({name: [one[k] for one in all] for name, all in found.items()} for k in range(2))
+    ratio = {name: [a / b for a, b in zip(rates[name], rates["alone"], strict=True)] for name in sides}
+    cpu = {name: [busy * side.processes / rate for rate, busy in found[name]] for name, side in sides.items()}
+    medians = lambda table: {name: round(statistics.median(of), 3) for name, of in table.items()}  # noqa: E731
     return {
         "options": options[2:],
         "rounds": rounds,
         "seconds": seconds,
-        "steps_per_s": {name: round(statistics.median(found), 3) for name, found in rates.items()},
-        "ratio": {name: round(statistics.median(found), 3) for name, found in ratio.items()},
-        "ratios": {name: [round(r, 2) for r in found] for name, found in ratio.items()},
-        "load": [round(load, 1) for load in others],
+        "steps_per_s": medians(rates),
+        "ratio": medians(ratio),
+        "ratios": {name: [round(r, 2) for r in of] for name, of in ratio.items()},
+        "busy": medians(busy),
+        "cpu_s_per_step": medians(cpu),
     }

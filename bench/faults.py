@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.damage import damage
 from bench.data import speechlike
-from bench.ddp import ddp
+from bench.ddp import WAYS, ddp
 from bench.kills import kills
 from bench.saving import saving
 from tests.kinds import KINDS
@@ -56,7 +56,8 @@ def cases(options: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]
             yield kills(speech, scratch, workers, options.count, options.steps, options.steps // 20)
     elif options.case == "ddp":
         for model in options.models:
-            yield ddp(speech, scratch / model, [*TRAINED[model], *options.more], options.rounds, options.seconds)
+            sides = scratch / model, [*TRAINED[model], *options.more], options.ways
+            yield ddp(speech, *sides, options.rounds, options.seconds)
     else:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         for name, more, steps in (("default", [], 20), ("mimi", MIMI, 4)):
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of a run that is killed")
     parser.add_argument("--models", nargs="*", choices=list(TRAINED), default=list(TRAINED), help="of ddp")
     parser.add_argument("--more", nargs="*", default=[], help="overrides of ddp's runs")
+    parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=["together"], help="of exchanging gradients")
     parser.add_argument("--rounds", type=int, default=9, help="of ddp; checkpoints that are saved")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each side in a round of ddp")
     options = parser.parse_args()

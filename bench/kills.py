@@ -2,10 +2,11 @@
 
 A case of bench/faults.py. Each life of the run is a process of its own that does what ``python train.py`` does (forked
 from one that has imported everything, which spares 10 seconds). The moments are drawn over the undisturbed run's
-training time, and the clock stands still while a life starts; some more kills come while a life starts, and some a
-moment after a checkpoint has begun to be written, that is, after ``last.ckpt.part`` has appeared.
+training time, and the clock stands still until a life has done a step. Of the kills at chosen moments one half comes
+while a life starts, the other a moment after a checkpoint has begun to be written (``last.ckpt.part`` is there).
 """
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -86,6 +87,15 @@ def until(condition: Callable[[], Any], process: multiprocessing.Process) -> boo
     return True
 
 
+def unfinished(run: Path, since: float) -> bool:
+    """Whether a checkpoint is being written that was begun after a time of the clock: an earlier kill may leave one."""
+    for name in ("last", "best"):
+        with contextlib.suppress(FileNotFoundError):
+            if (run / "checkpoints" / f"{name}.ckpt.part").stat().st_mtime >= since:
+                return True
+    return False
+
+
 def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, every: int) -> dict[str, Any]:
     """What `count` random kills, and half as many at chosen moments, cost and change."""
     choices = [f"{group}={option}" for group, option in {**CHOICES, "disc": "msd"}.items()]
@@ -105,21 +115,20 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
     plan = ["random"] * count + ["writing"] * (count // 4) + ["starting"] * (count // 4)
     rng.shuffle(plan)
     moments = iter(sorted(rng.uniform(0, training) for _ in range(count)))
-    clock, rows, part = 0.0, [], run / "checkpoints" / "last.ckpt.part"
+    clock, rows = 0.0, []
     for how in plan:
-        before = len(witnessed(run / "steps"))
-        process, begin = started(run, *options), time.monotonic()
+        before, since = len(witnessed(run / "steps")), time.time()
+        process = started(run, *options)
         if how == "starting":
             time.sleep(rng.uniform(0, starting))
         elif until(lambda: len(witnessed(run / "steps")) > before, process):  # noqa: B023
-            begin = time.monotonic()
             if how == "random":
-                time.sleep(max(0.0, next(moments) - clock))
+                moment = next(moments)
+                time.sleep(moment - clock)
+                clock = moment
             else:
-                part.unlink(missing_ok=True)  # of an earlier kill
-                until(part.exists, process)
+                until(lambda: unfinished(run, since), process)  # noqa: B023
                 time.sleep(rng.uniform(0, 0.03))
-            clock += time.monotonic() - begin
         process.kill()
         process.join()
         if process.exitcode == 0:  # it was done before
@@ -127,7 +136,7 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
         done = witnessed(run / "steps")
         found = resume_point("auto", run)
         row = {"how": how, "step": done[-1][0] if len(done) > before else None, "back": step_of(found) if found else 0}
-        row |= {"part": any((run / "checkpoints").glob("*.part")), "previous": bool(found and "previous" in found)}
+        row |= {"part": unfinished(run, since), "previous": bool(found and "previous" in found)}
         rows.append(row | {"damaged": bool(found and damage(found))})
     process = started(run, *options)
     process.join()
