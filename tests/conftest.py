@@ -5,8 +5,10 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-# Small arrays: threads that wait for each other cost more, on a busy machine many times as much. NumPy reads it once.
+# Small arrays: threads that wait for each other cost more, on a busy machine many times as much. NumPy reads the first
+# once; without the second, Lightning's ddp gives this process a thread for each core.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -69,6 +69,7 @@ TEACHERS = {
     "phones": ["distill.teacher.steps=2", "distill.teacher.corpus.voices=4", "distill.teacher.corpus.utterances=1"],
 }
 GROUPS = ["encoder", "decoder", "quantizer", "distill", "loss", "trainer", "logger", "optim/schedule"]
+REPORTED = ["encoder", "decoder", "quantizer", "trainer", "logger"]  # the others are over when the report begins
 
 
 @pytest.mark.usefixtures("_tiny_wavlm")
@@ -78,8 +79,11 @@ def test_options_train_two_steps(group, option, speech_folder, tmp_path):
     special = ["logger.wandb.offline=true"] if option == "wandb" else []
     special += TEACHERS.get(option, []) if group == "distill" else []
     special += ["loss.reconstruction_until=1"] if option == "adversarial_only" else []
-    special += ["~callbacks.best", "~callbacks.last", "msd_width=4"]
-    cfg = short(speech_folder, tmp_path, *size, *special, **{"disc": "msd", group: option})
+    cfg = short(speech_folder, tmp_path, *size, *special, "msd_width=4", **{"disc": "msd", group: option})
+    if group not in REPORTED:
+        only_fit(cfg)
+        return
+    del cfg.callbacks.best, cfg.callbacks.last
     train.train(cfg)
     assert (tmp_path / "checkpoints" / "last.ckpt").is_file()
     assert (tmp_path / "report.json").is_file()
