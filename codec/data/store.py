@@ -157,6 +157,7 @@ def shown(text: str) -> str:
 
 def _from_file(path: Path, start: int, size: int) -> bytes:
     with open(path, "rb", buffering=0) as file:
+        size = min(size, max(0, os.fstat(file.fileno()).st_size - start))  # `read` makes room for all that it is asked
         file.seek(start)
         found = file.read(size)
         while len(found) < size and (more := file.read(size - len(found))):
