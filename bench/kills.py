@@ -1,8 +1,9 @@
 """A small run of train.py that is killed again and again, goes on each time, and is compared with one left alone.
 
 A case of bench/faults.py. Each life of the run is a process of its own that does what ``python train.py`` does (forked
-from one that has imported everything, which spares 10 seconds). The moments are drawn over the undisturbed run's
-training time, and the clock stands still until a life has done a step. Of the kills at chosen moments one half comes
+from one that has imported everything, which spares 10 seconds). The moments are drawn evenly over the time of the run,
+which is counted in steps at the pace of the life before: the machine may be slower now than it was for the undisturbed
+run. The clock stands still until a life has done a step. Of the kills at chosen moments one half comes
 while a life starts, the other a moment after a checkpoint has begun to be written (``last.ckpt.part`` is there).
 """
 
@@ -53,6 +54,11 @@ def witnessed(path: Path) -> list[tuple[int, int, float]]:
     """(step, checksum, seconds) of each line that is complete."""
     lines = path.read_text().split("\n")[:-1] if path.is_file() else []
     return [(int(step), int(checksum), float(at)) for step, checksum, at in map(str.split, lines)]
+
+
+def per_step(lines: list[tuple[int, int, float]]) -> float:
+    """Seconds from one step to the next, validation and checkpoints included; 0 where too few were done to tell."""
+    return (lines[-1][2] - lines[0][2]) / (len(lines) - 1) if len(lines) > 5 else 0.0
 
 
 def witness(path: Path) -> list[str]:
@@ -107,14 +113,14 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
     until(lambda: witnessed(whole / "steps"), process)
     first = time.monotonic()
     process.join()
-    starting, training = first - begin, witnessed(whole / "steps")[-1][2] - first
+    starting, pace = first - begin, per_step(witnessed(whole / "steps"))
     if process.exitcode:
         raise RuntimeError(f"the undisturbed run failed: {(whole / 'output').read_text()[-2000:]}")
 
     rng = random.Random(workers)
     plan = ["random"] * count + ["writing"] * (count // 4) + ["starting"] * (count // 4)
     rng.shuffle(plan)
-    moments = iter(sorted(rng.uniform(0, training) for _ in range(count)))
+    moments = iter(sorted(rng.uniform(0, steps) for _ in range(count)))
     clock, rows = 0.0, []
     for how in plan:
         before, since = len(witnessed(run / "steps")), time.time()
@@ -124,7 +130,7 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
         elif until(lambda: len(witnessed(run / "steps")) > before, process):  # noqa: B023
             if how == "random":
                 moment = next(moments)
-                time.sleep(moment - clock)
+                time.sleep((moment - clock) * pace)
                 clock = moment
             else:
                 until(lambda: unfinished(run, since), process)  # noqa: B023
@@ -134,6 +140,7 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
         if process.exitcode == 0:  # it was done before
             break
         done = witnessed(run / "steps")
+        pace = per_step(done[before:]) or pace
         found = resume_point("auto", run)
         row = {"how": how, "step": done[-1][0] if len(done) > before else None, "back": step_of(found) if found else 0}
         row |= {"part": unfinished(run, since), "previous": bool(found and "previous" in found)}
@@ -150,7 +157,7 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
         "workers": workers,
         "steps": steps,
         "val_every": every,
-        "undisturbed_s": round(training, 1),
+        "undisturbed_s_per_step": round(per_step(witnessed(whole / "steps")), 3),
         "kills": {how: sum(row["how"] == how for row in rows) for how in ("random", "writing", "starting")},
         "killed_while_writing": sum(row["part"] for row in rows),
         "went_on_from_previous": sum(row["previous"] for row in rows),
