@@ -26,6 +26,19 @@ def changed(folder: Path, change) -> None:
 
 
 @contextlib.contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The URL of a server on this machine."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextlib.contextmanager
 def served(folder: Path, ranges: bool = True) -> Iterator[tuple[str, list[tuple[str, int]]]]:
     """(URL of the folder, (path, bytes sent) of the requests so far); with pieces of files on demand, or without."""
     sent: list[tuple[str, int]] = []
@@ -62,11 +75,5 @@ def served(folder: Path, ranges: bool = True) -> Iterator[tuple[str, list[tuple[
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", sent
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url, sent

@@ -8,7 +8,6 @@ import json
 import os
 import pickle
 import tarfile
-import threading
 import tracemalloc
 from collections import Counter
 from itertools import islice
@@ -27,7 +26,7 @@ from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
 from codec.data.shards import ShardCorpus, unpacked
 from codec.data.store import Store, shown
 from tests.data.test_module import fit
-from tests.shards import changed, packed, served
+from tests.shards import changed, packed, served, serving
 
 RATE = 16_000
 
@@ -174,14 +173,8 @@ def endless():
         def log_message(self, *_):
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", sent
-    finally:
-        server.shutdown()
-        server.server_close()
+    with serving(Handler) as url:
+        yield url, sent
 
 
 def test_a_server_that_sends_more_than_is_asked_for_is_not_heard_to_the_end(tmp_path):
