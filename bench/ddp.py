@@ -28,7 +28,7 @@ STRATEGY = "trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,
 HOOKS = "torch.distributed.algorithms.ddp_comm_hooks.default_hooks"
 WAYS = {  # of training together: `together` is trainer=ddp, the others exchange gradients in other ways
     "together": [],
-    "plain": ["trainer.strategy=ddp"],
+    "bucket_view": [f"{STRATEGY}gradient_as_bucket_view:true}}"],
     "static_graph": [f"{STRATEGY}gradient_as_bucket_view:true,static_graph:true}}"],
     "one_bucket": [f"{STRATEGY}gradient_as_bucket_view:true,bucket_cap_mb:200}}"],
     "fp16": [f"{STRATEGY}ddp_comm_hook:{{_target_:hydra.utils.get_method,path:{HOOKS}.fp16_compress_hook}}}}"],

@@ -11,7 +11,6 @@ import lightning
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import DDPStrategy
 
 from codec.callbacks import EMA
 from codec.data import hf_stream
@@ -69,9 +68,8 @@ def data_of(corpus: Corpus, batch: int, workers: int = 0) -> SpeechData:
 def fit(task: CodecTask, data: SpeechData, steps: int, world: int, hosts: int = 1, **options: Any) -> dict[str, Any]:
     """A run -> what it ended with and what was seen: tensors and plain values."""
     witness, ema = Witness(), EMA()
-    strategy = DDPStrategy(gradient_as_bucket_view=True) if world > 1 else "auto"  # conf/trainer/ddp.yaml
     trainer = lightning.Trainer(
-        accelerator="cpu", devices=world // hosts, num_nodes=hosts, strategy=strategy,
+        accelerator="cpu", devices=world // hosts, num_nodes=hosts, strategy="ddp" if world > 1 else "auto",
         max_steps=steps, val_check_interval=steps, check_val_every_n_epoch=None, num_sanity_val_steps=0,
         use_distributed_sampler=False, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[ema, RandomState(), witness], **options,
