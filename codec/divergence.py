@@ -2,7 +2,7 @@
 
 A safetensors file beside ``config.yaml``, one from each process that had a hand in it:
 
-wav: ``[B, 1, T]`` float32, as the codec heard it, augmented
+wav: ``[B, 1, T]`` float32, as the codec heard it, augmented; of a flow model latents ``[B, C, F]`` and span ``[B, F]``
 random, random_cuda: torch's random state before the step, bytes; the latter where there was a GPU
 metadata: ``step``, ``rank``, ``files`` (JSON, B names) and ``suspects`` (JSON, those of them that are not finite)
 
@@ -33,9 +33,9 @@ class DivergenceError(ToldError, RuntimeError):
 
 @dataclass
 class BadBatch:
-    """wav ``[B, 1, T]``, the random state before it, and whose recordings they are."""
+    """Its tensors, the random state before it, and whose recordings they are."""
 
-    wav: Tensor
+    tensors: dict[str, Tensor]
     files: Sequence[str]
     suspects: Sequence[str]
     step: int
@@ -48,7 +48,8 @@ class BadBatch:
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = {"step": str(self.step), "rank": str(self.rank)}
         facts |= {"files": json.dumps(list(self.files)), "suspects": json.dumps(list(self.suspects))}
-        save_file({"wav": self.wav.float().cpu().contiguous(), **self.random}, path, facts)
+        tensors = {name: value.float().cpu().contiguous() for name, value in self.tensors.items()}
+        save_file({**tensors, **self.random}, path, facts)
         return path
 
 
@@ -58,14 +59,15 @@ def load_batch(path: str | Path) -> BadBatch:
         with safe_open(path, "pt") as file:
             facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         files, suspects = json.loads(facts["files"]), json.loads(facts["suspects"])
-        return BadBatch(tensors.pop("wav"), files, suspects, int(facts["step"]), int(facts["rank"]), tensors)
+        random = {name: tensors.pop(name) for name in ("random", "random_cuda") if name in tensors}
+        return BadBatch(tensors, files, suspects, int(facts["step"]), int(facts["rank"]), random)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error
 
 
 def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
-    """The step again, on the CPU in fp32: forward and backward, no optimiser -> the task, with its gradients, and the
-    values that the step logs. The checkpoint is the ``checkpoints/diverged.ckpt`` beside the file.
+    """A codec's step again, on the CPU in fp32: forward and backward, no optimiser -> the task, with its gradients, and
+    the values that the step logs. The checkpoint is the ``checkpoints/diverged.ckpt`` beside the file.
 
     Raises:
         CheckpointError: if either file cannot be used.
@@ -73,6 +75,8 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
     batch, checkpoint = load_batch(path), Path(path).parent / "checkpoints" / DIVERGED
     content = load_checkpoint(checkpoint)
     config = content["config"]
+    if "wav" not in batch.tensors or not isinstance(config.get("codec"), dict):
+        raise CheckpointError(f"{path} is of no codec's training, and only a codec's step can be taken again")
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
     built = {part: build(config[group], STEP) or None for part, group in parts.items()}
     # A task without a trainer is at step 0: what begins or ends at a step does so that much earlier.
@@ -82,6 +86,6 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
     task = CodecTask(**built, **starts, config=config)
     load_weights(task, content["state_dict"], str(checkpoint))
     torch.set_rng_state(batch.random["random"])
-    total, values = task.train().one_pass(batch.wav)
+    total, values = task.train().one_pass(batch.tensors["wav"])
     total.backward()
     return task, values

@@ -145,16 +145,12 @@ def git_commit() -> str:
 
 def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
     """Class and trainable parameters of each part that was really built, discriminators one by one."""
-    modules = {name: getattr(task.codec, name) for name in ("encoder", "quantizer", "decoder")}
-    if task.distillation is not None:
-        modules["teacher"] = task.distillation.teacher
-    modules |= {f"discriminator {name}": module for name, module in task.discriminators.members.items()}
     return {
         name: {
             "class": f"{type(module).__module__}.{type(module).__name__}",
             "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         }
-        for name, module in modules.items()
+        for name, module in task.parts().items()
     }
 
 

@@ -93,10 +93,12 @@ ALLOWED = {
     },
     "checkpoint": {"model", "storage", "untrusted"},
     "evaluation": {"metrics", "report", "report_check", "systems.base"},
-    "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
+    "base_task": {"optim"},
+    "task": {"base_task", "model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "waiting", "watch", "data"}
+LIGHTNING = {"base_task", "task", "flow", "callbacks", "checkpoint_io", "guard", "random_state", "saving"}
+LIGHTNING |= {"waiting", "watch", "data"}
 # to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
 HYDRA = {"untrusted", "run", "source"}
 
