@@ -67,6 +67,7 @@ ALLOWED = {
         "encoders.seanet",
         "decoders.mimi",
         "decoders.seanet",
+        "quantizers.base",
         "quantizers.split_rvq",
     },
     "factors": set(),
