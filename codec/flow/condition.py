@@ -47,11 +47,14 @@ class Condition(nn.Module):
         """Why a recording of so many frames cannot be used with this condition; "" if it can."""
         return ""
 
+    def check(self, batch: Batch, count: int) -> None:
+        """Raises InputError if a user's batch of ``count`` recordings, not yet cut to pieces, lacks what it needs."""
+
     def forward(self, batch: Batch, inside: Tensor) -> Given:
         """What it says of a batch whose examples are where ``inside`` ``[B, F]`` is true.
 
         Raises:
-            InputError: if the batch lacks what it needs.
+            InputError: for a symbol that it does not know, or too many.
         """
         raise NotImplementedError
 
@@ -79,6 +82,11 @@ class Conditions(nn.Module):
     def refusal(self, item: Batch, frames: int) -> str:
         """The first member's reason not to use a recording; "" if there is none."""
         return next(filter(None, (member.refusal(item, frames) for member in self.members.values())), "")
+
+    def check(self, batch: Batch, count: int) -> None:
+        """See :meth:`Condition.check`."""
+        for member in self.members.values():
+            member.check(batch, count)
 
     def forward(self, batch: Batch, inside: Tensor) -> Given:
         """-> what all say together, with zeros and no tokens where nobody says anything."""

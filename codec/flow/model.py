@@ -20,8 +20,8 @@ class FlowModel(nn.Module):
 
     Args:
         network, condition, objective: the parts.
-        frame_rate: of the latents, Hz.
         sample_rate: of the codec, Hz.
+        hop_length: samples for each frame of latents.
         fingerprint: of the latent space; other codecs' latents mean something else.
         kind: of the latents, ``pre`` or ``post``.
         max_seconds: the longest piece it was trained on.
@@ -32,16 +32,17 @@ class FlowModel(nn.Module):
         network: DiT,
         condition: Conditions,
         objective: Objective,
-        frame_rate: float,
         sample_rate: int,
+        hop_length: int,
         fingerprint: str,
         kind: str,
         max_seconds: float,
     ):
         super().__init__()
         self.network, self.condition, self.objective = network, condition, objective
-        self.frame_rate, self.sample_rate, self.fingerprint, self.kind = frame_rate, sample_rate, fingerprint, kind
-        self.max_frames = max(1, int(max_seconds * frame_rate))
+        self.sample_rate, self.hop_length, self.fingerprint, self.kind = sample_rate, hop_length, fingerprint, kind
+        self.frame_rate = sample_rate / hop_length
+        self.max_frames = max(1, int(max_seconds * self.frame_rate))
         self.register_buffer("mean", torch.zeros(network.channels))
         self.register_buffer("std", torch.ones(network.channels))
 
@@ -161,13 +162,12 @@ class FlowModel(nn.Module):
         return torch.where(kept, known, integrate(field, noise, steps, sampler, put_back))
 
     def _check(self, given: Batch, lengths: Sequence[int], frames: int) -> None:
-        """Raises InputError for what conditions would not see by themselves: examples that end before the batch does,
-        and text that cannot be cut."""
-        parts = {name: given[name] for name in ("text", "phones") if given.get(name)}
+        """Raises InputError for what the conditions could not say afterwards."""
+        self.condition.check(given, len(lengths))
         for n, length in enumerate(lengths):
-            own = {"text": "", "phones": []} | {name: part[n] for name, part in parts.items()}
+            own = {name: given[name][n] for name in ("text", "phones") if given.get(name)}
             if length < frames and (reason := self.condition.refusal(own, length)):
-                raise InputError(f"recording {n + 1} of {len(lengths)} cannot be filled in: {reason}")
+                raise InputError(f"recording {n + 1} of {len(lengths)} cannot be filled in: it is {reason}")
         if max(lengths) > self.max_frames and self.condition.whole:
             seconds, most = max(lengths) / self.frame_rate, self.max_frames / self.frame_rate
             raise InputError(
@@ -179,7 +179,7 @@ class FlowModel(nn.Module):
         """What is given of one example, from frame ``begin`` to ``end``."""
         own: dict[str, Any] = {name: [given[name][n]] for name in ("text", "phones") if given.get(name)}
         if own.get("phones") and (begin > 0 or end < length):
-            own["phones"] = [phones_within(own["phones"][0], begin / self.frame_rate, end / self.frame_rate)]
+            own["phones"] = [cut_phones(own["phones"][0], begin / self.frame_rate, end / self.frame_rate)]
         for name in ("prompt", "prompt_lengths"):
             if given.get(name) is not None:
                 own[name] = given[name][n : n + 1]
@@ -191,7 +191,7 @@ def _share(progress: Callable[[float], None], before: float, size: float) -> Cal
     return lambda share: progress(before + size * share)
 
 
-def phones_within(phones: Sequence[tuple[str, float]], start: float, end: float) -> list[tuple[str, float]]:
+def cut_phones(phones: Sequence[tuple[str, float]], start: float, end: float) -> list[tuple[str, float]]:
     """Phones of the time from ``start`` to ``end`` (seconds), which is then 0: those that begin within, after the one
     that sounds at its beginning.
 

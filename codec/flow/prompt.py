@@ -22,20 +22,28 @@ class Heard(nn.Module):
         self.refined = Refined(*(ConvNeXtBlock(hidden, 2 * hidden, scale=1 / blocks) for _ in range(blocks)))
 
     def forward(self, batch: Batch, inside: Tensor) -> tuple[Tensor, Tensor]:
-        prompt = batch.get("prompt")
-        if prompt is None:
-            raise InputError("this model was trained with prompts: give a recording of the voice")
-        lengths = batch.get("prompt_lengths")
+        prompt, lengths = batch["prompt"], batch.get("prompt_lengths")
         lengths = torch.full((len(prompt),), prompt.shape[-1]) if lengths is None else lengths
-        if not len(prompt) == len(lengths) == len(inside):
-            raise InputError(f"{len(prompt)} prompts for {len(inside)} recordings: give one for each")
-        if prompt.shape[-1] < 1:
-            raise InputError("the prompt is shorter than a latent frame: give some seconds of the voice")
         there = torch.arange(prompt.shape[-1], device=inside.device) < lengths.to(inside.device)[:, None]
         return self.refined(self.enter(prompt.to(inside.device)), there).transpose(1, 2), there
 
 
-class PromptVector(Condition):
+class Prompted(Condition):
+    """A condition that hears a prompt."""
+
+    prompted = True
+
+    def check(self, batch: Batch, count: int) -> None:
+        prompt, lengths = batch.get("prompt"), batch.get("prompt_lengths")
+        if prompt is None:
+            raise InputError("this model was trained with prompts: give a recording of the voice")
+        if len(prompt) != count or (lengths is not None and len(lengths) != count):
+            raise InputError(f"{len(prompt)} prompts for {count} recordings: give one for each")
+        if min([prompt.shape[-1]] if lengths is None else lengths.tolist()) < 1:
+            raise InputError("the prompt is shorter than a latent frame: give some seconds of the voice")
+
+
+class PromptVector(Prompted):
     """One vector for the whole prompt.
 
     Args:
@@ -44,8 +52,6 @@ class PromptVector(Condition):
         hidden: channels within.
         blocks: of ConvNeXt.
     """
-
-    prompted = True
 
     def __init__(self, channels: int, width: int, hidden: int = 128, blocks: int = 3):
         super().__init__()
@@ -58,7 +64,7 @@ class PromptVector(Condition):
         return Given(vector=self.leave(mean))
 
 
-class PromptTokens(Condition):
+class PromptTokens(Prompted):
     """As many tokens for any prompt, each what one learned query finds in it (NaturalSpeech 2, arXiv 2304.09116,
     section 3.3: 32 of them).
 
@@ -67,8 +73,6 @@ class PromptTokens(Condition):
         tokens: how many.
         heads: of the attention of queries to the prompt.
     """
-
-    prompted = True
 
     def __init__(self, channels: int, width: int, hidden: int = 128, blocks: int = 3, tokens: int = 16, heads: int = 4):
         super().__init__()

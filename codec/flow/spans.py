@@ -25,10 +25,12 @@ class Spans:
     all: float = 0.1
 
     def __post_init__(self):
-        if not (0 <= self.long and 0 <= self.all and self.long + self.all <= 1):
+        if min(self.long, self.all) < 0 or self.long + self.all > 1:
             raise ValueError(f"spans: long={self.long} and all={self.all} are shares, and together 1 at most")
         if not (0 < self.seconds[0] <= self.seconds[1] and self.every > 0):
-            raise ValueError(f"spans: seconds={list(self.seconds)} and every={self.every} are lengths above 0, in order")
+            raise ValueError(
+                f"spans: seconds={list(self.seconds)} and every={self.every} are lengths above 0, in order"
+            )
 
     def draw(self, frames: int, frame_rate: float, rng: np.random.Generator) -> np.ndarray:
         """``[frames]`` bool, some of it true."""

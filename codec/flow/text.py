@@ -69,13 +69,16 @@ class AlignedPhones(Condition):
         return "with unknown phones" if self.vocabulary.unknown(symbol for symbol, _ in item["phones"]) else ""
 
     def forward(self, batch: Batch, inside: Tensor) -> Given:
-        numbers = [self._sounding(phones, inside.shape[1]) for phones in asked(batch, "phones", inside)]
+        numbers = [self._sounding(phones, inside.shape[1]) for phones in batch["phones"]]
         return Given(frames=self.said(numbers, inside, places=False))
+
+    def check(self, batch: Batch, count: int) -> None:
+        asked(batch, "phones", count)
+        if any(start is None for phones in batch["phones"] for _, start in phones):
+            raise InputError("this model was trained with aligned phones: say when each of them starts")
 
     def _sounding(self, phones: Sequence[tuple[str, float]], frames: int) -> list[int]:
         """The number in each slot, of the moment in its middle; the filler before the first phone."""
-        if any(start is None for _, start in phones):
-            raise InputError("this model was trained with aligned phones: say when each of them starts")
         starts = torch.tensor([start for _, start in phones], dtype=torch.float64)
         moments = (torch.arange(frames * self.said.slots, dtype=torch.float64) + 0.5) / self.said.slots
         which = torch.searchsorted(starts, moments / self.frame_rate, right=True)
@@ -119,9 +122,12 @@ class Unaligned(Condition):
             return f"with unknown {self.vocabulary.kind}s"
         return "spoken too fast" if len(symbols) > frames * self.said.slots else ""
 
+    def check(self, batch: Batch, count: int) -> None:
+        asked(batch, self.part, count)
+
     def forward(self, batch: Batch, inside: Tensor) -> Given:
         numbers, room = [], inside.shape[1] * self.said.slots
-        for value in asked(batch, self.part, inside):
+        for value in batch[self.part]:
             symbols = self.symbols(value)
             if len(symbols) > room:
                 raise InputError(
@@ -161,15 +167,10 @@ def slots_of(per_second: float, frame_rate: float) -> int:
     return max(1, math.ceil(per_second / frame_rate))
 
 
-def asked(batch: Batch, part: str, inside: Tensor) -> list:
-    """What a batch says under ``part``, for each example.
-
-    Raises:
-        InputError: if it says nothing, or nothing of some example.
-    """
+def asked(batch: Batch, part: str, count: int) -> None:
+    """Raises InputError unless a batch says something under ``part`` for each of its ``count`` recordings."""
     values = batch.get(part)
     if not values or not all(spelt(value) if isinstance(value, str) else value for value in values):
         raise InputError(f"this model was trained to be told {part}, and the {part} given is empty: give some")
-    if len(values) != len(inside):
-        raise InputError(f"{len(values)} {part} for {len(inside)} recordings: give one for each")
-    return list(values)
+    if len(values) != count:
+        raise InputError(f"{len(values)} {part} for {count} recordings: give one for each")

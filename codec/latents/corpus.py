@@ -9,6 +9,7 @@ An item is a plain dict:
     samples  int, of the waveform that these frames stand for; the last frame may be filled up
 """
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -102,10 +103,7 @@ class LatentClips(Sequence):
             ValueError: if it has no such frame.
             CorpusError: if its unit is damaged.
         """
-        if not 0 <= n < len(self):
-            raise IndexError(f"recording {n} of {len(self)}")
-        at = int(np.searchsorted(self._ends, n, side="right"))
-        unit, number = self.corpus.unit(self.units[at]), n - (int(self._ends[at - 1]) if at else 0)
+        unit, number = self._find(n)
         first, end = unit.place(number)
         if not 0 <= start_frame < end - first or (frames is not None and frames < 1):
             raise ValueError(f"frames {start_frame} to {start_frame} + {frames} of a recording of {end - first}")
@@ -122,6 +120,24 @@ class LatentClips(Sequence):
         latents = (latents - self.corpus.mean[:, None]) / self.corpus.std[:, None]
         about = {part: known[part] for part in ("text", "speaker", "file")}
         return {"latents": latents, "phones": phones, "samples": samples, **about}
+
+    def about(self, n: int) -> dict:
+        """What is known of the whole of recording n, its latents unread: text, phones, speaker, file. Raises as
+        :meth:`item` does."""
+        unit, number = self._find(n)
+        known = unit.recordings[number]
+        try:
+            phones = phones_within(known["phones"], 0.0, math.inf)
+        except ValueError as error:
+            raise CorpusError(f"{unit.path} is damaged at {known['file']}: {str(error)[:200]}") from None
+        return {part: known[part] for part in ("text", "speaker", "file")} | {"phones": phones}
+
+    def _find(self, n: int) -> tuple[UnitFile, int]:
+        """The open unit of recording n, and its number there."""
+        if not 0 <= n < len(self):
+            raise IndexError(f"recording {n} of {len(self)}")
+        at = int(np.searchsorted(self._ends, n, side="right"))
+        return self.corpus.unit(self.units[at]), n - (int(self._ends[at - 1]) if at else 0)
 
     @cached_property
     def lengths(self) -> np.ndarray:
