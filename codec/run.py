@@ -186,15 +186,20 @@ def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
         log.info("%-22s %12s parameters  %s", name, f"{part['parameters']:,}", part["class"])
 
 
+def check_steps(max_steps: int) -> None:
+    """Raises InputError if no step is asked for."""
+    if max_steps < 1:
+        raise InputError(f"max_steps={max_steps}, but training is counted in steps: set it to how many")
+
+
 def check(task: nn.Module, data: Any, max_steps: int) -> None:
-    """Find out before the first step what would end the run later.
+    """Find out before the first step of a codec's training what would end it later.
 
     Raises:
         InputError: if a side would never begin or nothing would teach it, a training segment is too short for a loss or
             a discriminator, no step is asked for, or there is nothing to validate on.
     """
-    if max_steps < 1:
-        raise InputError(f"max_steps={max_steps}, but training is counted in steps: set it to how many")
+    check_steps(max_steps)
     if task.has_discriminators and task.adversarial_start >= max_steps:
         start = task.adversarial_start
         raise InputError(f"the discriminators begin at adversarial_start={start}, but max_steps={max_steps}")

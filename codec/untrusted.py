@@ -6,9 +6,9 @@ seen), and no other of Hydra's instructions (``_partial_``, ``_args_``, ...) has
 
 ``MODEL`` (a codec) and ``FLOW`` (a flow model) are built from anybody's checkpoint: these parts open no file, no
 network and no process (tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who
-asks for the dataset of a checkpoint (:func:`codec.lineup.corpus_of`): it may read what the user may read, ask the Hub for a dataset, and
-write to the user's cache folder, but to no folder of its choice. ``STEP`` is what a training step is made of, teachers
-that read weights included, and is for who repeats a step of a run (:func:`codec.divergence.replay`).
+asks for the dataset of a checkpoint (:func:`codec.lineup.corpus_of`): it may read what the user may read, ask the Hub
+for a dataset, and write to the user's cache folder, but to no folder of its choice. ``STEP`` is what a training step is
+made of, teachers that read weights included, and is for who repeats a step of a run (:func:`codec.divergence.replay`).
 """
 
 import importlib
@@ -32,12 +32,8 @@ STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.optim", "codec.di
 FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
 FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write where it is told to
 
-DEEPEST, MOST_VALUES, LONGEST_TEXT, LARGEST_NUMBER = (
-    24,
-    5_000,
-    20_000,
-    2**32,
-)  # the text: of all characters of a language
+DEEPEST, MOST_VALUES, LARGEST_NUMBER = 24, 5_000, 2**32
+LONGEST_TEXT = 20_000  # all characters of a language
 
 
 class CheckpointError(ValueError):

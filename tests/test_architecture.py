@@ -107,13 +107,44 @@ ALLOWED = {
     "checkpoint": {"model", "storage", "untrusted"},
     "evaluation": {"metrics", "report", "report_check", "systems.base"},
     "base_task": {"optim"},
+    "flow": {
+        "base_task",
+        "checkpoint",
+        "data.base",
+        "data.drawn",
+        "data.places",
+        "errors",
+        "latents.corpus",
+        "latents.index",
+        "layers",
+        "optim",
+        "quantizers",
+        "untrusted",
+    },
+    "jobs": {  # what train.py trains: all that it takes to build and report
+        "checkpoint",
+        "data",
+        "errors",
+        "evaluation",
+        "flow",
+        "interop",
+        "latents",
+        "lineup",
+        "page.write",
+        "resume",
+        "run",
+        "share",
+        "task",
+        "tracking",
+    },
     "task": {"base_task", "model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"base_task", "task", "flow", "callbacks", "checkpoint_io", "guard", "random_state", "saving"}
-LIGHTNING |= {"waiting", "watch", "data"}
-# to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
-HYDRA = {"untrusted", "run", "source"}
+LIGHTNING |= {"waiting", "watch", "data", "jobs"}
+# to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does;
+# to build what train.py trains
+HYDRA = {"untrusted", "run", "source", "jobs"}
 
 
 def imports(path: Path) -> set[str]:
