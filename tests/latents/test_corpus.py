@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch.utils.data import DataLoader
@@ -15,6 +17,7 @@ from codec.data.folder import FolderCorpus
 from codec.latents.corpus import LatentCorpus, collate
 from codec.latents.space import LatentSpace
 from tests.latents.codecs import RATE
+from tests.test_fuzz import BRIEF, FEW, changed, damage, damaged, only
 
 
 @pytest.fixture(scope="module")
@@ -201,3 +204,55 @@ def test_a_unit_that_was_cut_or_exchanged_is_refused(split, tmp_path):
         path.write_bytes(content)
         with pytest.raises(CorpusError, match=r"train-000000\.safetensors is .*remove it and extract again"):
             LatentCorpus(tmp_path / "out").train[0]
+
+
+@pytest.fixture(scope="module")
+def copy(split, tmp_path_factory):
+    """A folder of latents that may be damaged."""
+    return shutil.copytree(split.folder, tmp_path_factory.mktemp("copy") / "latents")
+
+
+def everything(folder):
+    return collate([*LatentCorpus(folder).train])
+
+
+@pytest.mark.parametrize("name", ["index.json", "train-000000.safetensors"])
+@given(data=st.data())
+@BRIEF
+def test_a_damaged_file_is_refused_in_a_sentence(copy, name, data):
+    path, whole = copy / name, (copy / name).read_bytes()
+    try:
+        path.write_bytes(damaged(whole, data.draw(st.lists(damage(len(whole)), min_size=1, max_size=3))))
+        only(CorpusError, lambda: everything(copy))
+    finally:
+        path.write_bytes(whole)
+
+
+@given(data=st.data())
+@FEW
+def test_an_index_that_says_anything_is_refused_in_a_sentence(copy, data):
+    path, whole = copy / "index.json", (copy / "index.json").read_bytes()
+    try:
+        path.write_text(json.dumps(data.draw(changed(json.loads(whole)))))
+        only(CorpusError, lambda: everything(copy))
+    finally:
+        path.write_bytes(whole)
+
+
+@given(data=st.data())
+@BRIEF
+def test_a_unit_that_says_anything_is_refused_in_a_sentence(copy, data):
+    path, index = copy / "train-000000.safetensors", copy / "index.json"
+    wholes = path.read_bytes(), index.read_bytes()
+
+    def change(tensors, about):
+        new = data.draw(changed(about))
+        about.clear()
+        about |= new if isinstance(new, dict) else {"recordings": new}
+
+    try:
+        rewritten(path, change)
+        only(CorpusError, lambda: everything(copy))
+    finally:
+        path.write_bytes(wholes[0])
+        index.write_bytes(wholes[1])
