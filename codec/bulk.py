@@ -83,7 +83,7 @@ def run_extract(options: argparse.Namespace) -> None:
             raise InputError(f"{name} {value} has no meaning with kind={other}: leave it out")
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
     try:  # before for_inference, after which weights are no longer those of the checkpoint
-        kind = ToLatents(codec, options.latents or "pre") if wanted == "latents" else ToTokens(codec, options.n_q)
+        encoding = ToLatents(codec, options.latents or "pre") if wanted == "latents" else ToTokens(codec, options.n_q)
     except ValueError as error:  # too many codebooks, or none
         raise InputError(str(error)) from error
     device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
@@ -93,14 +93,14 @@ def run_extract(options: argparse.Namespace) -> None:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     try:
-        index = extract(kind, units, options.folder, part)
+        index = extract(encoding, units, options.folder, part)
     except ValueError as error:  # codes or latents that files do not hold
         raise InputError(str(error)) from error
     if index is None:
         print(f"this process is done; the last one to finish writes {options.folder / INDEX}")
         return
     recordings, seconds = (sum(unit[name] for unit in index["units"]) for name in ("recordings", "seconds"))
-    print(f"{recordings} recordings, {seconds / 3600:.2f} h, {kind.size}: {options.folder / INDEX}")
+    print(f"{recordings} recordings, {seconds / 3600:.2f} h, {encoding.size}: {options.folder / INDEX}")
 
 
 def kind_among(words: Sequence[str]) -> tuple[str, list[str]]:

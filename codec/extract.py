@@ -3,7 +3,7 @@
 Nobody waits for anybody: a unit's file appears whole, what is there is not made again, and any process may be killed
 and started again anywhere. The same units and the same codec on the same kind of machine give the same bytes.
 
-A unit's file is NAME.safetensors (codec/unit_file.py). What is in it is a :class:`Kind`: tokens, here, ``codes``
+A unit's file is NAME.safetensors (codec/unit_file.py). What is in it is an :class:`Encoding`: tokens, here, ``codes``
 ``[K, F]`` uint16 with what a token file says of the codec (codec/tokens.py); or latents (codec/latents/export.py).
 """
 
@@ -34,7 +34,7 @@ FACTS = ("recordings", "frames", "seconds")  # of each unit, in the index
 TOKENS = Layout("codec-token-shards", 1, "codes", "U16", "tokens")
 
 
-class Kind(ABC):
+class Encoding(ABC):
     """What is made of a recording: a matrix ``[C, F]``. Made of a codec before `for_inference`, which changes weights.
 
     Attributes:
@@ -73,7 +73,7 @@ class Kind(ABC):
         return {}
 
 
-class ToTokens(Kind):
+class ToTokens(Encoding):
     """Tokens of the first ``n_q`` codebooks (None: all).
 
     Raises:
@@ -102,7 +102,7 @@ class ToTokens(Kind):
 
 
 def extract(
-    kind: Kind,
+    encoding: Encoding,
     units: Units,
     folder: Path,
     part: tuple[int, int] = (0, 1),
@@ -114,43 +114,44 @@ def extract(
         CorpusError: if the folder holds something else, of another corpus or codec, or too much cannot be read.
         ValueError: if the codec is not for this.
     """
-    check_plan(folder, kind.plan(units))
+    check_plan(folder, encoding.plan(units))
     ledger = Ledger(units.size)
     ledger.add(units.bad)
     todo = [u for u in range(part[0], len(units.names), part[1]) if not (folder / (units.names[u] + ENDING)).is_file()]
     for done, unit in enumerate(todo, start=1):
-        skipped, heard = _write(kind, units, unit, folder)
+        skipped, heard = _write(encoding, units, unit, folder)
         ledger.add(skipped, heard)
         report(f"{units.names[unit]}: {done} of {len(todo)} units made")
     paths = [folder / (name + ENDING) for name in units.names]
     if not all(path.is_file() for path in paths):
         return None
-    found = [_entry(path, kind) for path in paths]
-    index = {"format": kind.layout.format, "version": kind.layout.version, **kind.facts, "splits": units.splits}
-    index |= kind.summary([found[i][1] for i in units.splits["train"]]) | {"units": [entry for entry, _ in found]}
+    found = [_entry(path, encoding) for path in paths]
+    layout = encoding.layout
+    index = {"format": layout.format, "version": layout.version, **encoding.facts, "splits": units.splits}
+    index |= encoding.summary([found[i][1] for i in units.splits["train"]]) | {"units": [entry for entry, _ in found]}
     write_whole(folder / INDEX, (json.dumps(index, indent=0) + "\n").encode())
     return index
 
 
 @torch.inference_mode()
-def _write(kind: Kind, units: Units, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+def _write(encoding: Encoding, units: Units, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Write one unit -> (name, reason) of what could not be read, and the names of the others."""
-    device = next(tensor.device for tensor in (*kind.codec.parameters(), *kind.codec.buffers()))
+    device = next(tensor.device for tensor in (*encoding.codec.parameters(), *encoding.codec.buffers()))
     matrices, lengths, about, skipped = [], [], [], []
     for recording in units.recordings(unit):
         try:
             if isinstance(recording, AudioError):
                 raise recording
-            wav = audio.read(recording.source, kind.codec.sample_rate, 0, None, recording.name)
+            wav = audio.read(recording.source, encoding.codec.sample_rate, 0, None, recording.name)
         except AudioError as error:
             skipped.append((error.file, error.reason))
             continue
-        matrices.append(kind.make(torch.from_numpy(wav)[None, None].to(device)))
+        matrices.append(encoding.make(torch.from_numpy(wav)[None, None].to(device)))
         lengths.append(len(wav))
         about.append({"file": recording.name} | {part: getattr(recording, part) for part in KNOWN[1:]})
-    matrix = np.concatenate([kind.empty, *matrices], axis=1)
+    matrix = np.concatenate([encoding.empty, *matrices], axis=1)
     with whole(folder / (units.names[unit] + ENDING)) as file:
-        write_unit(file, kind.layout, matrix, lengths, about, skipped, kind.facts, kind.more(matrix))
+        write_unit(file, encoding.layout, matrix, lengths, about, skipped, encoding.facts, encoding.more(matrix))
     return skipped, [recording["file"] for recording in about]
 
 
@@ -171,11 +172,11 @@ def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
         yield known, Tokens(torch.from_numpy(codes[:, first:end].astype(np.int64)), int(unit.lengths[i]), *model)
 
 
-def _entry(path: Path, kind: Kind) -> tuple[dict[str, Any], Any]:
-    """What the index says of a unit, and what `kind` gathers from it."""
+def _entry(path: Path, encoding: Encoding) -> tuple[dict[str, Any], Any]:
+    """What the index says of a unit, and what `encoding` gathers from it."""
     try:
-        unit = UnitFile(path, kind.layout)
-        gathered = kind.gather(unit)
+        unit = UnitFile(path, encoding.layout)
+        gathered = encoding.gather(unit)
     except UnitError as error:
         raise CorpusError(f"{error}; remove it and extract again.") from None
     seconds = round(int(unit.lengths.sum()) / unit.facts["sample_rate"], 3)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec.data.base import CorpusError
 from codec.data.units import Units
-from codec.extract import Kind
+from codec.extract import Encoding
 from codec.latents.index import LATENTS, LEAST
 from codec.latents.space import fingerprint
 from codec.model import Codec
@@ -22,7 +22,7 @@ Moments = tuple[int, np.ndarray, np.ndarray]
 """(count, mean ``[C]``, sum of squared deviations from it ``[C]``) of frames, in float64."""
 
 
-class ToLatents(Kind):
+class ToLatents(Encoding):
     """Latents of a codec before ("pre") or after ("post") its codebooks.
 
     Raises:

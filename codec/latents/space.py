@@ -123,12 +123,17 @@ class LatentSpace:
         return self.codec.decode_latents(z)[..., :length]
 
     def normalise(self, x: Tensor) -> Tensor:
-        """``[..., C, F]``, as the codec has them -> mean 0, standard deviation 1."""
-        return (x - self.mean[:, None]) / self.std[:, None]
+        """``[..., C, F]``, as the codec has them -> mean 0, standard deviation 1. Raises ValueError for another C."""
+        return (self._checked(x) - self.mean[:, None]) / self.std[:, None]
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """The way back, ``[..., C, F]``."""
-        return x * self.std[:, None] + self.mean[:, None]
+        """The way back, ``[..., C, F]``. Raises ValueError for another C."""
+        return self._checked(x) * self.std[:, None] + self.mean[:, None]
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[-2] != self.dim:
+            raise ValueError(f"latents of this space are [B, {self.dim}, F], got {list(x.shape)}")
+        return x
 
 
 def fingerprint(codec: Codec, kind: str) -> str:
