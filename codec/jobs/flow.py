@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 import torch
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
 from codec.errors import InputError
@@ -56,7 +56,13 @@ def report(cfg: DictConfig, trainer: lightning.Trainer, data: LatentData) -> flo
 
 
 def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:
-    """The latents that the configuration names, or those of its dataset, and their space."""
+    """The latents that the configuration names, or those of its dataset, and their space.
+
+    Raises:
+        InputError: if no codec is named, or the latents are another's.
+    """
+    if OmegaConf.is_missing(cfg, "codec"):
+        raise InputError("a flow model is trained on a codec's latents: name its checkpoint, codec=PATH")
     folder = cfg.latents
     if folder is None:
         cfg.sample_rate = load_codec(cfg.codec)[0].sample_rate
