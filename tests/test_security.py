@@ -66,7 +66,10 @@ def test_nothing_that_is_read_is_run(path):
         assert not name.startswith(tuple(f"{module}." for module in UNPICKLERS)), ast.unparse(call)
 
 
-@pytest.mark.parametrize("folder", ["encoders", "decoders", "quantizers", "layers", "model.py"])
+FLOW = [f"flow/{name}.py" for name in ("model", "dit", "condition", "text", "prompt", "objective", "sampler", "vocabulary")]
+
+
+@pytest.mark.parametrize("folder", ["encoders", "decoders", "quantizers", "layers", "model.py", *FLOW])
 def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(folder):
     top = ROOT / "codec" / folder
     for path in top.rglob("*.py") if top.is_dir() else [top]:
@@ -76,6 +79,7 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(f
             for name in names:
                 known = {"math", "typing", "collections", "functools", "itertools", "dataclasses", "abc", "contextlib"}
                 known |= {"torch", "einops", "numpy", "codec", "copy", "operator", "enum", "types", "warnings"}
+                known |= {"unicodedata"}
                 assert name.split(".")[0] in known, f"{path} imports {name}"
         assert not {"open", "torch.load", "torch.save", "torch.hub.load"} & {name for name, _ in calls(path)}
 

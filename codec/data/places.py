@@ -20,7 +20,7 @@ class Places(Dataset):
     def __init__(self, numbers: np.ndarray, lengths: np.ndarray, size: int, seed: int):
         self.numbers, self.lengths, self.size, self.seed = numbers, lengths, size, seed
         self.ends = np.cumsum(-(-lengths // size))
-        self.slots = int(self.ends[-1])
+        self.slots = int(self.ends[-1]) if len(self.ends) else 0
         self._epoch = -1
         self._order = np.empty(0, np.int64)
 
