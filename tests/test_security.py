@@ -66,7 +66,7 @@ def test_nothing_that_is_read_is_run(path):
         assert not name.startswith(tuple(f"{module}." for module in UNPICKLERS)), ast.unparse(call)
 
 
-FLOW = "model dit condition text prompt objective sampler vocabulary".split()
+FLOW = ["model", "dit", "condition", "text", "prompt", "objective", "sampler", "vocabulary"]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,19 @@ def test_every_parameter_has_a_gradient_in_every_step(name):
         assert not missing
 
 
+def test_bf16_changes_little():
+    task, given = small_task(*ALL), batch()
+    exact, output = one_pass(task, given)[0], []
+    task.flow.network.leave.register_forward_hook(lambda *seen: output.append(seen[2].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = one_pass(task, given)[0]
+    assert output == [torch.bfloat16]
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, exact, rtol=0.03, atol=0)
+    loss.backward()
+    assert all(p.grad.dtype == torch.float32 for p in task.parameters())
+
+
 def data(**options) -> LatentData:
     spans = Spans(seconds=(0.03, 0.15), every=0.25)
     return LatentData(Corpus(), small_flow(*ALL).condition, spans, 0.3, (0.05, 0.1), 2, 0, **options)
