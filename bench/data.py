@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from codec.data.drawn import Draws
 from codec.data.folder import FolderCorpus
-from codec.data.module import Draws, collate
+from codec.data.module import collate
 from codec.data.pack import pack
 from codec.data.shards import ShardCorpus
 from codec.data.units import cut

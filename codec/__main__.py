@@ -7,7 +7,8 @@ python -m codec export runs/.../checkpoints/last.ckpt --to transformers DIR
 python -m codec compare runs/multirun/...
 python -m codec ratings results-*.json
 python -m codec pack dataset=voiceassistant DIR
-python -m codec extract DIR OUT --ckpt mimi.ckpt
+python -m codec extract DIR TOKENS --ckpt mimi.ckpt
+python -m codec extract kind=latents DIR LATENTS --ckpt mimi.ckpt
 """
 
 import argparse

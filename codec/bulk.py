@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from codec.errors import InputError
@@ -50,10 +51,14 @@ def my_share(options: argparse.Namespace) -> tuple[int, int]:
 
 
 def add_extract(commands) -> None:
-    parser = commands.add_parser("extract", help="a corpus -> its tokens, by many processes; the same call goes on")
-    add_corpus(parser, "to write the tokens into")
+    parser = commands.add_parser(
+        "extract", help="a corpus -> its tokens or latents, by many processes; the same call goes on"
+    )
+    add_corpus(parser, "to write the units into")
+    parser.usage = "%(prog)s [kind=tokens|latents] DATASET FOLDER --ckpt CKPT [options]"
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of the codec")
-    parser.add_argument("--n-q", type=int, help="use the first so many codebooks (default: all)")
+    parser.add_argument("--n-q", type=int, help="kind=tokens: use the first so many codebooks (default: all)")
+    parser.add_argument("--latents", choices=("pre", "post"), help="kind=latents: before (default) or after codebooks")
     parser.add_argument("--device", help="(default: a GPU where there is one, cuda:LOCAL_RANK under torchrun)")
     parser.add_argument("--raw", action="store_true", help="the last weights, not their moving average")
     parser.add_argument("--seconds", type=float, default=3600.0, help="of audio in a unit, about (%(default)g)")
@@ -65,25 +70,45 @@ def run_extract(options: argparse.Namespace) -> None:
 
     from codec.checkpoint import load_codec
     from codec.data.units import cut
-    from codec.extract import INDEX, extract
+    from codec.extract import INDEX, ToTokens, extract
+    from codec.latents.export import ToLatents
     from codec.source import open_corpus
 
     part = my_share(options)
     if not options.seconds > 0:
         raise InputError(f"--seconds {options.seconds:g}: give more than 0")
+    wanted, dataset = kind_among(options.dataset)
+    for name, value, other in (("--n-q", options.n_q, "latents"), ("--latents", options.latents, "tokens")):
+        if value is not None and wanted == other:
+            raise InputError(f"{name} {value} has no meaning with kind={other}: leave it out")
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
+    try:  # before for_inference, after which weights are no longer those of the checkpoint
+        encoding = ToLatents(codec, options.latents or "pre") if wanted == "latents" else ToTokens(codec, options.n_q)
+    except ValueError as error:  # too many codebooks, or none
+        raise InputError(str(error)) from error
     device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
-    units = cut(open_corpus(options.dataset, codec.sample_rate), options.seconds)
+    units = cut(open_corpus(dataset, codec.sample_rate), options.seconds)
     try:
-        codec = codec.to(device).for_inference()
+        codec.to(device).for_inference()
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     try:
-        index = extract(codec, units, options.folder, options.n_q, part)
-    except ValueError as error:  # too many codebooks, or none
+        index = extract(encoding, units, options.folder, part)
+    except ValueError as error:  # codes or latents that files do not hold
         raise InputError(str(error)) from error
     if index is None:
         print(f"this process is done; the last one to finish writes {options.folder / INDEX}")
         return
-    recordings, hours = (sum(unit[name] for unit in index["units"]) for name in ("recordings", "seconds"))
-    print(f"{recordings} recordings, {hours / 3600:.2f} h, {index['n_q']} codebooks: {options.folder / INDEX}")
+    recordings, seconds = (sum(unit[name] for unit in index["units"]) for name in ("recordings", "seconds"))
+    print(f"{recordings} recordings, {seconds / 3600:.2f} h, {encoding.size}: {options.folder / INDEX}")
+
+
+def kind_among(words: Sequence[str]) -> tuple[str, list[str]]:
+    """What is wanted (``kind=...`` among the words, or tokens), and the words that name the corpus."""
+    said = [word.removeprefix("kind=") for word in words if word.startswith("kind=")]
+    left = [word for word in words if not word.startswith("kind=")]
+    if len(said) > 1 or not set(said) <= {"tokens", "latents"}:
+        raise InputError(f"{' '.join(f'kind={word}' for word in said)}: choose kind=tokens or kind=latents")
+    if not left:
+        raise InputError(f"{words[0]} names no corpus: give a folder, or dataset=NAME dataset.OPTION=VALUE")
+    return (said or ["tokens"])[0], left

@@ -8,6 +8,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from torch import nn
 
 from codec.metrics.pool import score_clips
 from codec.metrics.table import METRICS
@@ -15,7 +16,8 @@ from codec.spectrogram import spectrogram_figure
 
 
 class EMA(Callback):
-    """Exponential moving average of the codec's parameters (not of discriminators or buffers).
+    """Exponential moving average of the parameters (not of the buffers) of the part that the task calls ``averaged``:
+    the codec's, not the discriminators'.
 
     Validation runs on the averaged weights. They are saved in the checkpoint under ``ema``, apart from the state_dict,
     which keeps the raw weights for resuming.
@@ -32,7 +34,7 @@ class EMA(Callback):
         self.swapped = False
 
     def on_fit_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
-        start = {name: p.detach().clone() for name, p in task.codec.named_parameters()}
+        start = {name: p.detach().clone() for name, p in _averaged(task).named_parameters()}
         if self.average is not None:  # restored from a checkpoint, on the CPU
             start = {name: self.average[name].to(p.device, p.dtype) for name, p in start.items()}
         self.average = start
@@ -47,7 +49,7 @@ class EMA(Callback):
             return
         self.last_step = step
         decay = min(self.decay, (1 + step) / (10 + step))
-        parameters = dict(task.codec.named_parameters())
+        parameters = dict(_averaged(task).named_parameters())
         averages = list(self.average.values())
         steps = torch._foreach_sub([parameters[name].detach() for name in self.average], averages)
         torch._foreach_mul_(steps, (1 - decay) * (1 - task.skipped))  # on the device: nobody waits for it
@@ -57,7 +59,7 @@ class EMA(Callback):
     def _swap(self, task: lightning.LightningModule, swapped: bool) -> None:
         if self.average is None or self.swapped == swapped:
             return
-        for name, p in task.codec.named_parameters():
+        for name, p in _averaged(task).named_parameters():
             raw = p.detach().clone()
             p.copy_(self.average[name])
             self.average[name].copy_(raw)
@@ -78,14 +80,18 @@ class EMA(Callback):
         if self.average is None:
             return
         if self.swapped:  # a signal saves in the middle of a validation: put both back in their places
-            weights, average = checkpoint["state_dict"], self.average
-            checkpoint["ema"] = {name: weights[f"codec.{name}"] for name in average}
-            weights.update({f"codec.{name}": raw for name, raw in average.items()})
+            weights, average, part = checkpoint["state_dict"], self.average, task.averaged
+            checkpoint["ema"] = {name: weights[f"{part}.{name}"] for name in average}
+            weights.update({f"{part}.{name}": raw for name, raw in average.items()})
         else:
             checkpoint["ema"] = dict(self.average)
 
     def on_load_checkpoint(self, trainer, task, checkpoint: dict[str, Any]) -> None:
         self.average = checkpoint.get("ema")
+
+
+def _averaged(task: lightning.LightningModule) -> nn.Module:
+    return getattr(task, task.averaged)
 
 
 class Progress(TQDMProgressBar):
@@ -104,11 +110,7 @@ class Progress(TQDMProgressBar):
 
     def get_metrics(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> dict[str, str]:
         logged = trainer.logged_metrics
-        names = [*task.losses.weights, "disc", "audio_s_per_s"]
-        shown = {name: logged[f"train/{name}"] for name in names if f"train/{name}" in logged}
-        shown |= {
-            name: logged[f"val/{name}"] for name in METRICS if f"val/{name}" in logged and name in ("pesq_wb", "stoi")
-        }
+        shown = {label: logged[name] for label, name in task.shown.items() if name in logged}
         return {name: f"{float(value):.3g}" for name, value in shown.items()}
 
 
@@ -125,7 +127,7 @@ class Throughput(Callback):
             self.since, self.seconds = perf_counter(), 0.0
 
     def on_train_batch_end(self, trainer, task, outputs, batch: dict[str, Any], batch_idx: int) -> None:
-        self.seconds += batch["wav"].numel() / task.codec.sample_rate * trainer.world_size
+        self.seconds += task.seconds(batch) * trainer.world_size
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:
             task.log("train/audio_s_per_s", self.seconds / (perf_counter() - self.since))
             self.since = None

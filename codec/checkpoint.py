@@ -12,7 +12,7 @@ import torch
 from codec.archive import check_archive
 from codec.model import Codec
 from codec.storage import PREVIOUS, bad_record
-from codec.untrusted import CheckpointError, build, no_larger_than
+from codec.untrusted import MODEL, CheckpointError, build, no_larger_than
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -57,20 +57,39 @@ def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any
     Raises:
         CheckpointError: also if weights and configuration do not fit; names the tensors.
     """
+    codec, config = load_part(path, "codec", MODEL, ema)
+    if not isinstance(codec, Codec):
+        raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration builds a {type(codec).__name__}")
+    return codec, config
+
+
+def load_part(path: str | Path, name: str, among: tuple[str, ...], ema: bool) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """What a checkpoint's configuration describes under ``name``, with its weights and in eval mode; and the
+    configuration, with ``step`` added.
+
+    Args:
+        among: the parts of the package whose classes it may name (codec/untrusted.py).
+        ema: take the averaged weights where the checkpoint has them.
+
+    Raises:
+        CheckpointError: also if weights and configuration do not fit; names the tensors.
+    """
     checkpoint = load_checkpoint(path)
     config, state = checkpoint["config"], checkpoint["state_dict"]
-    if not isinstance(config.get("codec"), dict):
-        raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration has none")
-    weights = {k.removeprefix("codec."): v for k, v in state.items() if str(k).startswith("codec.")}
+    if not isinstance(config.get(name), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a {name}: its configuration has none")
+    weights = {k.removeprefix(f"{name}."): v for k, v in state.items() if str(k).startswith(f"{name}.")}
     if ema and isinstance(checkpoint.get("ema"), dict):
         weights |= checkpoint["ema"]
     _check_whole(weights, Path(path))
     with no_larger_than(weights):
-        codec = build(config["codec"])
-    if not isinstance(codec, Codec):
-        raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration builds a {type(codec).__name__}")
-    load_weights(codec, weights, str(path))
-    return codec.eval(), {**config, "step": checkpoint.get("global_step", 0)}
+        module = build(config[name], among)
+    if not isinstance(module, torch.nn.Module):
+        raise CheckpointError(
+            f"{path} is no checkpoint of a {name}: its configuration builds a {type(module).__name__}"
+        )
+    load_weights(module, weights, str(path))
+    return module.eval(), {**config, "step": checkpoint.get("global_step", 0)}
 
 
 def _check_whole(weights: dict[Any, Any], path: Path) -> None:

@@ -47,6 +47,10 @@ def gflop_per_second(codec: Codec, n_q: int | None = None, seconds: float = 4.0)
             encode += _flop(lambda: ghost.quantizer.encode(z, n_q)) / frames
             codes = torch.empty(1, n_q, frames, dtype=torch.int64)
             decode += _flop(lambda: ghost.quantizer.decode(codes)) / frames
+        else:
+            z, x = (torch.empty(1, channels, frames) for channels in (codec.quantizer.dim, codec.quantizer.latent_dim))
+            encode += _flop(lambda: ghost.quantizer.to_latents(z)) / frames
+            decode += _flop(lambda: ghost.quantizer.from_latents(x)) / frames
     return {"encode": encode * codec.frame_rate / 1e9, "decode": decode * codec.frame_rate / 1e9}
 
 
@@ -87,8 +91,10 @@ def real_time_factors(
     device = _device(codec)
     noise = torch.randn(1, 1, round(seconds * codec.sample_rate), generator=torch.Generator().manual_seed(0))
     wav = (0.1 * noise).to(device)
-    encode = (lambda x: codec.encode(x, n_q)) if n_q else codec.latents
-    decode = codec.decode if n_q else codec.decode_latents
+    encode, decode = (lambda x: codec.encode(x, n_q)), codec.decode
+    if not n_q:
+        encode = lambda x: codec.quantizer.to_latents(codec.latents(x))  # noqa: E731
+        decode = lambda x: codec.decode_latents(codec.quantizer.from_latents(x))  # noqa: E731
     codes, spent = encode(wav), {"rtf_encode": [], "rtf_decode": []}
     decode(codes)
     for _ in range(repeats):

@@ -2,7 +2,7 @@
 
 A safetensors file beside ``config.yaml``, one from each process that had a hand in it:
 
-wav: ``[B, 1, T]`` float32, as the codec heard it, augmented
+wav: ``[B, 1, T]`` float32, as the codec heard it, augmented; of a flow model latents ``[B, C, F]`` and span ``[B, F]``
 random, random_cuda: torch's random state before the step, bytes; the latter where there was a GPU
 metadata: ``step``, ``rank``, ``files`` (JSON, B names) and ``suspects`` (JSON, those of them that are not finite)
 
@@ -35,9 +35,9 @@ class DivergenceError(ToldError, RuntimeError):
 
 @dataclass
 class BadBatch:
-    """wav ``[B, 1, T]``, the random state before it, and whose recordings they are."""
+    """Its tensors, the random state before it, and whose recordings they are."""
 
-    wav: Tensor
+    tensors: dict[str, Tensor]
     files: Sequence[str]
     suspects: Sequence[str]
     step: int
@@ -50,7 +50,8 @@ class BadBatch:
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = {"step": str(self.step), "rank": str(self.rank)}
         facts |= {"files": json.dumps(list(self.files)), "suspects": json.dumps(list(self.suspects))}
-        save_file({"wav": self.wav.float().cpu().contiguous(), **self.random}, path, facts)
+        tensors = {name: value.float().cpu().contiguous() for name, value in self.tensors.items()}
+        save_file({**tensors, **self.random}, path, facts)
         return path
 
 
@@ -60,18 +61,21 @@ def load_batch(path: str | Path) -> BadBatch:
         with safe_open(path, "pt") as file:
             facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         files, suspects = parse_json(facts["files"]), parse_json(facts["suspects"])
-        wav, random = tensors.pop("wav"), tensors["random"]
+        random = {name: tensors.pop(name) for name in ("random", "random_cuda") if name in tensors}
         here = torch.get_rng_state()
-        if (wav.ndim, wav.dtype, random.shape, random.dtype) != (3, torch.float32, here.shape, here.dtype):
-            raise ValueError("its waveforms or its random state are none")
-        return BadBatch(wav, files, suspects, int(facts["step"]), int(facts["rank"]), tensors)
+        if (random["random"].shape, random["random"].dtype) != (here.shape, here.dtype):
+            raise ValueError("its random state is none")
+        found = {name: (value.ndim, value.dtype) for name, value in tensors.items()}
+        if found not in ({"wav": (3, torch.float32)}, {"latents": (3, torch.float32), "span": (2, torch.float32)}):
+            raise ValueError("its tensors are those of no step")
+        return BadBatch(tensors, files, suspects, int(facts["step"]), int(facts["rank"]), random)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error
 
 
 def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
-    """The step again, on the CPU in fp32: forward and backward, no optimiser -> the task, with its gradients, and the
-    values that the step logs. The checkpoint is the ``checkpoints/diverged.ckpt`` beside the file.
+    """A codec's step again, on the CPU in fp32: forward and backward, no optimiser -> the task, with its gradients, and
+    the values that the step logs. The checkpoint is the ``checkpoints/diverged.ckpt`` beside the file.
 
     Raises:
         CheckpointError: if either file cannot be used.
@@ -79,6 +83,9 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
     batch, checkpoint = load_batch(path), Path(path).parent / "checkpoints" / DIVERGED
     content = load_checkpoint(checkpoint)
     config = content["config"]
+    wav = batch.tensors.get("wav")
+    if wav is None or not isinstance(config.get("codec"), dict):
+        raise CheckpointError(f"{path} is of no codec's training, and only a codec's step can be taken again")
     if odd := [name for name in STARTS if type(config.get(name)) is not int]:
         raise CheckpointError(f"{checkpoint} is no checkpoint of training: its configuration has no number {odd[0]}")
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
@@ -95,6 +102,6 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
         torch.set_rng_state(batch.random["random"])
     except (AttributeError, TypeError, RuntimeError) as error:  # parts of other kinds; a random state of another size
         raise CheckpointError(f"{path} cannot be replayed: {str(error).splitlines()[0][:200]}") from error
-    total, values = task.train().one_pass(batch.wav)
+    total, values = task.train().one_pass(wav)
     total.backward()
     return task, values

@@ -3,22 +3,20 @@
 Nobody waits for anybody: a unit's file appears whole, what is there is not made again, and any process may be killed
 and started again anywhere. The same units and the same codec on the same kind of machine give the same bytes.
 
-A unit's file is NAME.safetensors: ``codes`` ``[K, F]`` uint16 of all its recordings one after another; ``ends`` ``[n]``
-int64, where each ends among the frames; ``lengths`` ``[n]`` int64, samples of each; and, as metadata, ``about``: JSON,
-what is known of each, what could not be read, of the codec what a token file says (codec/tokens.py), and ``checksum``:
-BLAKE2b-128 of all the others, as JSON, and of the bytes of the three tensors (hexadecimal).
+A unit's file is NAME.safetensors (codec/unit_file.py). What is in it is an :class:`Encoding`: tokens, here, ``codes``
+``[K, F]`` uint16 with what a token file says of the codec (codec/tokens.py); or latents (codec/latents/export.py).
 """
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.numpy import save
+from torch import Tensor
 
 from codec.data import audio
 from codec.data.audio import AudioError
@@ -28,80 +26,135 @@ from codec.data.pack import check_plan, check_share
 from codec.data.units import Units
 from codec.data.whole import whole, write_whole
 from codec.model import Codec
-from codec.outside import parse_json
-from codec.tokens import TokenError, Tokens, fingerprint
+from codec.tokens import TokenError, Tokens, codebooks, fingerprint, weights_fingerprint
+from codec.unit_file import ENDING, KNOWN, Layout, UnitError, UnitFile, write_unit
 
-FORMAT, VERSION = "codec-token-shards", 2
 INDEX = "index.json"
-ENDING = ".safetensors"
-KNOWN = ("file", "speaker", "text", "phones")  # of each recording
 FACTS = ("recordings", "unreadable", "frames", "seconds")  # of each unit, in the index
+TOKENS = Layout("codec-token-shards", 2, "codes", "U16", "tokens", "model")
+
+
+class Encoding(ABC):
+    """What is made of a recording: a matrix ``[C, F]``. Made of a codec before `for_inference`, which changes weights.
+
+    Attributes:
+        facts: of the codec, in every unit and in the index.
+        empty: ``[C, 0]``, what is made of nothing.
+        size: of what is made, in words.
+    """
+
+    layout: Layout
+    codec: Codec
+    facts: dict[str, Any]
+    empty: np.ndarray
+    size: str
+
+    @abstractmethod
+    def make(self, wav: Tensor) -> np.ndarray:
+        """wav ``[1, 1, T]`` -> ``[C, F]``. Raises ValueError where the codec is not for this."""
+
+    @abstractmethod
+    def plan(self, units: Units) -> dict[str, Any]:
+        """What decides the content of the units: a folder is for one such thing.
+
+        Raises CorpusError if the corpus will not do.
+        """
+
+    def more(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
+        """``[C, frames of a unit]`` -> further tensors of its file."""
+        return {}
+
+    def gather(self, unit: UnitFile) -> Any:
+        """What :meth:`summary` needs of a unit. Raises UnitError if it is damaged."""
+        return None
+
+    def summary(self, train: list[Any]) -> dict[str, Any]:
+        """What was gathered from the units for training -> what else the index says."""
+        return {}
+
+
+class ToTokens(Encoding):
+    """Tokens of the first ``n_q`` codebooks (None: all).
+
+    Raises:
+        ValueError: if there are fewer, or none.
+    """
+
+    layout = TOKENS
+
+    def __init__(self, codec: Codec, n_q: int | None = None):
+        self.codec, self.n_q = codec, codebooks(codec.quantizer, n_q)
+        self.facts = {"model": fingerprint(codec.quantizer, self.n_q), "sample_rate": codec.sample_rate}
+        self.facts |= {"hop_length": codec.hop_length, "n_q": self.n_q}
+        self.empty, self.size = np.zeros((self.n_q, 0), np.uint16), f"{self.n_q} codebooks"
+        self.weights = weights_fingerprint(codec.encoder)
+
+    def plan(self, units: Units) -> dict[str, Any]:
+        # with other weights the same codebooks give other codes
+        return {"corpus": units.digest, "tokens": TOKENS.version, "weights": self.weights, **self.facts}
+
+    def make(self, wav: Tensor) -> np.ndarray:
+        """Raises ValueError if a codebook has more than 65,536 entries."""
+        found = self.codec.encode(wav, self.n_q)[0].cpu().numpy()
+        if found.size and not 0 <= int(found.min()) <= int(found.max()) < 2**16:
+            raise ValueError("files of tokens hold codes from 0 to 65,535")
+        return found.astype(np.uint16)
 
 
 def extract(
-    codec: Codec,
+    encoding: Encoding,
     units: Units,
     folder: Path,
-    n_q: int | None = None,
     part: tuple[int, int] = (0, 1),
     report: Callable[[str], None] = print,
 ) -> dict | None:
     """Write the units of process ``part`` (index, count) that are not there -> the index, None while some are missing.
 
     Raises:
-        CorpusError: if the folder holds the tokens of another corpus or codec, or too much cannot be read.
-        ValueError: if the codec has fewer than ``n_q`` codebooks, or none, or more than 65,536 entries in one.
+        CorpusError: if the folder holds something else, of another corpus or codec, or too much cannot be read.
+        ValueError: if the codec is not for this.
     """
-    n_q = codec.quantizer.check_n_q(codec.quantizer.n_q if n_q is None else n_q)
-    model = {"model": fingerprint(codec.quantizer, n_q), "sample_rate": codec.sample_rate}
-    model |= {"hop_length": codec.hop_length, "n_q": n_q}
-    check_plan(folder, {"corpus": units.digest, "tokens": VERSION, "weights": _weights(codec), **model})
+    check_plan(folder, encoding.plan(units))
     ledger = Ledger(units.size)
     ledger.add(units.bad)
     todo = [u for u in range(part[0], len(units.names), part[1]) if not (folder / (units.names[u] + ENDING)).is_file()]
     for done, unit in enumerate(todo, start=1):
-        skipped, heard = _write(codec, units, unit, folder, n_q, model)
+        skipped, heard = _write(encoding, units, unit, folder)
         ledger.add(skipped, heard)
         report(f"{units.names[unit]}: {done} of {len(todo)} units made")
-    if not all((folder / (name + ENDING)).is_file() for name in units.names):
+    paths = [folder / (name + ENDING) for name in units.names]
+    if not all(path.is_file() for path in paths):
         return None
-    listed = [_entry(folder, name) for name in units.names]
-    good, bad = (sum(entry[fact] for entry in listed) for fact in FACTS[:2])
+    found = [_entry(path, encoding) for path in paths]
+    entries = [entry for entry, _ in found]
+    good, bad = (sum(entry[fact] for entry in entries) for fact in FACTS[:2])
     check_share(len(units.bad) + bad, units.size, len(units.bad) + bad + good)  # of all processes and calls
-    index = {"format": FORMAT, "version": VERSION, **model, "splits": units.splits, "units": listed}
+    layout = encoding.layout
+    index = {"format": layout.format, "version": layout.version, **encoding.facts, "splits": units.splits}
+    index |= encoding.summary([found[i][1] for i in units.splits["train"]]) | {"units": entries}
     write_whole(folder / INDEX, (json.dumps(index, indent=0) + "\n").encode())
     return index
 
 
 @torch.inference_mode()
-def _write(
-    codec: Codec, units: Units, unit: int, folder: Path, n_q: int, model: dict
-) -> tuple[list[tuple[str, str]], list[str]]:
+def _write(encoding: Encoding, units: Units, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Write one unit -> (name, reason) of what could not be read, and the names of the others."""
-    device = next(codec.buffers()).device
-    codes, lengths, about, skipped = [], [], [], []
+    device = next(tensor.device for tensor in (*encoding.codec.parameters(), *encoding.codec.buffers()))
+    matrices, lengths, about, skipped = [], [], [], []
     for recording in units.recordings(unit):
         try:
             if isinstance(recording, AudioError):
                 raise recording
-            wav = audio.read(recording.source, codec.sample_rate, 0, None, recording.name)
+            wav = audio.read(recording.source, encoding.codec.sample_rate, 0, None, recording.name)
         except AudioError as error:
             skipped.append((error.file, error.reason))
             continue
-        found = codec.encode(torch.from_numpy(wav)[None, None].to(device), n_q)[0].cpu().numpy()
-        if found.size and not 0 <= int(found.min()) <= int(found.max()) < 2**16:
-            raise ValueError("files of tokens hold codes from 0 to 65,535")
-        codes.append(found.astype(np.uint16))
+        matrices.append(encoding.make(torch.from_numpy(wav)[None, None].to(device)))
         lengths.append(len(wav))
-        known = {part: getattr(recording, part) for part in ("speaker", "text", "phones")}
-        about.append({"file": recording.name, **known})
-    ends = np.cumsum([found.shape[1] for found in codes], dtype=np.int64)
-    tensors = {"codes": np.ascontiguousarray(np.concatenate([np.zeros((n_q, 0), np.uint16), *codes], axis=1))}
-    tensors |= {"ends": ends, "lengths": np.array(lengths, np.int64)}
-    facts = {"format": FORMAT, "version": VERSION, **model, "recordings": about, "unreadable": skipped}
-    facts["checksum"] = checksum_of(facts, tensors)
+        about.append({"file": recording.name} | {part: getattr(recording, part) for part in KNOWN[1:]})
+    matrix = np.concatenate([encoding.empty, *matrices], axis=1)
     with whole(folder / (units.names[unit] + ENDING)) as file:
-        file.write(save(tensors, {"about": json.dumps(facts)}))
+        write_unit(file, encoding.layout, matrix, lengths, about, skipped, encoding.facts, encoding.more(matrix))
     return skipped, [recording["file"] for recording in about]
 
 
@@ -112,62 +165,27 @@ def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
         TokenError: if it is missing, damaged or something else.
     """
     try:
-        with safe_open(path, framework="np") as file:
-            facts = parse_json((file.metadata() or {})["about"])
-            tensors = {name: file.get_tensor(name) for name in ("codes", "ends", "lengths")}
-        (codes, ends, lengths), checksum = tensors.values(), facts.pop("checksum")
-        about, model = facts["recordings"], (facts["sample_rate"], facts["hop_length"], facts["model"])
-        fits = (facts["format"], facts["version"]) == (FORMAT, VERSION) and _is_plain(about, *model)
-        fits = fits and checksum == checksum_of(facts, tensors)
-        fits = fits and codes.dtype == np.uint16 and ends.dtype == lengths.dtype == np.int64
-        fits = fits and (codes.ndim, ends.ndim, lengths.ndim) == (2, 1, 1) and len(codes) > 0
-        fits = fits and codes.shape[1] == (ends[-1] if len(ends) else 0) and len(about) == len(ends)
-        fits = fits and bool((lengths > 0).all() and (lengths < 2**48).all())
-        fits = fits and np.array_equal(np.cumsum(-(-lengths // facts["hop_length"])), ends)
-    except Exception as error:  # what is damaged fails in a dozen ways
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise TokenError(f"{path} is no unit of tokens, or it is damaged: {reason}") from None
-    if not fits:
-        raise TokenError(f"{path} is damaged, or of another version: its codes and what it says of them do not agree")
-    for fact, end, length in zip(about, ends.tolist(), lengths.tolist(), strict=True):
-        first = end - -(-length // facts["hop_length"])
-        yield fact, Tokens(torch.from_numpy(codes[:, first:end].astype(np.int64)), length, *model)
+        unit = UnitFile(path, TOKENS)
+        unit.check()
+        codes = unit.read(0, unit.frames)
+        model = unit.facts["sample_rate"], unit.facts["hop_length"], unit.facts["model"]
+    except UnitError as error:
+        raise TokenError(str(error)) from None
+    for i, known in enumerate(unit.recordings):
+        first, end = unit.place(i)
+        yield known, Tokens(torch.from_numpy(codes[:, first:end].astype(np.int64)), int(unit.lengths[i]), *model)
 
 
-def checksum_of(facts: dict, tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.blake2b(json.dumps(facts).encode(), digest_size=16)
-    for name in ("codes", "ends", "lengths"):
-        digest.update(tensors[name].tobytes())
-    return digest.hexdigest()
-
-
-def _is_plain(about: Any, rate: Any, hop: Any, model: Any) -> bool:
-    """Whether these are texts of recordings, numbers above 0 and a text, as `_write` writes them."""
-    numbers = all(type(value) is int and 0 < value < 2**31 for value in (rate, hop))
-    if not numbers or not isinstance(model, str) or not isinstance(about, list):
-        return False
-    texts = [isinstance(fact, dict) and [fact.get(part) for part in KNOWN] for fact in about]
-    return all(found and all(isinstance(text, str) for text in found) for found in texts)
-
-
-def _entry(folder: Path, name: str) -> dict:
-    path = folder / (name + ENDING)
+def _entry(path: Path, encoding: Encoding) -> tuple[dict[str, Any], Any]:
+    """What the index says of a unit, and what `encoding` gathers from it."""
     try:
-        found = [tokens for _, tokens in read_unit(path)]
-        with safe_open(path, framework="np") as file:
-            unreadable = len(parse_json(file.metadata()["about"])["unreadable"])
-    except TokenError as error:
+        unit = UnitFile(path, encoding.layout)
+        unit.check()
+        gathered = encoding.gather(unit)
+    except UnitError as error:
         raise CorpusError(f"{error}; remove it and extract again.") from None
-    seconds = round(sum(tokens.length / tokens.sample_rate for tokens in found), 3)
-    counts = dict(zip(FACTS, (len(found), unreadable, sum(t.codes.shape[1] for t in found), seconds), strict=True))
+    seconds = round(int(unit.lengths.sum()) / unit.facts["sample_rate"], 3)
+    counts = dict(zip(FACTS, (len(unit), len(unit.facts["unreadable"]), unit.frames, seconds), strict=True))
     content = path.read_bytes()
-    return {"name": name, **counts, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def _weights(codec: Codec) -> str:
-    """Digest of the encoder: with other weights the same codebooks give other codes."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(codec.encoder.state_dict().items()):
-        digest.update(f"{name} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
-    return digest.hexdigest()
+    name = path.name.removesuffix(ENDING)
+    return {"name": name, **counts, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}, gathered

@@ -13,7 +13,7 @@ from torch import Tensor
 from codec.data.audio import AudioError, blocks, opened
 from codec.model import Codec
 from codec.stream import Stream
-from codec.tokens import TokenError, Tokens, fingerprint, load_tokens, save_tokens
+from codec.tokens import TokenError, Tokens, codebooks, fingerprint, load_tokens, save_tokens
 
 BLOCK = 2.0  # seconds of audio at a time
 
@@ -33,7 +33,7 @@ def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
         TokenError: if the target cannot be written.
         ValueError: if the codec has fewer than ``n_q`` codebooks, or none at all.
     """
-    n_q = codec.quantizer.check_n_q(n_q)
+    n_q = codebooks(codec.quantizer, n_q)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
     device = next(codec.buffers()).device
     blocks, length, stream = read_blocks(source, codec.sample_rate), 0, _stream(codec, n_q)

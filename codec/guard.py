@@ -29,11 +29,11 @@ NAMED = 5  # clips in a sentence
 
 @dataclass
 class Part:
-    """One batch of a step (several where gradients are accumulated): wav ``[B, 1, T]``; suspects ``[levels, B]`` bool,
-    as of :func:`codec.task.suspects`."""
+    """One batch of a step (several where gradients are accumulated): of what it was made; suspects ``[levels, B]``
+    bool, as of :class:`codec.base_task.BaseTask`."""
 
     files: list[str]
-    wav: Tensor
+    tensors: dict[str, Tensor]
     suspects: Tensor
     random: dict[str, Tensor]
 
@@ -89,7 +89,7 @@ class DivergenceGuard(Callback):
         self.random = {"random": torch.get_rng_state(), **cuda}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, task, outputs, batch, batch_idx: int) -> None:
-        self.parts.append(Part(batch["file"], batch["wav"], task.suspects, self.random))
+        self.parts.append(Part(batch["file"], task.kept(batch), task.suspects, self.random))
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         cuda = task.skipped.is_cuda
@@ -146,7 +146,7 @@ class DivergenceGuard(Callback):
         again = "begin again" if good is None else f"go on from the last good checkpoint {good} (step {step_of(good)})"
         raise DivergenceError(
             f"{self.limit} steps in a row to step {step.number} had a loss or gradient that is not finite, {blame}: "
-            f"{again} with a lower lr or a clip (optim.codec.clip, optim.disc.clip), or without these clips; {kept}"
+            f"{again} with a lower lr or a clip (optim.*.clip), or without these clips; {kept}"
         )
 
     def _keep(self, trainer: lightning.Trainer, step: Step) -> None:
@@ -154,7 +154,7 @@ class DivergenceGuard(Callback):
         part = min(step.parts, key=lambda part: part.blamed()[0])
         if part.suspects.any() or trainer.is_global_zero:
             names = part.files, part.blamed()[1]
-            BadBatch(part.wav, *names, step.number, trainer.global_rank, part.random).save(self.folder)
+            BadBatch(part.tensors, *names, step.number, trainer.global_rank, part.random).save(self.folder)
         require_saved(trainer)
 
 

@@ -1,6 +1,7 @@
-"""Optimisation: one AdamW, parameter groups and a schedule for each side of the game."""
+"""Optimisation: one AdamW, parameter groups and a schedule for each side of the game, or for the only one."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -105,26 +106,51 @@ class Optim:
         """
         parts = [("codec", codec, codec_start), ("disc", disc, disc_start)]
         parts += [("distillation", distillation, 0)] if distillation is not None else []
-        groups, factors = [], []
-        for name, module, start in parts:
-            for group in self.side(name).groups(name, module):
-                groups.append(group)
-                factors.append(lambda s, start=start: 0.0 if s < start else self.schedule(s - start, steps - start))
-        optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel; the plain loop is a tenth of a step on a CPU
-        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return _adamw([(name, self.side(name), module, start) for name, module, start in parts], self.schedule, steps)
 
     def side(self, name: str) -> Side:
         return self.disc if name == "disc" else self.codec
 
     def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
         """Clip each side's gradient to its own norm -> the norms before clipping, by side."""
-        norms = {}
-        for name in dict.fromkeys(group["side"] for group in optimizer.param_groups):
-            parameters = [p for group in optimizer.param_groups if group["side"] == name for p in group["params"]]
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            if gradients:
-                norm = torch.nn.utils.get_total_norm(gradients)
-                if self.side(name).clip is not None:
-                    torch.nn.utils.clip_grads_with_norm_(parameters, self.side(name).clip, norm)
-                norms[name] = norm
-        return norms
+        return _clip(optimizer, self.side)
+
+
+@dataclass(frozen=True)
+class Single:
+    """AdamW where there is one side."""
+
+    side: Side
+    schedule: Cosine | Exponential = field(default_factory=Cosine)
+
+    def build(self, name: str, module: nn.Module, steps: int):
+        """-> (optimizer, scheduler stepped once per optimiser step) of a training of so many steps."""
+        return _adamw([(name, self.side, module, 0)], self.schedule, steps)
+
+    def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+        """Clip the gradient to its norm -> the norm before clipping, under the name of the side."""
+        return _clip(optimizer, lambda name: self.side)
+
+
+def _adamw(parts: list[tuple[str, Side, nn.Module, int]], schedule: Cosine | Exponential, steps: int):
+    """Of (name, how it learns, what, from which step on)."""
+    groups, factors = [], []
+    for name, side, module, start in parts:
+        for group in side.groups(name, module):
+            groups.append(group)
+            factors.append(lambda s, start=start: 0.0 if s < start else schedule(s - start, steps - start))
+    optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel; the plain loop is a tenth of a step on a CPU
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+
+
+def _clip(optimizer: torch.optim.Optimizer, side: Callable[[str], Side]) -> dict[str, torch.Tensor]:
+    norms = {}
+    for name in dict.fromkeys(group["side"] for group in optimizer.param_groups):
+        parameters = [p for group in optimizer.param_groups if group["side"] == name for p in group["params"]]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients:
+            norm = torch.nn.utils.get_total_norm(gradients)
+            if side(name).clip is not None:
+                torch.nn.utils.clip_grads_with_norm_(parameters, side(name).clip, norm)
+            norms[name] = norm
+    return norms

@@ -158,16 +158,12 @@ def git_commit() -> str:
 
 def parts(task: nn.Module) -> dict[str, dict[str, Any]]:
     """Class and trainable parameters of each part that was really built, discriminators one by one."""
-    modules = {name: getattr(task.codec, name) for name in ("encoder", "quantizer", "decoder")}
-    if task.distillation is not None:
-        modules["teacher"] = task.distillation.teacher
-    modules |= {f"discriminator {name}": module for name, module in task.discriminators.members.items()}
     return {
         name: {
             "class": f"{type(module).__module__}.{type(module).__name__}",
             "parameters": sum(p.numel() for p in module.parameters() if p.requires_grad),
         }
-        for name, module in modules.items()
+        for name, module in task.parts().items()
     }
 
 
@@ -199,15 +195,20 @@ def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
         log.info("%-22s %12s parameters  %s", name, f"{part['parameters']:,}", part["class"])
 
 
+def check_steps(max_steps: int) -> None:
+    """Raises InputError if no step is asked for."""
+    if max_steps < 1:
+        raise InputError(f"max_steps={max_steps}, but training is counted in steps: set it to how many")
+
+
 def check(task: nn.Module, data: Any, max_steps: int) -> None:
-    """Find out before the first step what would end the run later.
+    """Find out before the first step of a codec's training what would end it later.
 
     Raises:
         InputError: if a side would never begin or nothing would teach it, a training segment is too short for a loss or
             a discriminator, no step is asked for, or there is nothing to validate on.
     """
-    if max_steps < 1:
-        raise InputError(f"max_steps={max_steps}, but training is counted in steps: set it to how many")
+    check_steps(max_steps)
     if task.has_discriminators and task.adversarial_start >= max_steps:
         start = task.adversarial_start
         raise InputError(f"the discriminators begin at adversarial_start={start}, but max_steps={max_steps}")

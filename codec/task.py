@@ -11,11 +11,11 @@ A step whose losses or gradients are not finite, in any process, is not taken (c
 
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from codec.base_task import BaseTask
 from codec.discriminators.base import DiscriminatorSet
 from codec.distillation import Distillation
 from codec.losses.base import Losses
@@ -25,7 +25,7 @@ from codec.optim import Optim
 LOUD = 10.0  # a sample beyond this is no sound in [-1, 1]
 
 
-class CodecTask(lightning.LightningModule):
+class CodecTask(BaseTask):
     """One training step, the optimiser, validation losses, and their logging.
 
     Args:
@@ -34,9 +34,10 @@ class CodecTask(lightning.LightningModule):
         codec_start: optimiser step at which the codec begins to learn. Before it, nothing of it moves, codebooks
             included, and fresh discriminators catch up with a codec that has been trained.
         distillation: a semantic teacher and what it teaches; None: no such thing.
-        config: the plain, resolved configuration that built the parts; it travels inside checkpoints, so that a codec
-            can be rebuilt from the checkpoint alone.
+        config: see :class:`codec.base_task.BaseTask`.
     """
+
+    averaged = "codec"
 
     def __init__(
         self,
@@ -49,32 +50,37 @@ class CodecTask(lightning.LightningModule):
         distillation: Distillation | None = None,
         config: dict[str, Any] | None = None,
     ):
-        super().__init__()
-        self.codec, self.discriminators, self.losses, self.optim = codec, discriminators, losses, optim
+        super().__init__(optim, config)
+        self.codec, self.discriminators, self.losses = codec, discriminators, losses
         self.distillation = distillation
-        self.adversarial_start, self.codec_start, self.config = adversarial_start, codec_start, config or {}
+        self.adversarial_start, self.codec_start = adversarial_start, codec_start
         self.has_discriminators = any(True for _ in discriminators.parameters())
-        self.suspects: Tensor | None = None  # [2 or 3, B] bool after a pass; see suspects()
-        self.norms: dict[str, Tensor] = {}  # of each side's gradient, before clipping
-        self.skipped: Tensor | None = None  # scalar after a step: 1.0 if the optimiser left it out
 
     @property
     def adversarial(self) -> bool:
         """Whether the discriminators take part at the current step."""
         return self.has_discriminators and self.global_step >= self.adversarial_start
 
-    def on_fit_start(self) -> None:
-        for logger in self.loggers:
-            logger.log_hyperparams(self.config)
-
     @property
-    def _logs(self) -> bool:
-        """Whether Lightning writes out the values of the current step."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+    def shown(self) -> dict[str, str]:
+        train = [*self.losses.weights, "disc", "audio_s_per_s"]
+        return {name: f"train/{name}" for name in train} | {name: f"val/{name}" for name in ("pesq_wb", "stoi")}
+
+    def parts(self) -> dict[str, nn.Module]:
+        modules = {name: getattr(self.codec, name) for name in ("encoder", "quantizer", "decoder")}
+        if self.distillation is not None:
+            modules["teacher"] = self.distillation.teacher
+        return modules | {f"discriminator {name}": part for name, part in self.discriminators.members.items()}
+
+    def seconds(self, batch: dict[str, Any]) -> float:
+        return batch["wav"].numel() / self.codec.sample_rate
+
+    def kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {"wav": batch["wav"]}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         total, values = self.one_pass(batch["wav"])
-        if self._logs:
+        if self.logs:
             self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["wav"]))
         return {"loss": total, "values": values}
 
@@ -128,14 +134,9 @@ class CodecTask(lightning.LightningModule):
         return estimate
 
     def configure_optimizers(self):
-        steps = self.trainer.max_steps
-        if steps < 1:
-            raise ValueError(
-                "training is counted in steps: set max_steps to how many (max_epochs alone does not end it)"
-            )
         starts = self.adversarial_start, self.codec_start
         sides = self.codec, self.discriminators
-        optimizer, scheduler = self.optim.build(*sides, steps, *starts, self.distillation)
+        optimizer, scheduler = self.optim.build(*sides, self.steps, *starts, self.distillation)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def groups(self) -> list[str]:
@@ -149,18 +150,6 @@ class CodecTask(lightning.LightningModule):
         waiting += [] if self.global_step >= self.codec_start else [self.codec]
         for p in (p for module in waiting for p in module.parameters()):
             p.grad = None
-
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Each side by its own norm (``optim.codec.clip``, ``optim.disc.clip``), not the Trainer's single number. With
-        a norm that is not finite the optimiser leaves weights and moments as they are."""
-        self.norms = self.optim.clip(optimizer)
-        finite = torch.stack(list(self.norms.values())).isfinite().all() if self.norms else torch.ones((), dtype=bool)
-        self.skipped = optimizer.found_inf = (~finite).float()  # what fused optimisers ask on the device
-        if self._logs:
-            self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.norms.items()})
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"] = self.config
 
 
 def suspects(signals: list[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.quantizers.base import Quantizer
 
@@ -46,6 +46,26 @@ def fingerprint(quantizer: Quantizer, n_q: int) -> str:
         digest.update(str(tuple(value.shape)).encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def weights_fingerprint(module: nn.Module) -> str:
+    """Hexadecimal digest of the names, shapes and values of all weights of an encoder, say."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def codebooks(quantizer: Quantizer, n_q: int | None) -> int:
+    """``n_q``, or all codebooks for None.
+
+    Raises:
+        ValueError: if there are fewer, or none at all.
+    """
+    if not quantizer.n_q:
+        raise ValueError("this codec is continuous and has no tokens: its latents are written by extract kind=latents")
+    return quantizer.check_n_q(n_q)
 
 
 def save_tokens(path: str | Path, tokens: Tokens) -> None:

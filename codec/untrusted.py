@@ -4,12 +4,12 @@ It names classes of chosen parts of this package and gives them plain values. No
 read environment variables for ``${oc.env:...}``, and ``${oc.create:...}`` could write down a class that no check has
 seen), and no other of Hydra's instructions (``_partial_``, ``_args_``, ...) has a place in it.
 
-``MODEL`` is built from anybody's checkpoint: these parts open no file, no network and no process
-(tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who asks for the dataset
-of a checkpoint (:func:`codec.lineup.corpus_of`): it may read what the user may read, ask the Hub for a dataset, and
-write to the user's cache folder, but to no folder of its choice: it gives fsspec no options, and chains no places.
-``STEP`` is what a training step is made of, teachers that read weights included, and is for who repeats a step of a run
-(:func:`codec.divergence.replay`).
+``MODEL`` (a codec) and ``FLOW`` (a flow model) are built from anybody's checkpoint: these parts open no file, no
+network and no process (tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who
+asks for the dataset of a checkpoint (:func:`codec.lineup.corpus_of`): it may read what the user may read, ask the Hub
+for a dataset, and write to the user's cache folder, but to no folder of its choice: it gives fsspec no options, and
+chains no places. ``STEP`` is what a training step is made of, teachers that read weights included, and is for who
+repeats a step of a run (:func:`codec.divergence.replay`).
 """
 
 import importlib
@@ -26,6 +26,8 @@ from torch.nn.modules.module import (
 )
 
 MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers", "codec.layers")
+FLOW = ("codec.flow.model", "codec.flow.dit", "codec.flow.condition", "codec.flow.text", "codec.flow.prompt")
+FLOW += ("codec.flow.objective",)
 DATA = ("codec.data",)
 STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.optim", "codec.distillation", "codec.teachers")
 FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
@@ -33,7 +35,8 @@ FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write whe
 # options of fsspec's file systems, some of which write where they are told to, or run templates; and what chains them
 FOREIGN_OPTIONS, CHAIN = ("storage_options",), "::"
 
-DEEPEST, MOST_VALUES, LONGEST_TEXT, LARGEST_NUMBER = 24, 5_000, 2_000, 2**32
+DEEPEST, MOST_VALUES, LARGEST_NUMBER = 24, 5_000, 2**32
+LONGEST_TEXT = 20_000  # all characters of a language
 
 
 class CheckpointError(ValueError):

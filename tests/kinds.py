@@ -15,9 +15,11 @@ from codec.data.folder import FolderCorpus
 from codec.data.shards import ShardCorpus
 from codec.data.units import cut
 from codec.divergence import BadBatch, load_batch
-from codec.extract import extract, read_unit
+from codec.extract import Encoding, ToTokens, extract, read_unit
 from codec.files import FileError, encode_file, read_blocks
 from codec.interop.mimi import FILES, export_mimi, import_mimi
+from codec.latents.corpus import LatentCorpus
+from codec.latents.export import ToLatents
 from codec.lineup import find
 from codec.page import sound
 from codec.page.base import Entry, timings
@@ -75,17 +77,24 @@ def _tokens(folder: Path) -> Path:
     return folder / "tokens"
 
 
-def _unit(folder: Path) -> Path:
+def _unit(folder: Path, encoding: type[Encoding], name: str) -> Path:
     (folder / "speech").mkdir()
     _speech(folder / "speech", "b.wav", 0.5)
     units = cut(FolderCorpus(folder / "speech", RATE, holdout=0), 10.0)
-    extract(CODEC, units, folder / "tokens", report=lambda _: None)
-    return folder / "tokens" / "train-000000.safetensors"
+    extract(encoding(CODEC), units, folder / "units", report=lambda _: None)
+    return folder / "units" / name
+
+
+def _latents(path: Path) -> Any:
+    """What training on latents does with them."""
+    corpus = LatentCorpus(path.parent)
+    items = [corpus.train.item(n) for n in range(len(corpus.train))]
+    return corpus.statistics.plain(), items
 
 
 def _batch(folder: Path) -> Path:
     random = {"random": torch.get_rng_state()}
-    return BadBatch(torch.zeros(2, 1, 400), ["a", "b"], ["a"], 7, 0, random).save(folder)
+    return BadBatch({"wav": torch.zeros(2, 1, 400)}, ["a", "b"], ["a"], 7, 0, random).save(folder)
 
 
 def _mimi(folder: Path, layout: str, name: str) -> Path:
@@ -210,6 +219,7 @@ RUN = [
     "csv/metrics.csv",
     "train.log",
 ]
+UNIT = "train-000000.safetensors"
 AUDIO = {
     "a.wav": {},
     "a.flac": {},
@@ -233,7 +243,11 @@ KINDS = {
         for name in files[:2]
     },
     "tokens": Kind(_tokens, load_tokens, TokenError),
-    "unit of tokens": Kind(_unit, lambda path: list(read_unit(path)), TokenError),
+    "unit of tokens": Kind(
+        partial(_unit, encoding=ToTokens, name=UNIT), lambda path: list(read_unit(path)), TokenError
+    ),
+    "unit of latents": Kind(partial(_unit, encoding=ToLatents, name=UNIT), _latents, CorpusError),
+    "latents index": Kind(partial(_unit, encoding=ToLatents, name="index.json"), _latents, CorpusError),
     "manifest": Kind(_listed, _listen_listed, CorpusError),
     "shard index": Kind(partial(_shards, name="index.json"), _listen_shards, CorpusError),
     "shard entries": Kind(partial(_shards, name="train-000000.entries"), _listen_shards, CorpusError),

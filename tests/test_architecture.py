@@ -60,6 +60,18 @@ ALLOWED = {
     "stream": {"layers"},
     "model": {"encoders.base", "decoders.base", "quantizers.base", "layers", "stream"},
     "tokens": {"quantizers.base"},
+    "unit_file": {"outside"},
+    "latents": {
+        "checkpoint",
+        "data",
+        "errors",
+        "extract",
+        "model",
+        "outside",
+        "quantizers.base",
+        "tokens",
+        "unit_file",
+    },
     "files": {"data.audio", "model", "stream", "tokens"},
     "interop": {
         "outside",
@@ -71,6 +83,7 @@ ALLOWED = {
         "encoders.seanet",
         "decoders.mimi",
         "decoders.seanet",
+        "quantizers.base",
         "quantizers.split_rvq",
     },
     "factors": set(),
@@ -79,8 +92,8 @@ ALLOWED = {
     "compare_files": {"compare", "page.base", "page.report", "report", "runs"},
     "share": set(),
     "source": {"data"},
-    "bulk": {"checkpoint", "data", "errors", "extract", "run", "share", "source"},
-    "extract": {"data", "model", "outside", "tokens"},
+    "bulk": {"checkpoint", "data", "errors", "extract", "latents.export", "run", "share", "source"},
+    "extract": {"data", "model", "tokens", "unit_file"},
     "__main__": {
         "errors",
         "bulk",
@@ -97,13 +110,45 @@ ALLOWED = {
     },
     "checkpoint": {"archive", "model", "storage", "untrusted"},
     "evaluation": {"metrics", "report", "report_check", "systems.base"},
-    "task": {"model", "losses.base", "discriminators.base", "distillation", "optim"},
+    "base_task": {"optim"},
+    "flow": {
+        "base_task",
+        "checkpoint",
+        "data.base",
+        "data.drawn",
+        "data.places",
+        "errors",
+        "latents.corpus",
+        "latents.index",
+        "layers",
+        "optim",
+        "quantizers",
+        "untrusted",
+    },
+    "jobs": {  # what train.py trains: all that it takes to build and report
+        "checkpoint",
+        "data",
+        "errors",
+        "evaluation",
+        "flow",
+        "interop",
+        "latents",
+        "lineup",
+        "page.write",
+        "resume",
+        "run",
+        "share",
+        "task",
+        "tracking",
+    },
+    "task": {"base_task", "model", "losses.base", "discriminators.base", "distillation", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
-LIGHTNING = {"task", "callbacks", "checkpoint_io", "guard", "random_state", "saving", "waiting", "watch", "data"}
-LIGHTNING |= {"slurm", "wandb_logger"}
-# to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does
-HYDRA = {"untrusted", "run", "source"}
+LIGHTNING = {"base_task", "task", "flow", "callbacks", "checkpoint_io", "guard", "random_state", "saving"}
+LIGHTNING |= {"waiting", "watch", "data", "jobs", "slurm", "wandb_logger"}
+# to rebuild a codec from a checkpoint's configuration; to unwrap Hydra's errors; to compose a dataset as train.py does;
+# to build what train.py trains
+HYDRA = {"untrusted", "run", "source", "jobs"}
 
 
 def imports(path: Path) -> set[str]:

@@ -19,9 +19,10 @@ from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.data.shards import ShardCorpus
 from codec.data.units import cut
-from codec.extract import checksum_of, extract, read_unit
+from codec.extract import ToTokens, extract, read_unit
 from codec.model import Codec
 from codec.tokens import TokenError, fingerprint
+from codec.unit_file import checksum_of
 from tests.conftest import speechlike
 from tests.parts import small_codec
 from tests.shards import packed
@@ -51,8 +52,8 @@ def ckpt(tmp_path):
     return tmp_path / "a.ckpt"
 
 
-def quietly(codec, source, out, **options):
-    return extract(codec, cut(FolderCorpus(source, RATE), 2.0), out, report=lambda _: None, **options)
+def quietly(codec, source, out, n_q=None):
+    return extract(ToTokens(codec, n_q), cut(FolderCorpus(source, RATE), 2.0), out, report=lambda _: None)
 
 
 @pytest.mark.parametrize("n_q", [None, 2])
@@ -85,7 +86,7 @@ def test_shards_give_the_codes_of_their_folder(source, tmp_path):
     codec = small_codec().eval()
     quietly(codec, source, tmp_path / "folder")
     shards = packed(source, tmp_path / "shards", seconds=2.0)
-    extract(codec, cut(ShardCorpus(shards, RATE), 2.0), tmp_path / "out", report=lambda _: None)
+    extract(ToTokens(codec), cut(ShardCorpus(shards, RATE), 2.0), tmp_path / "out", report=lambda _: None)
 
     def all_codes(folder):
         return {a["file"]: t.codes.tolist() for p in folder.glob("*.safetensors") for a, t in read_unit(p)}

@@ -189,7 +189,7 @@ def test_too_many_in_a_row_end_the_run_with_what_shows_why(tmp_path):
     assert batch.files == [f"tone{n}" for n in range(24, 28)]
     assert batch.suspects == ["tone25"]
     assert batch.step == 6
-    assert bool(batch.wav[1].isnan().any())
+    assert bool(batch.tensors["wav"][1].isnan().any())
     saved = torch.load(tmp_path / "checkpoints" / "diverged.ckpt", weights_only=True)
     assert all(torch.isfinite(v).all() for v in saved["state_dict"].values() if torch.is_tensor(v))
     assert saved["global_step"] == 7

@@ -45,7 +45,7 @@ class Recording:
         """The item for `wav` [T], which begins at sample `start`; zeros up to `samples` follow."""
         padded = torch.zeros(1, max(samples, len(wav)))
         padded[0, : len(wav)] = torch.from_numpy(wav)
-        phones = _phones_within(self.phones, start / sample_rate, len(wav) / sample_rate)
+        phones = phones_within(self.phones, start / sample_rate, len(wav) / sample_rate)
         return {
             "wav": padded,
             "speaker": self.speaker,
@@ -55,7 +55,7 @@ class Recording:
         }
 
 
-def _phones_within(phones: str, start: float, seconds: float) -> list[tuple[str, float]]:
+def phones_within(phones: str, start: float, seconds: float) -> list[tuple[str, float]]:
     """Phones that begin in the window; the one that is sounding when the window opens is given start 0."""
     found: list[tuple[str, float]] = []
     for phone in phones.split():

@@ -10,6 +10,7 @@ from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import TRIES, Corpus, CorpusError, Recording
 from codec.data.cache import key
+from codec.data.places import Places
 
 
 class IndexedCorpus(Corpus):
@@ -44,41 +45,12 @@ class IndexedCorpus(Corpus):
         return Clips(self, self.splits[split], None if max_seconds is None else int(max_seconds * self.sample_rate))
 
 
-class Crops(Dataset):
-    """ds[n] for every n >= 0, a function of (seed, n) alone, so that resuming and sharding are arithmetic on
-    n.
-
-    Each recording is ceil(duration / crop) slots, so long ones are drawn in proportion to their length. An
-    epoch is a permutation of all slots; slot k of K starts in the k-th K-th of the possible starts, at a
-    random point.
-    """
+class Crops(Places):
+    """ds[n] for every n >= 0, a function of (seed, n) alone; see `Places`."""
 
     def __init__(self, corpus: IndexedCorpus, files: np.ndarray, samples: int, seed: int):
+        super().__init__(files, corpus.lengths[files], samples, seed)
         self.corpus = corpus
-        self.files = files
-        self.samples = samples
-        self.seed = seed
-        self.ends = np.cumsum(-(-corpus.lengths[files] // samples))
-        self.slots = int(self.ends[-1])
-        self._epoch = -1
-        self._order = np.empty(0, np.int64)
-
-    def slot(self, n: int) -> int:
-        """The slot of draw n."""
-        epoch, position = divmod(n, self.slots)
-        if epoch != self._epoch:
-            kind = np.int32 if self.slots < 2**31 else np.int64  # one permutation lives in every worker
-            self._order = np.random.default_rng((self.seed, 0, epoch)).permutation(self.slots).astype(kind)
-            self._epoch = epoch
-        return int(self._order[position])
-
-    def place(self, slot: int, jitter: float) -> tuple[int, int]:
-        """(recording, first sample) of a slot, `jitter` in [0, 1)."""
-        at = int(np.searchsorted(self.ends, slot, side="right"))
-        before = int(self.ends[at - 1]) if at else 0
-        file, count = int(self.files[at]), int(self.ends[at]) - before
-        room = max(0, int(self.corpus.lengths[file]) - self.samples)
-        return file, int((slot - before + jitter) / count * (room + 1))
 
     def __getitem__(self, n: int) -> dict:
         rng = np.random.default_rng((self.seed, 1, n))
@@ -87,13 +59,13 @@ class Crops(Dataset):
             file, start = self.place(slot, rng.random())
             try:
                 recording = self.corpus.recording(file)
-                wav = audio.read(recording.source, self.corpus.sample_rate, start, self.samples, recording.name)
+                wav = audio.read(recording.source, self.corpus.sample_rate, start, self.size, recording.name)
             except AudioError as error:
                 skipped.append((error.file, error.reason))
-                at = int(rng.integers(len(self.files)))  # one that lies about its length may have most of the slots
+                at = int(rng.integers(len(self.numbers)))  # one that lies about its length may have most of the slots
                 slot = int(rng.integers(self.ends[at - 1] if at else 0, self.ends[at]))
             else:
-                return recording.item(wav, start, self.samples, self.corpus.sample_rate) | {"skipped": skipped}
+                return recording.item(wav, start, self.size, self.corpus.sample_rate) | {"skipped": skipped}
         file, reason = skipped[-1]
         raise CorpusError(f"{TRIES} recordings in a row cannot be read (last: {file} {reason}): check the corpus.")
 

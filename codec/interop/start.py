@@ -1,5 +1,6 @@
 """Begin training with the codec of someone else's, or of an earlier, run."""
 
+import logging
 from pathlib import Path
 
 from codec.checkpoint import CheckpointError, load_codec
@@ -7,12 +8,17 @@ from codec.interop.mimi import import_mimi
 from codec.interop.plain import load_plain, plain_state
 from codec.layers.transformer import Transformer
 from codec.model import Codec
+from codec.quantizers.base import Continuous
 
+log = logging.getLogger(__name__)
 LEVELS = ("usage", "sums", "codebooks")  # buffers of an RVQ, one row for each of its codebooks
 
 
 def start_from(codec: Codec, source: str | Path) -> None:
     """Copy the weights of ``source`` into ``codec``, which may have fewer codebooks, and weight norm or not.
+
+    A continuous bottleneck that ``source`` does not have stays as it is: of a discrete codec, encoder and decoder alone
+    are taken.
 
     Args:
         source: a checkpoint (.ckpt; its averaged weights where it has them), or a Mimi file, folder or Hub id.
@@ -26,6 +32,10 @@ def start_from(codec: Codec, source: str | Path) -> None:
         if name in ours and theirs[name] != ours[name]:
             raise CheckpointError(f"{source} has {name}={theirs[name]:g}, and this model {name}={ours[name]:g}")
     weights = plain_state(trained)
+    if isinstance(codec.quantizer, Continuous) and type(trained.quantizer) is not type(codec.quantizer):
+        log.warning("%s has another quantizer: only encoder and decoder begin with its weights", source)
+        weights = {name: value for name, value in weights.items() if not name.startswith("quantizer.")}
+        weights |= {f"quantizer.{name}": value for name, value in codec.quantizer.state_dict().items()}
     for name, own in codec.state_dict().items():
         if name.rpartition(".")[2] in LEVELS and name in weights:
             weights[name] = weights[name][: len(own)]

@@ -74,11 +74,8 @@ class Transformer(nn.Module):
         return x.transpose(1, 2), (seen + x.shape[1], *new)
 
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions ``[F]`` -> cosines and sines ``[F, 1, 1, head_dim / 2]`` in fp32."""
-        pairs = torch.arange(self.head_dim // 2, device=positions.device, dtype=torch.float32)
-        frequencies = self.base ** (-2 / self.head_dim * pairs)
-        angles = (positions[:, None].float() * frequencies)[:, None, None]
-        return angles.cos(), angles.sin()
+        """positions ``[F]`` -> cosines and sines, see :func:`rotary`."""
+        return rotary(positions, self.head_dim, self.base)
 
 
 class Layer(nn.Module):
@@ -108,6 +105,13 @@ class Layer(nn.Module):
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         x = x + self.scale1 * self.out(y.transpose(1, 2).flatten(2))
         return x + self.scale2 * self.down(F.gelu(self.up(self.norm2(x)))), (k, v)
+
+
+def rotary(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """positions ``[F]`` -> cosines and sines ``[F, 1, 1, head_dim / 2]`` in fp32."""
+    pairs = torch.arange(head_dim // 2, device=positions.device, dtype=torch.float32)
+    angles = (positions[:, None].float() * base ** (-2 / head_dim * pairs))[:, None, None]
+    return angles.cos(), angles.sin()
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

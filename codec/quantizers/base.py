@@ -5,6 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from codec.layers.precision import fp32
+
+KINDS = ("pre", "post")  # of continuous latents: before and after quantization
+
 
 class Quantized(NamedTuple):
     """What a quantizer makes of latents ``[B, D, F]``."""
@@ -26,7 +30,8 @@ class Quantizer(nn.Module):
     """Latents ``[B, D, F]`` -> :class:`Quantized`.
 
     Attributes:
-        dim: channels D of the latents.
+        dim: channels D of the latents, between encoder and decoder.
+        latent_dim: channels C of what a latent generative model works on (:meth:`to_latents`).
         n_q: number of codebooks K; 0 for a continuous bottleneck.
         size: codes per codebook; 0 for a continuous bottleneck.
         frame_rate: latent frames per second (Hz), for the bitrates.
@@ -34,6 +39,7 @@ class Quantizer(nn.Module):
     """
 
     dim: int
+    latent_dim: int
     n_q: int
     size: int
     frame_rate: float
@@ -59,6 +65,50 @@ class Quantizer(nn.Module):
         """The tensors that give the codes of the first ``n_q`` codebooks their meaning: what ``decode`` reads."""
         return [*self.parameters(), *self.buffers()]
 
+    @fp32
+    def to_latents(self, z: Tensor, kind: str = "pre") -> Tensor:
+        """What the encoder gives ``[B, D, F]`` -> what a latent generative model works on ``[B, C, F]``.
+
+        Args:
+            kind: "pre", before quantization, or "post", the sum of the quantized embeddings (NaturalSpeech 2's latent,
+                arXiv 2304.09116; of all codebooks). A continuous bottleneck has "pre" only.
+
+        Raises:
+            ValueError: if there are no latents of this kind, or "post" is asked for in training, when codebooks move.
+        """
+        self.check_kind(kind)
+        if kind == "pre":
+            return self._inward(z)
+        if self.training:
+            raise ValueError("latents after quantization are those of a codec in eval mode: call codec.eval() first")
+        return self(z).z
+
+    @fp32
+    def from_latents(self, x: Tensor, kind: str = "pre") -> Tensor:
+        """Latents ``[B, C, F]`` of :meth:`to_latents` -> what the decoder reads ``[B, D, F]``, without codebooks.
+
+        Raises:
+            ValueError: if there are no latents of this kind, or they have another number of channels.
+        """
+        self.check_kind(kind)
+        if x.ndim != 3 or x.shape[1] != self.latent_dim:
+            raise ValueError(f"latents of this codec are [B, {self.latent_dim}, F], got {list(x.shape)}")
+        return self._outward(x) if kind == "pre" else x
+
+    def check_kind(self, kind: str) -> None:
+        """Raises ValueError if there are no latents of this kind."""
+        if kind not in KINDS:
+            raise ValueError(f"there are no latents of kind {kind!r}: choose {' or '.join(KINDS)}")
+
+    def _inward(self, z: Tensor) -> Tensor:
+        """``[B, D, F] -> [B, C, F]`` before quantization: the latents themselves, where nothing makes them fewer."""
+        return z
+
+    def _outward(self, x: Tensor) -> Tensor:
+        """``[B, C, F] -> [B, D, F]``, past the codebooks: through the projections around them, which alone lead to
+        what the decoder knows."""
+        raise NotImplementedError
+
     def check_n_q(self, n_q: int | None) -> int:
         """``n_q``, or all codebooks for None.
 
@@ -71,6 +121,32 @@ class Quantizer(nn.Module):
             has = f"has {self.n_q} codebooks: choose 1 to {self.n_q}" if self.n_q else "has no codebooks (continuous)"
             raise ValueError(f"n_q={n_q}, but the quantizer {has}")
         return n_q
+
+
+class Continuous(Quantizer):
+    """A bottleneck without codes: no codebooks, no bitrate, and latents before quantization only."""
+
+    def __init__(self, dim: int, frame_rate: float, latent_dim: int):
+        super().__init__()
+        self.dim, self.frame_rate, self.latent_dim = dim, frame_rate, latent_dim
+        self.n_q = self.size = 0
+
+    def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
+        """Raises ValueError."""
+        raise ValueError(
+            f"{type(self).__name__} is continuous and has no codes: use its latents (Codec.latents, codec.latents), or "
+            "train with quantizer=rvq"
+        )
+
+    decode = encode
+
+    def bitrate(self, n_q: int | None = None) -> float:
+        return float("nan")
+
+    def check_kind(self, kind: str) -> None:
+        super().check_kind(kind)
+        if kind == "post":
+            raise ValueError(f"{type(self).__name__} is continuous: nothing quantizes its latents, their kind is pre")
 
 
 def dropout_mask(batch: int, n_q: int, share: float, device: torch.device) -> Tensor:

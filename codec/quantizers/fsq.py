@@ -32,7 +32,7 @@ class FSQ(Quantizer):
         if min(levels) < 2:
             raise ValueError(f"FSQ needs at least 2 levels per channel, got {list(levels)}")
         self.dim, self.frame_rate, self.n_q, self.dropout = dim, frame_rate, n_q, dropout
-        self.size = math.prod(levels)
+        self.size, self.latent_dim = math.prod(levels), dim
         self.project_in = nn.Conv1d(dim, len(levels), 1)
         self.project_out = nn.Conv1d(len(levels), dim, 1)
         steps = torch.tensor(levels) - 1  # between the lowest and the highest level
@@ -89,6 +89,9 @@ class FSQ(Quantizer):
             y = y + (index / self.steps * 2 - 1) * width
             width = width / self.steps
         return self.project_out(y)
+
+    def _outward(self, x: Tensor) -> Tensor:
+        return self.project_out(torch.tanh(self.project_in(x)))
 
     def bitrate(self, n_q: int | None = None) -> float:
         return self.check_n_q(n_q) * math.log2(self.size) * self.frame_rate / 1000

@@ -2,26 +2,18 @@
 
 from torch import Tensor
 
-from codec.quantizers.base import Quantized, Quantizer
+from codec.quantizers.base import Continuous, Quantized
 
 
-class NoQuantizer(Quantizer):
-    """Identity under the quantizer contract; has no codes and no bitrate."""
+class NoQuantizer(Continuous):
+    """Identity under the quantizer contract."""
 
     def __init__(self, dim: int, frame_rate: float):
-        super().__init__()
-        self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, 0, 0
+        super().__init__(dim, frame_rate, dim)
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         self.check_n_q(n_q)
         return Quantized(z, None, z.new_zeros(()), {})
 
-    def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
-        raise ValueError(
-            "quantizer=none is continuous and has no codes: use Codec.latents, or train with quantizer=rvq"
-        )
-
-    decode = encode
-
-    def bitrate(self, n_q: int | None = None) -> float:
-        return float("nan")
+    def _outward(self, x: Tensor) -> Tensor:
+        return x

@@ -55,6 +55,7 @@ class RVQ(Quantizer):
     ):
         super().__init__()
         self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, n_q, codebook_size
+        self.latent_dim = dim
         self.decay, self.dead_below, self.check_every = decay, dead_below, check_every
         self.kmeans_iters, self.dropout, self.quantization_rate = kmeans_iters, dropout, quantization_rate
         width = codebook_dim or dim
@@ -166,6 +167,9 @@ class RVQ(Quantizer):
 
     def meaning(self, n_q: int) -> list[Tensor]:
         return [*self.project_out.parameters(), self.codebooks[:n_q]]
+
+    def _outward(self, x: Tensor) -> Tensor:
+        return self.project_out(self.project_in(x))
 
     def freeze(self) -> None:
         """Compute once what depends on the codebooks alone; they may not change after this."""

@@ -53,6 +53,7 @@ class SplitRVQ(Quantizer):
         if masks not in ("shared", "independent"):
             raise ValueError(f"masks is {masks!r}; valid are 'shared' and 'independent'")
         self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, n_q, codebook_size
+        self.latent_dim = dim
         self.dropout, self.quantization_rate, self.masks = dropout, quantization_rate, masks
         same = dict(codebook_size=codebook_size, codebook_dim=codebook_dim, decay=decay, kmeans_iters=kmeans_iters)
         self.semantic = RVQ(dim, frame_rate, n_q=1, **same)
@@ -95,6 +96,10 @@ class SplitRVQ(Quantizer):
 
     def meaning(self, n_q: int) -> list[Tensor]:
         return [*self.semantic.meaning(1), *(self.acoustic.meaning(n_q - 1) if n_q > 1 else [])]
+
+    def _outward(self, x: Tensor) -> Tensor:
+        """Through both parts, as in a sequence that neither of them quantizes."""
+        return self.semantic._outward(x) + self.acoustic._outward(x)
 
     def bitrate(self, n_q: int | None = None) -> float:
         return self.check_n_q(n_q) * self.semantic.bitrate()

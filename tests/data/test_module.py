@@ -12,9 +12,10 @@ from lightning import LightningModule, Trainer
 
 from codec.data.augment import Augment
 from codec.data.base import CorpusError
+from codec.data.drawn import Draws
 from codec.data.folder import FolderCorpus
 from codec.data.ledger import Ledger
-from codec.data.module import Draws, SpeechData
+from codec.data.module import SpeechData
 
 RATE = 16_000
 

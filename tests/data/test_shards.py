@@ -19,9 +19,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from codec.data.base import CorpusError
+from codec.data.drawn import Draws
 from codec.data.folder import FolderCorpus
 from codec.data.mix import MixCorpus
-from codec.data.module import Draws, SpeechData, collate
+from codec.data.module import SpeechData, collate
 from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
 from codec.data.shards import ShardCorpus, unpacked
 from codec.data.store import Store, shown

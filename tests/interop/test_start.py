@@ -3,12 +3,14 @@
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from codec.interop.mimi import export_mimi
 from codec.interop.plain import plain_state
 from codec.interop.start import start_from
 from codec.layers.conv import fold_weight_norm
 from codec.model import Codec
+from codec.quantizers.vae import VAE
 from codec.untrusted import CheckpointError, build
 from tests.parts import SMALL, small_mimi
 
@@ -51,7 +53,7 @@ def saved(codec: Codec, path, **changes):
     return path
 
 
-def assert_same(a: Codec, b: Codec) -> None:
+def assert_same(a: nn.Module, b: nn.Module) -> None:
     a, b = plain_state(a), plain_state(b)
     assert a.keys() == b.keys()
     for name, value in a.items():
@@ -80,6 +82,17 @@ def test_fewer_codebooks_are_the_first_ones(tmp_path):
     assert torch.equal(fresh.eval().encode(wav), trained.eval().encode(wav)[:, :3])
     with pytest.raises(CheckpointError, match="wrongly shaped"):
         start_from(built(2, n_q=5), tmp_path / "a.ckpt")
+
+
+def test_a_continuous_bottleneck_begins_with_a_discrete_codec_around_it(tmp_path, caplog):
+    trained, fresh = built(1), built(2)
+    fresh.quantizer = VAE(8, 100, channels=3)
+    own = {name: value.clone() for name, value in fresh.quantizer.state_dict().items()}
+    start_from(fresh, saved(trained, tmp_path / "a.ckpt"))
+    assert_same(fresh.encoder, trained.encoder)
+    assert_same(fresh.decoder, trained.decoder)
+    assert all(torch.equal(value, own[name]) for name, value in fresh.quantizer.state_dict().items())
+    assert "only encoder and decoder begin with its weights" in caplog.text
 
 
 def test_from_the_files_of_others(tmp_path):

@@ -1,0 +1,93 @@
+"""Endless training data by draw number: what resuming and sharding need, whatever is drawn."""
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from lightning.fabric.utilities.seed import pl_worker_init_function
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class DrawnData(LightningDataModule):
+    """Draw n of the training data depends on (seed, n) alone. Training is counted in steps (`max_steps`); there is no
+    end of an epoch.
+
+    **The Trainer needs `use_distributed_sampler=False`**: rank r of w already takes the draws r, r + w, r +
+    2w, ... A resumed run goes on with the draw after the last one it trained on, also with another batch size
+    or number of ranks.
+
+    Args:
+        batch_size: examples per rank and step.
+        workers: loader processes per rank; 0 loads in the training process.
+        seed: of all that is drawn.
+    """
+
+    def __init__(self, batch_size: int, workers: int, seed: int):
+        super().__init__()
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self._restored = {"draws": 0, "step": 0}
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(rank, world) of this process."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def loader(self, examples: Dataset, collate: Callable[[list], Any], streamed: bool = False) -> DataLoader:
+        """The training loader of this rank; `examples` are map-style, or a stream that shards by itself."""
+        return DataLoader(
+            examples,
+            batch_size=self.batch_size,
+            sampler=None if streamed else Draws(self.draws, *self.place),
+            num_workers=self.workers,  # a worker process limits its torch to one thread by itself
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=collate,
+            worker_init_fn=begin_worker,
+        )
+
+    def draws(self) -> int:
+        """Draws that all ranks together have trained on."""
+        if not self.trainer:
+            return self._restored["draws"]
+        steps = self.trainer.global_step - self._restored["step"]
+        per_step = self.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        return self._restored["draws"] + steps * per_step
+
+    def state_dict(self) -> dict[str, int]:
+        return {"draws": self.draws(), "step": self.trainer.global_step if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._restored = dict(state_dict)
+
+
+class Draws(Sampler[int]):
+    """The draw numbers of one rank, from where training stands when the loader begins."""
+
+    def __init__(self, start: Callable[[], int], rank: int, world: int):
+        self.start = start
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.start() + self.rank, self.world)
+
+
+def begin_worker(worker: int) -> None:
+    """A loader process goes on when a signal asks the whole job to leave: the training process needs it to the end of
+    its step, and ends it with a SIGTERM of its own. Seeded as Lightning seeds those without such a function."""
+    pl_worker_init_function(worker)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS: nothing else says who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+        pass
+    os._exit(0)

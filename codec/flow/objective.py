@@ -1,0 +1,129 @@
+"""What a flow model learns, and which way its samples go.
+
+All objectives share the straight path of flow matching (arXiv 2210.02747; with this path arXiv 2209.03003): from noise
+x0 at t = 0 to a recording x1 at t = 1, ``x_t = t x1 + (1 - t) x0``, along the velocity ``x1 - x0``.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from codec.errors import InputError
+from codec.layers.precision import fp32
+from codec.quantizers.base import Quantizer
+from codec.quantizers.rvq import RVQ
+
+TIMES = ("uniform", "logit_normal")
+
+
+class Objective(nn.Module):
+    """From the network's output to losses in training, and to a velocity in sampling.
+
+    Attributes:
+        weights: of the losses, by name.
+
+    Args:
+        time: how t is distributed in training: ``uniform``, or ``logit_normal`` (arXiv 2403.03206, section 3.1), which
+            dwells in the middle.
+    """
+
+    weights: Mapping[str, float]
+
+    def __init__(self, time: str = "logit_normal"):
+        super().__init__()
+        if time not in TIMES:
+            raise ValueError(f"time is {time!r}; valid are {' and '.join(TIMES)}")
+        self.time = time
+
+    def times(self, u: Tensor) -> Tensor:
+        """Uniform numbers ``[B]`` in [0, 1) -> t ``[B]`` in (0, 1)."""
+        u = u.clamp(1e-4, 1 - 1e-4)
+        return u if self.time == "uniform" else torch.special.ndtri(u).sigmoid()
+
+    def learn_codes(self, quantizer: Quantizer, kind: str, mean: Tensor, std: Tensor) -> None:
+        """Take what the objective needs of the codec.
+
+        Args:
+            kind: of the latents, ``pre`` or ``post``.
+            mean, std: ``[C]``, which normalise them.
+
+        Raises:
+            InputError: if it is not there.
+        """
+
+    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        """Each loss at each frame, ``[B, F]``; all others ``[B, C, F]``, t ``[B]``."""
+        raise NotImplementedError
+
+    def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        """dx/dt at (x, t), ``[B, C, F]``; t ``[B]`` < 1."""
+        raise NotImplementedError
+
+
+def on_path(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    """``x_t`` ``[B, C, F]`` for t ``[B]``."""
+    t = t[:, None, None]
+    return t * x1 + (1 - t) * x0
+
+
+class FlowMatching(Objective):
+    """The network says the velocity."""
+
+    weights = {"velocity": 1.0}  # noqa: RUF012
+
+    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        return {"velocity": (output.float() - (x1 - x0)).square().mean(1)}
+
+    def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return output
+
+
+class NaturalSpeech2(Objective):
+    """The network says the recording itself, and is held to its codes: NaturalSpeech 2 (arXiv 2304.09116, section 3.2).
+
+    Its latents are sums of quantized vectors (``kind`` post of an RVQ), and the second loss asks level by level whether
+    what remains of the estimate, after the levels above, is nearest to the vector that is there: cross entropy of a
+    softmax over negative distances. We differ in two ways. The path is the straight one, so that samplers are shared;
+    the paper's score loss, which is the first loss with another weight of t, is left to ``time``. And a recording's
+    codes are those that its latents have when they are quantized again, since no others are kept with them.
+
+    Args:
+        codes: weight of the second loss.
+        time: see :class:`Objective`.
+    """
+
+    def __init__(self, codes: float = 0.1, time: str = "uniform"):
+        super().__init__(time)
+        self.weights = {"data": 1.0, "codes": codes}
+        for name in ("books", "mean", "std"):  # they come with the codec, and are in no checkpoint of a flow model
+            self.register_buffer(name, None, persistent=False)
+
+    def learn_codes(self, quantizer: Quantizer, kind: str, mean: Tensor, std: Tensor) -> None:
+        if kind != "post" or not isinstance(quantizer, RVQ):
+            raise InputError(
+                f"objective=ns2 is for sums of quantized vectors, and these are latents of kind {kind} of a "
+                f"{type(quantizer).__name__}: take kind=post of a codec with quantizer=rvq, or objective=flow_matching"
+            )
+        with torch.no_grad():
+            projected = [quantizer.project_out(book.t()[None])[0].t() for book in quantizer.codebooks]
+        self.books = torch.stack(projected).to(mean.device)  # [K, S, C]
+        self.mean, self.std = mean[:, None].clone(), std[:, None].clone()
+
+    @fp32
+    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor) -> dict[str, Tensor]:
+        if self.books is None:
+            raise ValueError("objective=ns2 has not met its codec: call learn_codes first")
+        data = (output - x1).square().mean(1)
+        left, true = ((x * self.std + self.mean).transpose(1, 2).flatten(0, 1) for x in (output, x1))  # [B * F, C]
+        losses = []
+        for book in self.books:
+            codes = torch.cdist(true, book).argmin(-1)
+            losses.append(F.cross_entropy(-torch.cdist(left, book), codes, reduction="none"))
+            vectors = F.embedding(codes, book)
+            left, true = left - vectors, true - vectors
+        return {"data": data, "codes": torch.stack(losses).mean(0).unflatten(0, data.shape)}
+
+    def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
+        return (output - x) / (1 - t[:, None, None])

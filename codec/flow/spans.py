@@ -1,0 +1,83 @@
+"""What a training example hides, and from where its prompt comes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Which frames are to be filled in: short spans, one long span, or everything.
+
+    Args:
+        seconds: shortest and longest short span.
+        every: seconds of an example for each short span, of which there is one at least.
+        long: share of the examples with one span of half to all of the frames.
+        all: share of the examples of which nothing is left.
+
+    Raises:
+        ValueError: if these are no shares, or no lengths.
+    """
+
+    seconds: tuple[float, float] = (0.3, 1.5)
+    every: float = 4.0
+    long: float = 0.4
+    all: float = 0.1
+
+    def __post_init__(self):
+        if min(self.long, self.all) < 0 or self.long + self.all > 1:
+            raise ValueError(f"spans: long={self.long} and all={self.all} are shares, and together 1 at most")
+        if not (0 < self.seconds[0] <= self.seconds[1] and self.every > 0):
+            raise ValueError(
+                f"spans: seconds={list(self.seconds)} and every={self.every} are lengths above 0, in order"
+            )
+
+    def draw(self, frames: int, frame_rate: float, rng: np.random.Generator) -> np.ndarray:
+        """``[frames]`` bool, some of it true."""
+        span, kind = np.zeros(frames, bool), rng.random()
+        if kind < self.all:
+            return ~span
+        if kind < self.all + self.long:
+            lengths = [round(rng.uniform(0.5, 1.0) * frames)]
+        else:
+            count = max(1, int(frames / frame_rate / self.every))
+            lengths = [round(rng.uniform(*self.seconds) * frame_rate) for _ in range(count)]
+        for length in lengths:
+            length = min(max(1, length), frames)
+            first = int(rng.integers(frames - length + 1))
+            span[first : first + length] = True
+        return span
+
+
+def draw_prompt(
+    span: np.ndarray, first: int, total: int, wanted: int, rng: np.random.Generator
+) -> tuple[np.ndarray, int, int]:
+    """A piece of the recording that does not overlap the span.
+
+    Args:
+        span: ``[F]`` bool, of an example that begins at frame ``first`` of a recording of ``total`` frames, 2 or more.
+        wanted: frames of the prompt; there may be fewer.
+
+    Returns:
+        The span, and where in the recording the prompt begins and ends. Where next to nothing is free, an end of the
+        example is freed: at most a quarter of the recording, one frame at least.
+    """
+    least = min(wanted, max(1, total // 4))
+    free = np.ones(total, bool)
+    free[first : first + len(span)] = ~span
+    longest = _longest(free)
+    if longest < least:
+        begin = first + (len(span) - least if rng.random() < 0.5 else 0)
+        span = span.copy()
+        span[begin - first : begin - first + least] = False
+        return span, begin, begin + least
+    length = min(wanted, longest)
+    counts = np.convolve(free, np.ones(length, int), "valid")
+    begin = int(rng.choice(np.flatnonzero(counts == length)))
+    return span, begin, begin + length
+
+
+def _longest(free: np.ndarray) -> int:
+    """Length of the longest run of true."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]]).astype(int)))
+    return int((edges[1::2] - edges[::2]).max(initial=0))

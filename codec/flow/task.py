@@ -1,0 +1,108 @@
+"""Training a flow model: one step, and a validation loss on noise, times and spans that never change."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codec.base_task import BaseTask
+from codec.flow.model import FlowModel
+from codec.flow.objective import on_path
+from codec.optim import Single
+
+
+class FlowTask(BaseTask):
+    """Batches are those of :class:`codec.flow.data.LatentData`.
+
+    A step whose loss or gradient is not finite, in any process, is not taken (codec/guard.py).
+
+    Args:
+        flow: the model.
+        optim: how it learns.
+        drop: share of the examples that are told nothing and see nothing but their span: the free side of guidance.
+        drop_context: share of those that are told, but see nothing but their span.
+        config: see :class:`codec.base_task.BaseTask`.
+
+    Raises:
+        ValueError: if the shares are none.
+    """
+
+    averaged = "flow"
+    shown = {"loss": "train/loss", "audio_s_per_s": "train/audio_s_per_s", "val": "val/loss"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        flow: FlowModel,
+        optim: Single,
+        drop: float = 0.15,
+        drop_context: float = 0.15,
+        config: dict[str, Any] | None = None,
+    ):
+        super().__init__(optim, config)
+        if min(drop, drop_context) < 0 or drop + drop_context > 1:
+            raise ValueError(f"drop={drop} and drop_context={drop_context} are shares, and together 1 at most")
+        self.flow, self.drop, self.drop_context = flow, drop, drop_context
+
+    def parts(self) -> dict[str, nn.Module]:
+        conditions = {f"condition {name}": part for name, part in self.flow.condition.members.items()}
+        return {"network": self.flow.network, **conditions, "objective": self.flow.objective}
+
+    def seconds(self, batch: dict[str, Any]) -> float:
+        return (
+            batch["latents"].shape[0] * batch["latents"].shape[2] / self.flow.frame_rate
+        )  # padding counts: no waiting
+
+    def kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        return {"latents": batch["latents"], "span": batch["span"]}
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        x1 = batch["latents"]
+        dropped, u = torch.rand(2, len(x1), device=x1.device)
+        shares = dropped >= self.drop, dropped >= self.drop + self.drop_context
+        total, values = self.one_pass(batch, torch.randn_like(x1), self.flow.objective.times(u), *shares)
+        if self.logs:
+            self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(x1))
+        return {"loss": total, "values": values}
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Logs the losses of all conditions and of all that is known, at times spread evenly."""
+        x1 = batch["latents"]
+        generator = torch.Generator().manual_seed(batch_idx)
+        noise = torch.randn(x1.shape, generator=generator).to(x1)
+        t = ((torch.randperm(len(x1), generator=generator) + 0.5) / len(x1)).to(x1)
+        all_of_it = torch.ones_like(t, dtype=torch.bool)
+        values = self.one_pass(batch, noise, t, all_of_it, all_of_it)[1]
+        self.log_dict(
+            {f"val/{name}": value for name, value in values.items()},
+            batch_size=int(batch["span"].sum()),
+            sync_dist=True,
+        )
+
+    def one_pass(
+        self, batch: dict[str, Any], x0: Tensor, t: Tensor, keep: Tensor, seen: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """A batch of latents ``[B, C, F]`` -> the loss over its spans, and the values to log.
+
+        Args:
+            x0: ``[B, C, F]``, noise.
+            t: ``[B]``.
+            keep, seen: ``[B]`` bool: which examples are told what is given, and which see what is known.
+        """
+        x1, flow = batch["latents"], self.flow
+        inside = torch.arange(x1.shape[-1], device=x1.device) < batch["lengths"][:, None]
+        span = batch["span"] & inside
+        given = flow.condition(batch, inside).kept(keep)
+        output = flow(on_path(x1, x0, t), t, x1, span, inside, given, seen)
+        count, losses, total = span.sum(), {}, 0.0
+        of_examples = torch.zeros(len(x1), device=x1.device)
+        for name, errors in flow.objective.errors(output, x1, x0, t).items():
+            of_examples = of_examples + (errors * span).sum(1)
+            losses[name] = (errors * span).sum() / count
+            total = total + flow.objective.weights[name] * losses[name]
+        self.suspects = torch.stack([~x1.isfinite().all(2).all(1), ~of_examples.detach().isfinite()])
+        total = total * (1 + 0 * total.detach())  # 1, or NaN for all parameters
+        return total, {"loss": total.detach()} | {name: value.detach() for name, value in losses.items()}
+
+    def configure_optimizers(self):
+        optimizer, scheduler = self.optim.build("flow", self.flow, self.steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -1,0 +1,51 @@
+"""Training a codec: its parts and its data, and the report at the end."""
+
+from pathlib import Path
+
+import lightning
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from codec.data.base import readable
+from codec.data.module import SpeechData
+from codec.evaluation import evaluate
+from codec.interop.start import start_from
+from codec.lineup import find, line_up
+from codec.page.write import write_pages
+from codec.resume import check_fits
+from codec.run import check, record, resolved
+from codec.task import CodecTask
+from codec.tracking import log_now
+
+
+def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData]:
+    """What is trained, and on what; a checkpoint that it goes on from fits."""
+    config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
+    parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
+    built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
+    task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
+    record(cfg.run_dir, config, task)
+    data = instantiate(cfg.data, _convert_="all")
+    check(task, data, cfg.max_steps)
+    if ckpt_path:
+        check_fits(task, ckpt_path)
+    elif cfg.init_from:
+        start_from(task.codec, cfg.init_from)
+    return task, data
+
+
+def report(cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData) -> float:
+    """Score the last checkpoint -> the mean mel distance, the number that a sweep minimises."""
+    run, skipped = Path(cfg.run_dir), []
+    one = line_up(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
+    system = one.make()  # what the file holds is what gets the score
+    clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
+    options = {"folder": run, "audio": cfg.report.audio, "unread": [data.corpus.bad, skipped]}
+    result = evaluate(system, clips, system.sample_rate, one.facts, **options)
+    result.write(run)
+    (page,) = write_pages(run, [one.entry(result, run, system)], cfg.name)
+    log_now("report", result)
+    data.ledger.add(skipped)
+    print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlook, hear  {page}")
+    print(f"curves      tensorboard --logdir {run.parent}\nevaluate    python eval.py ckpt={run}", flush=True)
+    return result.summary()["mel_distance"]["mean"]

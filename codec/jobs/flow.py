@@ -1,0 +1,108 @@
+"""Training a flow model on a codec's latents: the latents, made where they are not yet, the model, and its data."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
+from codec.errors import InputError
+from codec.flow.data import LatentData
+from codec.flow.model import FlowModel
+from codec.flow.task import FlowTask
+from codec.flow.vocabulary import characters, phones
+from codec.latents.corpus import LatentCorpus
+from codec.latents.prepare import latents_of
+from codec.latents.space import LatentSpace
+from codec.resume import check_fits
+from codec.run import check_steps, record, resolved
+from codec.share import share
+
+
+def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]:
+    """What is trained, and on what; a checkpoint that it goes on from fits."""
+    check_steps(cfg.max_steps)
+    corpus, space = open_latents(cfg)
+    cfg.space = facts(corpus)
+    config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
+    torch.manual_seed(cfg.seed)  # whether latents were made or found, the model begins alike
+    flow: FlowModel = instantiate(cfg.flow, _convert_="all")
+    flow.mean.copy_(corpus.mean)
+    flow.std.copy_(corpus.std)
+    flow.objective.learn_codes(space.codec.quantizer, space.kind, corpus.mean, corpus.std)
+    task = FlowTask(flow, instantiate(cfg.optim, _convert_="all"), cfg.drop, cfg.drop_context, config)
+    record(cfg.run_dir, config, task)
+    data = instantiate(cfg.data, _partial_=True, _convert_="all")(corpus=corpus, condition=flow.condition)
+    data.setup("fit")
+    if not len(data.val_dataloader().dataset):
+        raise InputError("nothing is held out for validation that can be used: hold out more, or raise max_seconds")
+    if ckpt_path:
+        check_same_space(config["space"], ckpt_path)
+        check_fits(task, ckpt_path)
+    return task, data
+
+
+def report(cfg: DictConfig, trainer: lightning.Trainer, data: LatentData) -> float:
+    """Say where things are -> the last validation loss, the number that a sweep minimises. It is no score: losses of
+    flow models on other latents cannot be compared with it."""
+    run, loss = Path(cfg.run_dir), float(trainer.callback_metrics.get("val/loss", float("nan")))
+    print(f"\nloss {loss:.4f} on held-out spans, after {trainer.global_step} steps\nrun folder  {run}")
+    print(f"curves      tensorboard --logdir {run.parent}", flush=True)
+    return loss
+
+
+def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:
+    """The latents that the configuration names, or those of its dataset, and their space.
+
+    Raises:
+        InputError: if no codec is named, or the latents are another's.
+    """
+    if OmegaConf.is_missing(cfg, "codec"):
+        raise InputError("a flow model is trained on a codec's latents: name its checkpoint, codec=PATH")
+    folder = cfg.latents
+    if folder is None:
+        cfg.sample_rate = load_codec(cfg.codec)[0].sample_rate
+        options = {"kind": cfg.kind or "pre", "part": my_share(), "device": device_for(cfg.trainer.accelerator)}
+        folder = latents_of(cfg.codec, instantiate(cfg.dataset, _convert_="all"), **options)
+    return LatentCorpus(folder), LatentSpace.load(cfg.codec, folder, cfg.kind)
+
+
+def facts(corpus: LatentCorpus) -> dict[str, Any]:
+    """What the configuration keeps of the latents: what they are, and the symbols that training will meet."""
+    about = [corpus.train.about(n) for n in range(len(corpus.train))]
+    return {
+        "channels": corpus.dim,
+        "sample_rate": corpus.sample_rate,
+        "hop_length": corpus.hop_length,
+        "frame_rate": corpus.frame_rate,
+        "fingerprint": corpus.fingerprint,
+        "kind": corpus.kind,
+        "characters": characters(item["text"] for item in about),
+        "phones": phones(item["phones"] for item in about),
+    }
+
+
+def check_same_space(space: dict[str, Any], path: str) -> None:
+    """Raises CheckpointError if a checkpoint's model was trained on other latents, or with other symbols."""
+    theirs = load_checkpoint(path)["config"].get("space")
+    theirs = theirs if isinstance(theirs, dict) else {}
+    if other := [name for name, value in space.items() if theirs.get(name) != value]:
+        raise CheckpointError(
+            f"{path} cannot go on with these latents, as their {', '.join(other)} differ from what it was trained on: "
+            "give the same codec= and dataset= (or latents=)"
+        )
+
+
+def my_share() -> tuple[int, int]:
+    """(rank, world) among the processes of this run; the tasks of a SLURM array are runs of their own."""
+    return share(None, None, {name: value for name, value in os.environ.items() if not name.startswith("SLURM_ARRAY")})
+
+
+def device_for(accelerator: str) -> str:
+    """On which latents are made."""
+    usable = accelerator != "cpu" and torch.cuda.is_available()
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if usable else "cpu"

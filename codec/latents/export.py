@@ -1,0 +1,90 @@
+"""What ``python -m codec extract kind=latents`` makes of a recording: ``latents`` ``[C, F]`` float32, not normalised.
+
+Each unit also keeps the ``moments`` ``[2, C]`` float64 of its own frames, mean and sum of squared deviations, so that
+whoever finishes last merges them over the training units without reading all latents again.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from codec.data.base import CorpusError
+from codec.data.units import Units
+from codec.extract import Encoding
+from codec.latents.index import LATENTS, LEAST
+from codec.latents.space import fingerprint
+from codec.model import Codec
+from codec.unit_file import UnitError, UnitFile
+
+Moments = tuple[int, np.ndarray, np.ndarray]
+"""(count, mean ``[C]``, sum of squared deviations from it ``[C]``) of frames, in float64."""
+
+
+class ToLatents(Encoding):
+    """Latents of a codec before ("pre") or after ("post") its codebooks.
+
+    Raises:
+        ValueError: if it has no such latents.
+    """
+
+    layout = LATENTS
+
+    def __init__(self, codec: Codec, kind: str = "pre"):
+        self.codec, self.kind, self.dim = codec, kind, codec.quantizer.latent_dim
+        self.facts = {"fingerprint": fingerprint(codec, kind), "kind": kind, "sample_rate": codec.sample_rate}
+        self.facts |= {"hop_length": codec.hop_length, "dim": self.dim}
+        self.empty = np.zeros((self.dim, 0), np.float32)
+        self.size = f"{self.dim} channels at {codec.frame_rate:g} Hz ({kind})"
+
+    def plan(self, units: Units) -> dict[str, Any]:
+        """Raises CorpusError if there is nothing to take statistics from."""
+        if not units.splits["train"]:
+            raise CorpusError("every recording is held out and none is left for the statistics: hold out fewer.")
+        return {"corpus": units.digest, "latents": LATENTS.version, **self.facts}
+
+    def make(self, wav: Tensor) -> np.ndarray:
+        """Raises ValueError if the latents are not finite."""
+        found = self.codec.quantizer.to_latents(self.codec.latents(wav), self.kind)[0].float().cpu().numpy()
+        if not np.isfinite(found).all():
+            raise ValueError("the codec gives latents that are not finite: has its training diverged?")
+        return found
+
+    def more(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
+        return {"moments": np.stack(moments(matrix)[1:])}
+
+    def gather(self, unit: UnitFile) -> Moments:
+        found = unit.tensor("moments")
+        if found.shape != (2, self.dim) or found.dtype != np.float64 or unit.rows != self.dim:
+            raise UnitError(f"{unit.path} is damaged: it has no moments of {self.dim} channels")
+        return unit.frames, *found
+
+    def summary(self, train: list[Any]) -> dict[str, Any]:
+        """Raises CorpusError if no training recording could be read."""
+        count, mean, deviations = merged(train)
+        if not count:
+            raise CorpusError("no training recording can be read: there is nothing to take statistics from.")
+        std = np.sqrt(deviations / count).astype(np.float32)
+        std[std < LEAST] = 1.0  # a channel that never changes stays at 0 when it is normalised
+        return {"mean": mean.astype(np.float32).tolist(), "std": std.tolist()}
+
+
+def moments(matrix: np.ndarray) -> Moments:
+    """Of the columns of ``[C, F]``; a channel at a time, so that memory does not double."""
+    if not matrix.shape[1]:
+        return 0, np.zeros(len(matrix)), np.zeros(len(matrix))
+    mean = np.array([row.mean(dtype=np.float64) for row in matrix])
+    deviations = np.array([np.square(row - at).sum() for row, at in zip(matrix, mean, strict=True)])
+    return matrix.shape[1], mean, deviations
+
+
+def merged(parts: Sequence[Moments]) -> Moments:
+    """The moments of all frames together (Chan, Golub and LeVeque, 1979), the parts in their order."""
+    count, mean, deviations = parts[0]
+    for more, other, others in parts[1:]:
+        if more:
+            total, apart = count + more, other - mean
+            deviations = deviations + others + np.square(apart) * (count * more / total)
+            count, mean = total, mean + apart * (more / total)
+    return count, mean, deviations

@@ -1,0 +1,56 @@
+"""The latents of a corpus, made where they are not yet: what training on latents begins with."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from codec.checkpoint import load_codec
+from codec.data.base import Corpus
+from codec.data.cache import cache_dir, key
+from codec.data.units import cut
+from codec.errors import InputError
+from codec.extract import INDEX, extract
+from codec.latents.export import ToLatents
+
+UNIT = 600.0  # seconds of audio in a unit, about: several processes share a small corpus, too
+PATIENCE = 1.0  # seconds between two looks at what other processes have made
+
+
+def latents_of(
+    ckpt: str | Path,
+    corpus: Corpus,
+    kind: str = "pre",
+    part: tuple[int, int] = (0, 1),
+    device: str | torch.device = "cpu",
+    report: Callable[[str], None] = print,
+) -> Path:
+    """The folder, in the user's cache, with the latents of a corpus as a codec's averaged weights make them.
+
+    Where it is whole nothing is made. Else process ``part`` (index, count) of those that ask at once makes its share of
+    the units, and waits for the others'.
+
+    Args:
+        corpus: at the codec's sample rate.
+        kind: ``pre`` or ``post`` quantization.
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be used.
+        CorpusError: if the corpus cannot be cut into units, or too much of it cannot be read.
+        InputError: if the codec has no latents of this kind.
+    """
+    codec, _ = load_codec(ckpt)
+    try:
+        what = ToLatents(codec, kind)
+    except ValueError as error:
+        raise InputError(f"kind={kind}: {error}") from error
+    units = cut(corpus, UNIT)
+    folder = cache_dir() / "latents" / key(units.digest, *what.facts.values())
+    if not (folder / INDEX).is_file():
+        codec.to(device).for_inference()
+        extract(what, units, folder, part, report)
+        while not (folder / INDEX).is_file():
+            time.sleep(PATIENCE)
+            extract(what, units, folder, part, report)
+    return folder

@@ -1,0 +1,180 @@
+"""Bottlenecks without codes, and the continuous latents of every quantizer."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from codec.quantizers.fsq import FSQ
+from codec.quantizers.none import NoQuantizer
+from codec.quantizers.rvq import RVQ
+from codec.quantizers.sigma_vae import SigmaVAE
+from codec.quantizers.split_rvq import SplitRVQ
+from codec.quantizers.vae import VAE
+from tests.parts import small_codec, tone_batch
+
+SMALL = dict(codebook_size=16, kmeans_iters=3)
+DISCRETE = {
+    "rvq": lambda: RVQ(8, 100, n_q=3, **SMALL),
+    "rvq_mimi": lambda: RVQ(8, 100, n_q=3, codebook_dim=4, quantization_rate=0.5, **SMALL),
+    "split_rvq": lambda: SplitRVQ(8, 100, n_q=3, codebook_dim=4, **SMALL),
+    "fsq": lambda: FSQ(8, 100, levels=[4, 3, 3], n_q=2),
+}
+CONTINUOUS = {
+    "none": lambda: NoQuantizer(8, 100),
+    "vae": lambda: VAE(8, 100, channels=3),
+    "sigma_vae": lambda: SigmaVAE(8, 100, channels=3),
+}
+
+
+def made(name: str):
+    """A codec whose quantizer has seen data; in eval mode."""
+    codec = small_codec((DISCRETE | CONTINUOUS)[name]())
+    codec.train()(tone_batch(8, 400))
+    return codec.eval()
+
+
+def bypassed(codec, z):
+    """What the decoder reads of a sequence that is not quantized: the quantizer's own path, without learning."""
+    quantizer = codec.quantizer
+    if isinstance(quantizer, FSQ):  # has no such path: the forward pass without its rounding
+        return quantizer.project_out(torch.tanh(quantizer.project_in(z)))
+    if not quantizer.n_q:
+        return quantizer(z).z
+    quantizer.quantization_rate = 0.0
+    found = quantizer.train()(z).z
+    quantizer.eval()
+    return found
+
+
+@pytest.mark.parametrize("name", DISCRETE | CONTINUOUS)
+def test_latents_before_quantization_decode_as_an_unquantized_sequence(name):
+    codec, wav = made(name), tone_batch(2, 250, seed=1)
+    with torch.no_grad():
+        z = codec.latents(wav)
+        x = codec.quantizer.to_latents(z, "pre")
+        assert x.shape == (2, codec.quantizer.latent_dim, z.shape[-1])
+        torch.testing.assert_close(codec.quantizer.from_latents(x, "pre"), bypassed(codec, z), atol=1e-6, rtol=1e-6)
+        assert codec.quantizer.to_latents(z).equal(x)  # the kind that every codec has
+        if name in ("rvq_mimi", "split_rvq"):
+            assert not torch.allclose(z, bypassed(codec, z), atol=1e-2)  # the raw latent is no decoder's
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_latents_after_quantization_decode_to_the_bit(name):
+    codec, wav = made(name), tone_batch(2, 250, seed=1)
+    with torch.no_grad():
+        out = codec(wav)
+        x = codec.quantizer.to_latents(codec.latents(wav), "post")
+        assert x.equal(out.quantized.z)
+        assert codec.decode_latents(codec.quantizer.from_latents(x, "post"))[..., :250].equal(out.wav)
+    with pytest.raises(ValueError, match=r"call codec.eval\(\) first"):
+        codec.quantizer.train().to_latents(out.latents, "post")
+
+
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_a_continuous_bottleneck_decodes_its_latents_and_has_no_codes(name):
+    codec, wav = made(name), tone_batch(2, 250, seed=1)
+    quantizer = codec.quantizer
+    with torch.no_grad():
+        out = codec(wav)
+        x = quantizer.to_latents(out.latents)
+        assert codec.decode_latents(quantizer.from_latents(x))[..., :250].equal(out.wav)
+        assert codec(wav).wav.equal(out.wav)  # no draw
+    assert out.quantized.codes is None
+    assert math.isnan(quantizer.bitrate())
+    for call in (quantizer.encode, quantizer.decode):
+        with pytest.raises(ValueError, match="is continuous and has no codes"):
+            call(out.latents)
+    with pytest.raises(ValueError, match="has no codebooks"):
+        quantizer(out.latents, 2)
+    for call in (quantizer.to_latents, quantizer.from_latents):
+        with pytest.raises(ValueError, match="their kind is pre"):
+            call(out.latents, "post")
+
+
+@pytest.mark.parametrize("name", DISCRETE | CONTINUOUS)
+def test_wrong_kinds_and_channels_are_refused(name):
+    quantizer = (DISCRETE | CONTINUOUS)[name]().eval()
+    for call in (quantizer.to_latents, quantizer.from_latents):
+        with pytest.raises(ValueError, match="no latents of kind 'mid': choose pre or post"):
+            call(torch.zeros(1, 8, 4), "mid")
+    with pytest.raises(ValueError, match=rf"are \[B, {quantizer.latent_dim}, F\], got \[1, 5, 4\]"):
+        quantizer.from_latents(torch.zeros(1, 5, 4))
+
+
+@pytest.mark.parametrize("name", ["vae", "sigma_vae"])
+def test_small_bottlenecks_stay_fp32_under_autocast(name):
+    quantizer = CONTINUOUS[name]().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = quantizer(torch.randn(4, 8, 30).bfloat16())
+        assert quantizer.from_latents(torch.randn(1, 3, 2).bfloat16()).dtype == torch.float32
+    assert (out.z.dtype, out.loss.dtype) == (torch.float32, torch.float32)
+
+
+def posterior(quantizer: VAE, z):
+    mean, spread = quantizer.project_in(z).chunk(2, dim=1)
+    return torch.distributions.Normal(mean, nn.functional.softplus(spread) + 1e-4)
+
+
+def test_the_loss_of_a_vae_is_its_divergence_and_every_channel_is_logged():
+    torch.manual_seed(0)
+    quantizer = VAE(8, 100, channels=3, weight=0.5, free_bits=0.0).train()
+    z = 2 * torch.randn(4, 8, 25)
+    out = quantizer(z)
+    kl = torch.distributions.kl_divergence(posterior(quantizer, z), torch.distributions.Normal(0.0, 1.0)).mean((0, 2))
+    torch.testing.assert_close(out.loss, 0.5 * kl.sum())
+    torch.testing.assert_close(torch.stack([out.metrics[f"kl/{c}"] for c in (1, 2, 3)]), kl.detach())
+    torch.testing.assert_close(out.metrics["kl"], kl.detach().sum())
+    assert len(out.metrics) == 4
+    assert not any(value.requires_grad for value in out.metrics.values())
+    assert quantizer.eval()(z).metrics == {}
+
+
+def test_free_bits_leave_a_quiet_channel_alone():
+    torch.manual_seed(0)
+    quantizer = VAE(8, 100, channels=3, weight=1.0, free_bits=0.5).train()
+    with torch.no_grad():
+        quantizer.project_in.weight[:3] *= torch.tensor([0.0, 3.0, 3.0])[:, None, None]
+        quantizer.project_in.bias.zero_()
+        quantizer.project_in.bias[3:] = math.log(math.e - 1)  # a standard deviation of 1: the mean makes the divergence
+        quantizer.project_in.weight[3:] = 0
+    out = quantizer(torch.randn(4, 8, 25))
+    assert float(out.metrics["kl/1"]) < 0.01
+    assert all(float(out.metrics[f"kl/{c}"]) > 0.5 for c in (2, 3))
+    torch.testing.assert_close(out.loss.detach(), 0.5 + out.metrics["kl/2"] + out.metrics["kl/3"])
+    out.loss.backward()
+    moved = quantizer.project_in.weight.grad.abs().sum((1, 2)) > 0
+    assert moved.tolist() == [False, True, True] * 2
+
+
+def test_a_vae_draws_from_its_posterior_in_training_only():
+    torch.manual_seed(0)
+    quantizer = VAE(8, 100, channels=3).train()
+    quantizer.project_out = nn.Identity()
+    z = torch.randn(1, 8, 1)
+    draws = quantizer(z.expand(4000, -1, -1)).z.detach()[..., 0]
+    expected = posterior(quantizer, z)
+    torch.testing.assert_close(draws.mean(0), expected.mean[0, :, 0].detach(), atol=0.06, rtol=0)
+    torch.testing.assert_close(draws.std(0), expected.stddev[0, :, 0].detach(), atol=0.06, rtol=0)
+    assert quantizer.eval()(z).z.equal(expected.mean)
+
+
+def test_the_noise_of_a_sigma_vae_is_drawn_per_example_and_cannot_be_outgrown():
+    torch.manual_seed(0)
+    quantizer = SigmaVAE(8, 100, channels=16, std=0.25).train()
+    quantizer.project_out = nn.Identity()
+    z = torch.randn(2000, 8, 30)
+    clean = quantizer.to_latents(z)
+    torch.testing.assert_close(clean.square().mean(1), torch.ones(2000, 30), atol=1e-5, rtol=0)
+    torch.testing.assert_close(quantizer.to_latents(100 * z)[:, :, 0].square().mean(1), torch.ones(2000))
+    stds = (quantizer(z).z - clean).detach().flatten(1).std(1)  # one for each example
+    expected = torch.distributions.HalfNormal(0.25)
+    torch.testing.assert_close(stds.mean(), expected.mean, atol=0.01, rtol=0)
+    torch.testing.assert_close(stds.std(), expected.stddev, atol=0.01, rtol=0)
+    out = quantizer(z)
+    assert float(out.loss) == 0
+    torch.testing.assert_close(sum(out.metrics.values()) / 16, torch.tensor(1.0))
+    assert quantizer.eval()(z).z.equal(clean)
+    assert quantizer(torch.zeros(1, 8, 2)).z.isfinite().all()
