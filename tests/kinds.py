@@ -85,6 +85,10 @@ def _unit(folder: Path, encoding: type[Encoding], name: str) -> Path:
     return folder / "units" / name
 
 
+def _read(path: Path) -> Any:
+    return list(read_unit(path))
+
+
 def _latents(path: Path) -> Any:
     """What training on latents does with them."""
     corpus = LatentCorpus(path.parent)
