@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -22,7 +23,8 @@ FORMAT = 1  # raise it when synth.py or sentences.py changes what is made
 
 
 class EspeakCorpus(FolderCorpus):
-    """`voices` x `utterances` sentences in ten languages, each voice a speaker; whole voices are held out.
+    """`voices` x `utterances` sentences in ten languages, or in those of `languages` ("en", "de" ...), each voice a
+    speaker; whole voices are held out.
 
     The same arguments give the same samples. 48 x 12 utterances are about 45 minutes at 22,050 Hz, made in
     some ten seconds. Files lie below `cache` (default: the user's cache folder). Raises CorpusError if they
@@ -37,12 +39,13 @@ class EspeakCorpus(FolderCorpus):
         holdout: float = 0.1,
         seed: int = 0,
         cache: str | Path | None = None,
+        languages: Sequence[str] | None = None,
     ):
-        folder = made(voices, utterances, seed, Path(cache) if cache else cache_dir() / "espeak")
+        folder = made(voices, utterances, seed, Path(cache) if cache else cache_dir() / "espeak", languages)
         super().__init__(folder, sample_rate, holdout=holdout, seed=seed)
 
 
-def made(voices: int, utterances: int, seed: int, cache: Path) -> Path:
+def made(voices: int, utterances: int, seed: int, cache: Path, languages: Sequence[str] | None = None) -> Path:
     """The folder with this corpus, made if it is not there. Several processes may ask at once."""
     if not 0 < voices * utterances <= MOST:
         raise CorpusError(f"the espeak corpus has 1 to {MOST:,} utterances, not {voices} voices x {utterances}.")
@@ -50,7 +53,8 @@ def made(voices: int, utterances: int, seed: int, cache: Path) -> Path:
         library = version("espeakng-loader")
     except PackageNotFoundError:
         raise CorpusError("the espeak corpus needs eSpeak NG: pip install espeakng-loader.") from None
-    folder = cache / key(FORMAT, library, voices, utterances, seed)
+    spoken = [sorted(languages)] if languages is not None else []
+    folder = cache / key(FORMAT, library, voices, utterances, seed, *spoken)
     if folder.is_dir():
         return folder
     try:
@@ -61,7 +65,15 @@ def made(voices: int, utterances: int, seed: int, cache: Path) -> Path:
     try:
         # A process of its own: eSpeak keeps state that shapes what it says next, and starts from the same
         # only there.
-        task = json.dumps({"folder": str(work), "voices": voices, "utterances": utterances, "seed": seed})
+        task = json.dumps(
+            {
+                "folder": str(work),
+                "voices": voices,
+                "utterances": utterances,
+                "seed": seed,
+                "languages": languages and list(languages),
+            }
+        )
         package = Path(__file__).parents[2]
         path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
         command = [sys.executable, "-m", "codec.data.synth", task]

@@ -118,20 +118,23 @@ def _tidy(phones: list[tuple[int, str]], samples: int) -> list[tuple[str, float]
     return [(symbol, sample / RATE) for sample, symbol in tidy]
 
 
-def write(folder: Path, voices: int, utterances: int, seed: int) -> None:
+def write(folder: Path, voices: int, utterances: int, seed: int, languages: list[str] | None = None) -> None:
     """`voices` x `utterances` FLAC files and manifest.csv with file, speaker, text and phones."""
-    if not 1 <= voices <= len(ACCENTS) * len(VARIANTS):
-        raise ValueError(f"{voices} voices asked for, 1 to {len(ACCENTS) * len(VARIANTS)} can be had")
+    if odd := sorted(set(languages or ()) - set(LANGUAGES)):
+        raise ValueError(f"there are no sentences in {', '.join(odd)}, only in {', '.join(LANGUAGES)}")
+    accents = [accent for accent in ACCENTS if languages is None or accent.split("-")[0] in languages]
+    if not 1 <= voices <= len(accents) * len(VARIANTS):
+        raise ValueError(f"{voices} voices asked for, 1 to {len(accents) * len(VARIANTS)} can be had")
     espeak = Espeak()
     variants = random.Random(seed).sample(VARIANTS, len(VARIANTS))
     with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["file", "speaker", "text", "phones"])
         for number in range(voices):
-            accent = ACCENTS[number % len(ACCENTS)]
+            accent = accents[number % len(accents)]
             # A vocal tract does not come twice among the first 56 voices, nor a pair of accent and tract at
             # all.
-            speaker = f"{accent}+{variants[(number + number // len(ACCENTS)) % len(VARIANTS)]}"
+            speaker = f"{accent}+{variants[(number + number // len(accents)) % len(VARIANTS)]}"
             rng = random.Random(f"{seed} {speaker}")
             espeak.voice(speaker, rng.randint(130, 200), rng.randint(30, 70), rng.randint(35, 75))
             for count in range(utterances):
