@@ -1,0 +1,160 @@
+"""The distillation study: trains codecs, flow models on their latents, and judges what these fill in.
+
+    python sweeps/distillation/run.py small --out runs/distillation           # everything; go on by giving the same line
+    python sweeps/distillation/run.py small --arms a1 --seeds 0 --dry         # the commands of one arm
+
+Each step is a command that anybody can give alone. What has ended well is not done again, what was stopped goes on.
+``python sweeps/distillation/tables.py OUT`` makes the tables.
+"""
+
+import argparse
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+LAST = "checkpoints/last.ckpt"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, what it must wait for, and where it says that it has ended well."""
+
+    name: str
+    command: list[str]
+    done: Path
+    needs: tuple[str, ...] = ()
+    log: Path = field(default=Path(), compare=False)
+
+
+def study() -> dict:
+    return yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))
+
+
+def steps(plan: dict, scale: str, out: Path, arms: list[str], conditions: list[str], seeds: list[int]) -> list[Step]:
+    """All commands, those of the first seed first, so that what there is at any time compares arms."""
+    of_scale = plan["scales"][scale]
+    found: dict[str, Step] = {}
+    for seed in seeds:
+        for arm in arms:
+            for step in _of_arm(plan, of_scale, out, arm, conditions, seed):
+                found.setdefault(step.name, step)
+    return list(found.values())
+
+
+def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str], seed: int) -> Iterator[Step]:
+    about = plan["arms"][arm]
+    if "codec_of" in about:
+        yield from _codec(plan, scale, out, about["codec_of"], seed)
+    else:
+        yield from _codec(plan, scale, out, arm, seed)
+    codec = f"codec/{about.get('codec_of', arm)}-{seed}"
+    for condition in conditions:
+        for times in (1, *([plan["patience"][arm]] if arm in plan["patience"] else [])):
+            name = f"flow/{arm}{f'x{times}' if times > 1 else ''}-{condition}-{seed}"
+            run, total = out / name, times * scale["flow_steps"]
+            command = [sys.executable, "train.py", "task=flow", *scale["flow"], *_said(about.get("flow", []), scale)]
+            command += [f"condition={condition}", f"codec={out / codec / LAST}", f"max_steps={total}", f"seed={seed}"]
+            command += ["ckpt_path=auto", f"hydra.run.dir={run}"]
+            yield Step(name, command, run / "ended", (codec,), out / "logs" / f"{name.replace('/', '-')}.log")
+            yield from _judged(plan, scale, out, arm, name, run, total)
+
+
+def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
+    name = f"codec/{arm}-{seed}"
+    run = out / name
+    command = [sys.executable, "train.py", *scale["codec"], *_said(plan["arms"][arm].get("codec", []), scale)]
+    command += [f"seed={seed}", "ckpt_path=auto", f"hydra.run.dir={run}"]
+    yield Step(name, command, run / "ended", (), out / "logs" / f"codec-{arm}-{seed}.log")
+
+
+def _said(overrides: list[str], scale: dict) -> list[str]:
+    words = {name: value for name, value in scale.items() if isinstance(value, str | int)}
+    return [word for override in overrides for word in override.format(**words).split()]
+
+
+def _judged(plan: dict, scale: dict, out: Path, arm: str, flow: str, run: Path, total: int) -> Iterator[Step]:
+    """What the flow model fills in, at the end, and at each kept step where a curve is wanted."""
+    kept = list(range(scale["every"], total, scale["every"])) if arm in plan["curves"] else []
+    for step in [*kept, total]:
+        ckpt = run / (LAST if step == total else f"checkpoints/step={step}.ckpt")
+        name = f"judge/{flow.removeprefix('flow/')}-{step}"
+        command = [sys.executable, "-m", "codec", "judge", str(ckpt), *scale["judge"], "--out", str(out / name)]
+        yield Step(name, command, out / name / "ended", (flow,), out / "logs" / f"{name.replace('/', '-')}.log")
+
+
+def run_all(todo: list[Step], jobs: int) -> list[str]:
+    """Run the commands, ``jobs`` at a time, each when those that it needs have ended -> names of those that failed, or
+    wait for one that did."""
+    left = [step for step in todo if not step.done.is_file()]
+    ended = {step.name for step in todo if step.done.is_file()}
+    running: set[str] = set()
+    failed: list[str] = []
+    changed = threading.Condition()
+
+    def work() -> None:
+        while True:
+            with changed:
+                while not (ready := [step for step in left if ended.issuperset(step.needs)]):
+                    if not running:
+                        return  # nothing can become ready any more
+                    changed.wait()
+                step = ready[0]
+                left.remove(step)
+                running.add(step.name)
+            print(f"{step.name}: begun ({len(left)} to go)", flush=True)
+            good = _run(step)
+            with changed:
+                running.remove(step.name)
+                if good:
+                    ended.add(step.name)
+                else:
+                    failed.append(step.name)
+                    print(f"{step.name}: FAILED, see {step.log}", flush=True)
+                changed.notify_all()
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for job in [pool.submit(work) for _ in range(jobs)]:
+            job.result()
+    return failed + [step.name for step in left]
+
+
+def _run(step: Step) -> bool:
+    step.log.parent.mkdir(parents=True, exist_ok=True)
+    with step.log.open("ab") as log:
+        code = subprocess.run(step.command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
+    if code == 0:
+        step.done.parent.mkdir(parents=True, exist_ok=True)
+        step.done.touch()
+    return code == 0
+
+
+def main() -> None:
+    plan = study()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("scale", choices=list(plan["scales"]))
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "distillation", help="where runs and reports go")
+    parser.add_argument("--arms", nargs="+", choices=list(plan["arms"]), default=list(plan["arms"]))
+    parser.add_argument("--conditions", nargs="+", help="of conf/condition (default: those of the scale)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=plan["seeds"])
+    parser.add_argument("--jobs", type=int, default=1, help="commands at a time")
+    parser.add_argument("--dry", action="store_true", help="print the commands only")
+    options = parser.parse_args()
+    conditions = options.conditions or plan["scales"][options.scale].get("conditions", plan["conditions"])
+    todo = steps(plan, options.scale, options.out.resolve(), options.arms, conditions, options.seeds)
+    if options.dry:
+        print("\n".join(shlex.join(step.command) for step in todo))
+    elif failed := run_all(todo, options.jobs):
+        sys.exit(f"not done: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
