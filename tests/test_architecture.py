@@ -18,6 +18,7 @@ ALLOWED = {
     "quantizers": {"layers"},
     "data": set(),
     "teachers": {"layers", "data.cache"},
+    "judge": {"data", "errors", "layers", "metrics", "report", "source", "teachers.base", "teachers.store"},
     "distillation": {"layers", "teachers.base", "teachers.cached"},
     "optim": {"layers"},
     "errors": set(),
