@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+VERSION = 1  # raise it when the symbols change: caches are keyed by it
 PAUSE = "_"
 LENGTH = str.maketrans("", "", "ː:ˑ-")  # marks of length: whether a vowel is long hangs on how fast one speaks
 
