@@ -34,4 +34,4 @@ class Tones:
         return Tones(samples / RATE)
 
     def clips(self, split: str) -> list[dict]:
-        return [self[n] for n in range(10_000, 10_004)]
+        return [self[n] for n in range(10_000, 10_008)]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from codec.data.cache import cache_dir, fingerprint, key
 from codec.errors import InputError
 from codec.judge import mel, phones
+from codec.judge.ctc import ctc_loss, transcript
 from codec.judge.mel import BANDS, FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k
 from codec.judge.phones import Edits, Heard, Said, edits_within, said
 from codec.judge.voices import strangers
@@ -124,7 +125,7 @@ class Recogniser:
         Raises:
             MetricError: if the audio is empty or not finite.
         """
-        return transcript(self.network(at_16k(wav, sample_rate))[1][0], self.symbols)
+        return transcript(self.network(at_16k(wav, sample_rate))[1][0], self.symbols, FRAME_RATE)
 
     def edits(self, wav, sample_rate: int, truth: Sequence[tuple[str, float]], span: tuple[float, float]) -> Edits:
         """Of wav ``[T]``, heard as a whole: the edits in ``span`` (s), see :func:`codec.judge.phones.edits_within`."""
@@ -136,18 +137,6 @@ class Recogniser:
         hidden = self.network(at_16k(wav, sample_rate))[0][0].numpy()
         middles = (np.arange(len(hidden)) + 0.5) / FRAME_RATE
         return hidden[(middles >= span[0]) & (middles < span[1])]
-
-
-def transcript(logits: Tensor, symbols: Sequence[str]) -> list[Heard]:
-    """logits ``[F, 1 + phones]`` -> the best label of each frame, repetitions and blanks taken out; a phone's time is
-    the middle of its frames."""
-    runs: list[list[int]] = []  # [label, first frame, end]
-    for frame, label in enumerate(logits.argmax(-1).tolist()):
-        if runs and runs[-1][0] == label:
-            runs[-1][2] = frame + 1
-        else:
-            runs.append([label, frame, frame + 1])
-    return [Heard(symbols[label - 1], (first + end) / 2 / FRAME_RATE) for label, first, end in runs if label]
 
 
 def learn(corpus: Any, apart: Collection[str], width: int, steps: int, seed: int) -> Stored:
@@ -171,7 +160,8 @@ def learn(corpus: Any, apart: Collection[str], width: int, steps: int, seed: int
         rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.param_groups[0]["lr"] = rate
         batch = torch.randint(len(mels), (BATCH,)).tolist()
-        loss = ctc(network.encode(disguised(mels[batch]))[1], [targets[i] for i in batch])
+        logits = network.encode(disguised(mels[batch]))[1]
+        loss = ctc_loss(logits, torch.full((len(batch),), logits.shape[1]), [targets[i] for i in batch])
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -191,17 +181,9 @@ def error_rate(network: PhoneNetwork, symbols: Sequence[str], clips: Sequence[di
     edits = count = 0
     for item in clips:
         truth = said(item["phones"], item["wav"].shape[-1] / SAMPLE_RATE)
-        found = edits_within(truth, transcript(network(item["wav"])[1][0], symbols), (0.0, math.inf))
+        found = edits_within(truth, transcript(network(item["wav"])[1][0], symbols, FRAME_RATE), (0.0, math.inf))
         edits, count = edits + found.edits, count + found.phones
     return edits / count
-
-
-def ctc(logits: Tensor, targets: Sequence[Tensor]) -> Tensor:
-    """logits ``[B, F, 1 + labels]``, targets ``[n]`` of labels from 1 on -> CTC per label, a scalar."""
-    lengths = torch.full((len(logits),), logits.shape[1])
-    sizes = torch.tensor([len(target) for target in targets])
-    log_probabilities = logits.log_softmax(-1).transpose(0, 1)
-    return F.ctc_loss(log_probabilities, torch.cat(list(targets)), lengths, sizes, zero_infinity=True)
 
 
 def audible(phones: Sequence[Said]) -> Iterator[Said]:

@@ -10,20 +10,12 @@ import torch
 from codec.data.folder import FolderCorpus
 from codec.errors import InputError
 from codec.judge import recogniser
+from codec.judge.ctc import transcript
 from codec.judge.phones import Edits
-from codec.judge.recogniser import Recogniser, disguised, transcript
+from codec.judge.recogniser import Recogniser, disguised
 from codec.judge.voices import strangers
 from codec.metrics.base import MetricError
 from tests.tones import RATE, Tones
-
-
-@pytest.fixture(scope="module")
-def tones() -> Recogniser:
-    """Trained on a hundred tones or two."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("CROP", RATE), ("CROPS", 100), ("BATCH", 8), ("WARMUP", 10), ("LEARNING_RATE", 8e-3)):
-            patch.setattr(recogniser, name, value)
-        return Recogniser(Tones(), width=32, steps=160)
 
 
 def test_it_learns_and_hears_where_the_errors_are(tones):
@@ -58,7 +50,7 @@ def test_features_are_those_of_the_span(tones):
 
 def test_a_transcript_has_no_blanks_and_no_repetitions():
     labels = [0, 1, 1, 0, 1, 2, 2, 2, 0]
-    heard = transcript(torch.eye(3)[labels], ["a", "b"])
+    heard = transcript(torch.eye(3)[labels], ["a", "b"], 50.0)
     assert [phone.symbol for phone in heard] == ["a", "a", "b"]
     assert [phone.time for phone in heard] == pytest.approx([0.04, 0.09, 0.13])
 
