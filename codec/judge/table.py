@@ -3,7 +3,8 @@
     panel = Panel.apart_from({item["speaker"] for item in clips})
     recordings, skipped = with_spans(clips, space.sample_rate)
     systems = bounds(space) | {"flow": through(space, lambda known, span, recording: ...)}
-    print(table({name: judged(name, recordings, fill, space.sample_rate, panel) for name, fill in systems.items()}, panel))
+    reports = {name: judged(name, recordings, fill, space.sample_rate, panel) for name, fill in systems.items()}
+    print(table(reports, panel))
 
 Latents are those of the whole recording: where an encoder's frames see beyond themselves, traces of the span are left
 in its neighbours. All systems on one codec have the same, the floor among them; systems on different codecs have not.
