@@ -5,24 +5,21 @@ the only target are the idea of PAST, arXiv 2505.14470. It knows what eSpeak NG 
 with it is about the mechanism, not about WavLM.
 """
 
-import hashlib
 import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from filelock import FileLock
 from torch import Tensor, nn
 
-from codec.data.cache import cache_dir, key
+from codec.data.cache import cache_dir, fingerprint, key
 from codec.teachers import network
 from codec.teachers.base import Teacher, seeded
 from codec.teachers.network import FRAME_RATE, MELS, SAMPLE_RATE, FrameNetwork
-from codec.teachers.store import load, save
+from codec.teachers.store import Stored, kept
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +62,7 @@ class PhoneTeacher(Teacher):
         path = cache_dir() / "teachers" / f"phones-{name}.safetensors"
         with seeded(seed):
             frames = FrameNetwork(width, blocks)
-            weights, about = load(path) or trained(frames, crops, corpus.clips("val"), steps, path)
+            weights, about = kept(path, lambda: learn(frames, crops, corpus.clips("val"), steps))
         frames.load_state_dict(weights)
         super().__init__(frames, width, FRAME_RATE, f"phones-{name}")
         self.accuracy, self.chance = float(about["accuracy"]), float(about["chance"])
@@ -80,38 +77,9 @@ class PhoneTeacher(Teacher):
         return self.network(wav)
 
 
-def fingerprint(crops: Any) -> str:
-    """Of a corpus: its first crops hang on every recording, on which are held out, and on the seed of the draws."""
-    digest = hashlib.blake2b()
-    for n in range(8):
-        item = crops[n]
-        digest.update(item["wav"].numpy().tobytes() + repr(item["phones"]).encode())
-    return digest.hexdigest()
-
-
-def trained(
-    frames: FrameNetwork, crops: Any, clips: Sequence[dict], steps: int, path: Path
-) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights and what is known about them, left in ``path``: by this process, or by another that was first."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{path}.lock").acquire()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write {path} ({error.strerror}): set CODEC_CACHE to a folder that can be written."
-        ) from error
-    with lock:
-        stored = load(path)
-        if stored is None:
-            log.info("training the supervised phone teacher, %d steps, to be kept as %s", steps, path)
-            about = learn(frames, crops, clips, steps)
-            stored = frames.state_dict(), about
-            save(path, *stored)
-    return stored
-
-
-def learn(frames: FrameNetwork, crops: Any, clips: Sequence[dict], steps: int) -> dict[str, str]:
-    """Train ``frames`` in place -> "accuracy", "chance" and "phones" (how many) as text."""
+def learn(frames: FrameNetwork, crops: Any, clips: Sequence[dict], steps: int) -> Stored:
+    """Train ``frames`` in place -> its weights, and "accuracy", "chance" and "phones" (how many) as text."""
+    log.info("training the supervised phone teacher, %d steps", steps)
     drawn = [crops[n] for n in range(min(CROPS, BATCH * steps))]
     names = {symbol: i for i, symbol in enumerate(sorted({s for item in drawn for s, _ in item["phones"]}))}
     if not names or not len(clips):
@@ -136,7 +104,7 @@ def learn(frames: FrameNetwork, crops: Any, clips: Sequence[dict], steps: int) -
         optimizer.step()
         if (step + 1) % 100 == 0:
             log.info("step %d of %d: cross entropy %.2f", step + 1, steps, loss.item())
-    return measured(frames, head, clips, names)
+    return frames.state_dict(), measured(frames, head, clips, names)
 
 
 @torch.no_grad()

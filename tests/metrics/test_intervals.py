@@ -29,6 +29,21 @@ def test_bootstrap_ignores_nan_and_repeats_itself():
     assert np.isnan(empty[:3]).all()
 
 
+def test_groups_are_drawn_whole():
+    """Ten speakers whose clips are all alike are ten numbers, however many clips there are."""
+    generator = np.random.default_rng(0)
+    speakers = generator.normal(size=10)
+    groups = np.repeat([f"s{i}" for i in range(10)], 30)
+    grouped = bootstrap(np.repeat(speakers, 30), groups=groups)
+    alone = bootstrap(speakers)
+    assert (grouped.mean, grouped.n) == (pytest.approx(alone.mean), 300)
+    assert grouped.high - grouped.low == pytest.approx(alone.high - alone.low, rel=1e-6)
+    assert bootstrap(np.repeat(speakers, 30)).high - alone.mean < 0.5 * (alone.high - alone.mean)
+    with_nan = bootstrap([1.0, np.nan, 3.0, 5.0], groups=["a", "b", "b", "a"])
+    assert (with_nan.mean, with_nan.low, with_nan.high, with_nan.n) == (3, 3, 3, 3)
+    assert np.isnan(bootstrap([1.0, 2.0], groups=["a", "a"]).low)
+
+
 def test_pairs_show_a_small_difference_that_separate_intervals_hide():
     generator = np.random.default_rng(0)
     clips = generator.normal(2.5, 0.5, size=40)  # some clips are hard for everyone

@@ -2,9 +2,7 @@
 
 import logging
 import urllib.error
-from typing import ClassVar
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +17,7 @@ from codec.teachers.phones import PhoneTeacher
 from codec.teachers.random import RandomTeacher
 from codec.teachers.wavlm import WavLM
 from tests.conftest import speechlike
+from tests.tones import Tones
 
 RATE = 16_000
 pytestmark = pytest.mark.usefixtures("_tiny_wavlm")
@@ -248,30 +247,6 @@ def test_the_shift_moves_whole_examples_by_a_few_bands():
     by = moved[:, 40, 0] - 40
     assert set(by.tolist()) == set(range(-4, 5))
     torch.testing.assert_close(moved, (mel + by[:, None, None]).clamp(0, 79))
-
-
-class Tones:
-    """A language of four tones, 80 to 240 ms long, at any level: easy, and as precise in time as labels can be."""
-
-    sample_rate = RATE
-    pitches: ClassVar = {"a": 300.0, "e": 900.0, "i": 2200.0, "s": 5000.0}  # Hz
-
-    def __getitem__(self, n: int) -> dict:
-        rng = np.random.default_rng(n)
-        pitch, told, samples = np.zeros(2 * RATE), [], 0
-        while samples < len(pitch):
-            symbol = str(rng.choice(sorted(set(self.pitches) - {told[-1][0] if told else ""})))
-            told.append((symbol, samples / RATE))
-            pitch[samples:] = self.pitches[symbol]
-            samples += int(rng.uniform(0.08, 0.24) * RATE)
-        wav = rng.uniform(0.01, 0.5) * np.sin(2 * np.pi * np.cumsum(pitch) / RATE)
-        return {"wav": torch.from_numpy(wav + 1e-3 * rng.standard_normal(len(wav))).float()[None], "phones": told}
-
-    def crops(self, samples: int, seed: int) -> "Tones":
-        return self
-
-    def clips(self, split: str) -> list[dict]:
-        return [self[n] for n in range(10_000, 10_004)]
 
 
 def test_it_learns_to_name_the_phone_of_a_frame():

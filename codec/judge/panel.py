@@ -1,0 +1,110 @@
+"""The judges together: what they say of one recording whose span was filled in and decoded."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from codec.data.espeak import EspeakCorpus
+from codec.errors import InputError
+from codec.judge.mel import SAMPLE_RATE
+from codec.judge.recogniser import Recogniser
+from codec.judge.speaker import SpeakerProbe
+from codec.metrics.base import Metric, MetricError
+from codec.metrics.pitch import f0_error, voicing_error
+from codec.metrics.spectral import mel_cepstral_distortion
+
+VOICES, UTTERANCES, HOLDOUT = 56, 24, 0.15  # of the corpus that judges learn from
+SEED = 1000  # of that corpus: one that no codec is trained on, so that its voices and sentences are others
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording and the span of it that systems fill in.
+
+    wav: ``[T]`` in [-1, 1]; phones: (symbol, start in s); span: (start, end) in s.
+    """
+
+    clip: str
+    speaker: str
+    wav: np.ndarray
+    phones: Sequence[tuple[str, float]]
+    span: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """All judges."""
+
+    recogniser: Recogniser
+    speaker: SpeakerProbe
+
+    @classmethod
+    def apart_from(cls, speakers: Collection[str], folders: Sequence[Any] = ()) -> Self:
+        """Judges who know none of ``speakers``: those on whom systems are measured. Each is trained on first use.
+
+        They learn from speech by eSpeak NG; the speaker probe from ``folders``, too: corpora at 16 kHz with speakers.
+
+        Raises:
+            CorpusError, InputError, ValueError: if a corpus cannot be had or does not fit, or the cache not be written.
+        """
+        corpus = EspeakCorpus(SAMPLE_RATE, VOICES, UTTERANCES, HOLDOUT, SEED)
+        return cls(Recogniser(corpus, speakers), SpeakerProbe([corpus, *folders], speakers))
+
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured in the span, by column; each ``function`` takes (recording, decoded ``[T]``, rate in Hz)."""
+        return {
+            "span_per": Metric("Phone error rate", self.phone_error_rate, "", False),
+            "span_speaker": Metric("Speaker similarity", self.speaker_similarity, "", True),
+            "span_mcd": Metric("MCD", _within(mel_cepstral_distortion), "dB", False),
+            "span_f0_error": Metric("F0 error", _within(f0_error), "cents", False),
+            "span_voicing_error": Metric("Voicing error", _within(voicing_error), "", False),
+        }
+
+    def score(self, recording: Recording, decoded, sample_rate: int) -> tuple[dict[str, float], dict[str, str]]:
+        """decoded ``[T]``, as long as the recording -> values by column, NaN where there is none, and why by column.
+
+        Raises:
+            InputError: if the lengths differ.
+        """
+        decoded = np.asarray(decoded)
+        if decoded.shape != recording.wav.shape:
+            shapes = f"{list(recording.wav.shape)} became {list(decoded.shape)}"
+            raise InputError(f"{recording.clip}: a system must return the length it was given; {shapes}")
+        values, reasons = {}, {}
+        for name, metric in self.metrics.items():
+            try:
+                values[name] = metric.function(recording, decoded, sample_rate)
+            except MetricError as error:
+                values[name], reasons[name] = math.nan, str(error)
+        return values, reasons
+
+    def phone_error_rate(self, recording: Recording, decoded: np.ndarray, sample_rate: int) -> float:
+        """Edits in the span per phone in it, in [0, inf), see :func:`codec.judge.phones.edits_within`; a mean over
+        recordings weighs spans, not phones. Silence has the score 1."""
+        edits = self.recogniser.edits(decoded, sample_rate, recording.phones, recording.span)
+        if not edits.phones:
+            raise MetricError("The phone error rate has no phone to count in the span.")
+        return edits.edits / edits.phones
+
+    def speaker_similarity(self, recording: Recording, decoded: np.ndarray, sample_rate: int) -> float:
+        """See :meth:`codec.judge.speaker.SpeakerProbe.similarity`."""
+        return self.speaker.similarity(decoded, recording.wav, sample_rate, recording.span)
+
+    def features(self, recording: Recording, decoded: np.ndarray, sample_rate: int) -> np.ndarray:
+        """The recogniser's hidden layer in the span, ``[n, 64]``: for the Frechet distance."""
+        return self.recogniser.features(decoded, sample_rate, recording.span)
+
+
+def _within(metric: Callable[[np.ndarray, np.ndarray, int], float]) -> Callable[[Recording, np.ndarray, int], float]:
+    """A metric of codec/metrics on the samples of the span alone: nothing outside of it is heard, and "the loudest
+    frame" in its definition is that of the span."""
+
+    def scored(recording: Recording, decoded: np.ndarray, sample_rate: int) -> float:
+        start, end = (round(time * sample_rate) for time in recording.span)
+        return metric(recording.wav[start:end], decoded[start:end], sample_rate)
+
+    return scored
