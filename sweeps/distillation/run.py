@@ -1,7 +1,7 @@
 """The distillation study: trains codecs, flow models on their latents, and judges what these fill in.
 
-    python sweeps/distillation/run.py small --out runs/distillation           # everything; go on by giving the same line
-    python sweeps/distillation/run.py small --arms a1 --seeds 0 --dry         # the commands of one arm
+    python sweeps/distillation/run.py small --out runs/distillation       # everything; the same line goes on
+    python sweeps/distillation/run.py small --arms a1 --seeds 0 --dry     # the commands of one arm
 
 Each step is a command that anybody can give alone. What has ended well is not done again, what was stopped goes on.
 ``python sweeps/distillation/tables.py OUT`` makes the tables.

@@ -66,6 +66,14 @@ def test_it_resamples_and_crops(corpus):
     assert all(0 <= time < 1 for _, time in item["phones"])
 
 
+def test_only_the_languages_asked_for_are_spoken(tmp_path):
+    folder = espeak.made(4, 1, 0, tmp_path, ["fr", "en"])
+    assert folder != espeak.made(4, 1, 0, tmp_path, ["en"])
+    assert {path.name[:2] for path in folder.glob("*.flac")} == {"en", "fr"}
+    with pytest.raises(CorpusError, match="no sentences in xx"):
+        espeak.made(4, 1, 0, tmp_path, ["xx"])
+
+
 def make(rank: int, cache: Path, results: Path) -> None:
     (results / str(rank)).write_text(str(espeak.made(4, 1, 0, cache)))
 
