@@ -1,5 +1,6 @@
 """Templates, styles and scripts beside this file -> one file that asks for nothing else."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,21 @@ HERE = Path(__file__).parent
 MB = 1_000_000
 
 
-def render(template: str, scripts: list[str], **values: Any) -> str:
-    """A template with ``values``, all escaped, the style sheet ``page.css`` and these scripts."""
+@functools.cache  # which keeps the templates that it has compiled
+def _environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(HERE, encoding="utf-8")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = number
+    return environment
+
+
+def render(template: str, scripts: list[str], **values: Any) -> str:
+    """A template with ``values``, all escaped, the style sheet ``page.css`` and these scripts."""
     style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
     script = Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts))
-    return environment.get_template(template).render(style=style, script=script, **values)
+    return _environment().get_template(template).render(style=style, script=script, **values)
 
 
 def embedded(data: Any) -> Markup:
