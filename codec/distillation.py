@@ -7,25 +7,22 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec.layers.precision import fp32
+from codec.lesson import Lesson, Phones
 from codec.teachers.base import Teacher
 from codec.teachers.cached import CachedTeacher
 
-TARGETS = ("semantic", "full")
 
-
-class Distillation(nn.Module):
+class Distillation(Lesson):
     """1 - mean over frames of the cosine between projected latents and the teacher's features.
 
     Args:
         teacher: held outside the module tree, so that it is in no checkpoint, no moving average, no optimiser and no
             DDP bucket; it follows the waveforms to their device.
-        dim: channels D of the student.
         sample_rate, frame_rate: the codec's, in Hz.
-        target: what is distilled: "semantic", the output of the first codebook alone, as in Mimi, or "full", the
-            latents before quantization.
+        dim, target: what is distilled; see :class:`~codec.lesson.Lesson`.
         weight: of the loss, for the training step. Mimi's is unpublished; Semantic-VAE uses 1.
         cache: folder in which features are kept (:class:`~codec.teachers.cached.CachedTeacher` says when that helps).
 
@@ -43,21 +40,18 @@ class Distillation(nn.Module):
         weight: float = 1.0,
         cache: str | Path | None = None,
     ):
-        super().__init__()
-        if target not in TARGETS:
-            raise ValueError(f"distillation target {target!r} is unknown; valid: {', '.join(TARGETS)}.")
+        super().__init__(dim, teacher.dim, target, weight)
         teacher = teacher if cache is None else CachedTeacher(teacher, cache)
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
-        self.sample_rate, self.frame_rate, self.target, self.weight = sample_rate, frame_rate, target, weight
-        self.projection = nn.Linear(dim, teacher.dim)
+        self.sample_rate, self.frame_rate = sample_rate, frame_rate
 
     @property
     def teacher(self) -> Teacher:
         return self._teacher[0]
 
     @fp32
-    def forward(self, student: Tensor, wav: Tensor) -> Tensor:
-        """student ``[B, D, F]``, wav ``[B, 1, T]`` at the codec's rate -> scalar in [0, 2].
+    def forward(self, student: Tensor, wav: Tensor, phones: Phones | None = None) -> Tensor:
+        """student ``[B, channels, F]``, wav ``[B, 1, T]`` at the codec's rate -> scalar in [0, 2].
 
         Raises:
             ValueError: if F frames at the codec's frame rate are not as long as T samples.
@@ -71,21 +65,6 @@ class Distillation(nn.Module):
         features = self.teacher.to(wav.device)(wav, self.sample_rate)
         target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, student.shape[-1])
         return 1 - F.cosine_similarity(self.projection(student.transpose(1, 2)), target, dim=-1).mean()
-
-    def pick(self, latents: Tensor, first: Tensor | None) -> Tensor:
-        """The student: ``latents`` before quantization or ``first``, the first codebook's output, both ``[B, D, F]``.
-
-        Raises:
-            ValueError: if the first codebook is wanted of a quantizer that has none of its own.
-        """
-        if self.target == "full":
-            return latents
-        if first is None:
-            raise ValueError(
-                "distill.target=semantic draws on the first codebook's output, and this quantizer has none of its own: "
-                "set distill.target=full."
-            )
-        return first
 
 
 def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: int) -> Tensor:

@@ -18,7 +18,8 @@ ALLOWED = {
     "quantizers": {"layers"},
     "data": {"outside"},
     "teachers": {"layers", "data.cache"},
-    "distillation": {"layers", "teachers.base", "teachers.cached"},
+    "lesson": {"errors", "quantizers.base"},
+    "distillation": {"layers", "lesson", "teachers.base", "teachers.cached"},
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base", "redact"},
@@ -141,7 +142,7 @@ ALLOWED = {
         "task",
         "tracking",
     },
-    "task": {"base_task", "model", "losses.base", "discriminators.base", "distillation", "optim"},
+    "task": {"base_task", "model", "losses.base", "discriminators.base", "lesson", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"base_task", "task", "flow", "callbacks", "checkpoint_io", "guard", "random_state", "saving"}
