@@ -5,7 +5,6 @@ The projection is on the student's side: one on the teacher's side could make th
 
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from codec.layers.precision import fp32
 from codec.lesson import Lesson, Phones
 from codec.teachers.base import Teacher
 from codec.teachers.cached import CachedTeacher
+from codec.teachers.rate import to_frame_rate
 
 
 class Distillation(Lesson):
@@ -65,27 +65,3 @@ class Distillation(Lesson):
         features = self.teacher.to(wav.device)(wav, self.sample_rate)
         target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, student.shape[-1])
         return 1 - F.cosine_similarity(self.projection(student.transpose(1, 2)), target, dim=-1).mean()
-
-
-def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: int) -> Tensor:
-    """Features ``[B, F', C]`` at ``rate_from`` Hz -> ``[B, frames, C]`` at ``rate_to`` Hz, non-causal.
-
-    With an integer ratio r > 1 each output is the mean of the 2 r features around its centre (Mimi, from 50 to 12.5 Hz:
-    kernel 8, stride 4), at the ends of those that are there. Otherwise it is interpolated at its centre between two
-    features. The last feature is repeated where some are missing at the end.
-    """
-    r = rate_from / rate_to
-    whole = round(r)
-    if whole < 1 or abs(r - whole) > 1e-6:
-        at = ((torch.arange(frames, device=features.device) + 0.5) * r - 0.5).clamp(0, features.shape[1] - 1)
-        below = at.floor().long()
-        above = (below + 1).clamp(max=features.shape[1] - 1)
-        return torch.lerp(features[:, below], features[:, above], (at - below)[:, None])
-    missing = max(0, frames * whole - features.shape[1])
-    features = torch.cat([features, features[:, -1:].expand(-1, missing, -1)], dim=1)[:, : frames * whole]
-    if whole == 1:
-        return features
-    if whole % 2:  # r / 2 features on either side: with halves of features, r is even
-        features, whole = features.repeat_interleave(2, dim=1), 2 * whole
-    x = F.avg_pool1d(features.transpose(1, 2), 2 * whole, whole, padding=whole // 2, count_include_pad=False)
-    return x.transpose(1, 2)

@@ -19,7 +19,7 @@ ALLOWED = {
     "data": {"outside"},
     "teachers": {"layers", "data.cache"},
     "lesson": {"errors", "quantizers.base"},
-    "distillation": {"layers", "lesson", "teachers.base", "teachers.cached"},
+    "distillation": {"layers", "lesson", "teachers.base", "teachers.cached", "teachers.rate"},
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base", "redact"},

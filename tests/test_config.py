@@ -67,6 +67,7 @@ TEACHERS = {
     "wavlm": ["distill.teacher.bundle=base", "distill.teacher.layer=1", "distill.teacher.pretrained=false"],
     "random_wavlm": WAVLM,
     "phones": ["distill.teacher.steps=2", "distill.teacher.corpus.voices=4", "distill.teacher.corpus.utterances=1"],
+    "shuffled": ["teacher@distill.teacher.teacher=random"],
 }
 GROUPS = ["encoder", "decoder", "quantizer", "distill", "loss", "trainer", "logger", "optim/schedule"]
 REPORTED = ["encoder", "decoder", "quantizer", "trainer", "logger"]  # the others are over when the report begins
