@@ -5,27 +5,24 @@ The projection is on the student's side: one on the teacher's side could make th
 
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from codec.layers.precision import fp32
+from codec.lesson import Lesson, Phones
 from codec.teachers.base import Teacher
 from codec.teachers.cached import CachedTeacher
+from codec.teachers.rate import to_frame_rate
 
-TARGETS = ("semantic", "full")
 
-
-class Distillation(nn.Module):
+class Distillation(Lesson):
     """1 - mean over frames of the cosine between projected latents and the teacher's features.
 
     Args:
         teacher: held outside the module tree, so that it is in no checkpoint, no moving average, no optimiser and no
             DDP bucket; it follows the waveforms to their device.
-        dim: channels D of the student.
         sample_rate, frame_rate: the codec's, in Hz.
-        target: what is distilled: "semantic", the output of the first codebook alone, as in Mimi, or "full", the
-            latents before quantization.
+        dim, target: what is distilled; see :class:`~codec.lesson.Lesson`.
         weight: of the loss, for the training step. Mimi's is unpublished; Semantic-VAE uses 1.
         cache: folder in which features are kept (:class:`~codec.teachers.cached.CachedTeacher` says when that helps).
 
@@ -43,21 +40,18 @@ class Distillation(nn.Module):
         weight: float = 1.0,
         cache: str | Path | None = None,
     ):
-        super().__init__()
-        if target not in TARGETS:
-            raise ValueError(f"distillation target {target!r} is unknown; valid: {', '.join(TARGETS)}.")
+        super().__init__(dim, teacher.dim, target, weight)
         teacher = teacher if cache is None else CachedTeacher(teacher, cache)
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
-        self.sample_rate, self.frame_rate, self.target, self.weight = sample_rate, frame_rate, target, weight
-        self.projection = nn.Linear(dim, teacher.dim)
+        self.sample_rate, self.frame_rate = sample_rate, frame_rate
 
     @property
     def teacher(self) -> Teacher:
         return self._teacher[0]
 
     @fp32
-    def forward(self, student: Tensor, wav: Tensor) -> Tensor:
-        """student ``[B, D, F]``, wav ``[B, 1, T]`` at the codec's rate -> scalar in [0, 2].
+    def forward(self, student: Tensor, wav: Tensor, phones: Phones | None = None) -> Tensor:
+        """student ``[B, channels, F]``, wav ``[B, 1, T]`` at the codec's rate -> scalar in [0, 2].
 
         Raises:
             ValueError: if F frames at the codec's frame rate are not as long as T samples.
@@ -71,42 +65,3 @@ class Distillation(nn.Module):
         features = self.teacher.to(wav.device)(wav, self.sample_rate)
         target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, student.shape[-1])
         return 1 - F.cosine_similarity(self.projection(student.transpose(1, 2)), target, dim=-1).mean()
-
-    def pick(self, latents: Tensor, first: Tensor | None) -> Tensor:
-        """The student: ``latents`` before quantization or ``first``, the first codebook's output, both ``[B, D, F]``.
-
-        Raises:
-            ValueError: if the first codebook is wanted of a quantizer that has none of its own.
-        """
-        if self.target == "full":
-            return latents
-        if first is None:
-            raise ValueError(
-                "distill.target=semantic draws on the first codebook's output, and this quantizer has none of its own: "
-                "set distill.target=full."
-            )
-        return first
-
-
-def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: int) -> Tensor:
-    """Features ``[B, F', C]`` at ``rate_from`` Hz -> ``[B, frames, C]`` at ``rate_to`` Hz, non-causal.
-
-    With an integer ratio r > 1 each output is the mean of the 2 r features around its centre (Mimi, from 50 to 12.5 Hz:
-    kernel 8, stride 4), at the ends of those that are there. Otherwise it is interpolated at its centre between two
-    features. The last feature is repeated where some are missing at the end.
-    """
-    r = rate_from / rate_to
-    whole = round(r)
-    if whole < 1 or abs(r - whole) > 1e-6:
-        at = ((torch.arange(frames, device=features.device) + 0.5) * r - 0.5).clamp(0, features.shape[1] - 1)
-        below = at.floor().long()
-        above = (below + 1).clamp(max=features.shape[1] - 1)
-        return torch.lerp(features[:, below], features[:, above], (at - below)[:, None])
-    missing = max(0, frames * whole - features.shape[1])
-    features = torch.cat([features, features[:, -1:].expand(-1, missing, -1)], dim=1)[:, : frames * whole]
-    if whole == 1:
-        return features
-    if whole % 2:  # r / 2 features on either side: with halves of features, r is even
-        features, whole = features.repeat_interleave(2, dim=1), 2 * whole
-    x = F.avg_pool1d(features.transpose(1, 2), 2 * whole, whole, padding=whole // 2, count_include_pad=False)
-    return x.transpose(1, 2)

@@ -228,12 +228,6 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
             f"reconstruction losses end at loss.reconstruction_until={until}, and then discriminators should teach: "
             f"choose a disc= that has begun by then (adversarial_start={task.adversarial_start})"
         )
-    if task.distillation is not None:
-        first = torch.zeros(()) if task.codec.quantizer.has_first else None
-        try:
-            task.distillation.pick(torch.zeros(()), first)
-        except ValueError as error:
-            raise InputError(str(error)) from error
     silence = torch.zeros(1, 1, data.samples)
     try:
         with torch.no_grad():

@@ -17,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from codec.base_task import BaseTask
 from codec.discriminators.base import DiscriminatorSet
-from codec.distillation import Distillation
+from codec.lesson import Lesson, Phones
 from codec.losses.base import Losses
 from codec.model import Codec
 from codec.optim import Optim
@@ -33,8 +33,11 @@ class CodecTask(BaseTask):
         adversarial_start: optimiser step at which the discriminators begin to run, to learn and to teach.
         codec_start: optimiser step at which the codec begins to learn. Before it, nothing of it moves, codebooks
             included, and fresh discriminators catch up with a codec that has been trained.
-        distillation: a semantic teacher and what it teaches; None: no such thing.
+        distillation: what latents are taught besides, by a semantic teacher or by phones; None: no such thing.
         config: see :class:`codec.base_task.BaseTask`.
+
+    Raises:
+        InputError: if the quantizer has nothing of what the distillation wants to teach.
     """
 
     averaged = "codec"
@@ -47,11 +50,13 @@ class CodecTask(BaseTask):
         optim: Optim,
         adversarial_start: int = 0,
         codec_start: int = 0,
-        distillation: Distillation | None = None,
+        distillation: Lesson | None = None,
         config: dict[str, Any] | None = None,
     ):
         super().__init__(optim, config)
         self.codec, self.discriminators, self.losses = codec, discriminators, losses
+        if distillation is not None:
+            distillation.meet(codec.quantizer)
         self.distillation = distillation
         self.adversarial_start, self.codec_start = adversarial_start, codec_start
         self.has_discriminators = any(True for _ in discriminators.parameters())
@@ -79,13 +84,13 @@ class CodecTask(BaseTask):
         return {"wav": batch["wav"]}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
-        total, values = self.one_pass(batch["wav"])
+        total, values = self.one_pass(batch["wav"], batch.get("phones"))
         if self.logs:
             self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["wav"]))
         return {"loss": total, "values": values}
 
-    def one_pass(self, wav: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """wav ``[B, 1, T]`` -> the scalar whose gradient is every parameter's gradient, and the values to log.
+    def one_pass(self, wav: Tensor, phones: Phones | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """wav ``[B, 1, T]``, phones of each clip -> the scalar with every parameter's gradient, and the values to log.
 
         The scalar itself means nothing: ``(out.wav * gradient).sum()`` only carries a gradient. Where a loss is not
         finite, all gradients are NaN: the reduction over processes then tells all of them.
@@ -114,7 +119,8 @@ class CodecTask(BaseTask):
         else:
             total = total + nothing(self.codec)
         if self.distillation is not None:  # its projection learns while the codec waits
-            distilled = self.distillation(self.distillation.pick(out.latents, out.quantized.first), wav)
+            student = self.distillation.pick(out.latents, out.quantized.first, self.codec.quantizer)
+            distilled = self.distillation(student, wav, phones)
             total = total + self.distillation.weight * distilled
             values["distill"] = distilled.detach()
             taught.append(values["distill"])

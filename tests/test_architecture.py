@@ -30,7 +30,8 @@ ALLOWED = {
         "teachers.base",
         "teachers.store",
     },
-    "distillation": {"layers", "teachers.base", "teachers.cached"},
+    "lesson": {"errors", "quantizers.base"},
+    "distillation": {"layers", "lesson", "teachers.base", "teachers.cached", "teachers.rate"},
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base", "redact"},
@@ -153,7 +154,7 @@ ALLOWED = {
         "task",
         "tracking",
     },
-    "task": {"base_task", "model", "losses.base", "discriminators.base", "distillation", "optim"},
+    "task": {"base_task", "model", "losses.base", "discriminators.base", "lesson", "optim"},
     "callbacks": {"metrics", "spectrogram"},
 }
 LIGHTNING = {"base_task", "task", "flow", "callbacks", "checkpoint_io", "guard", "random_state", "saving"}

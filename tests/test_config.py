@@ -76,6 +76,7 @@ TEACHERS = {
     "wavlm": ["distill.teacher.bundle=base", "distill.teacher.layer=1", "distill.teacher.pretrained=false"],
     "random_wavlm": WAVLM,
     "phones": ["distill.teacher.steps=2", "distill.teacher.corpus.voices=4", "distill.teacher.corpus.utterances=1"],
+    "shuffled": ["teacher@distill.teacher.teacher=random"],
 }
 GROUPS = ["encoder", "decoder", "quantizer", "distill", "loss", "trainer", "logger", "optim/schedule"]
 REPORTED = ["quantizer", "trainer", "logger"]  # the others are over when the report begins
@@ -121,7 +122,8 @@ def test_discriminator_sets_train_two_steps(disc, speech_folder, tmp_path):
     only_fit(cfg)
 
 
-EXPERIMENTS = sorted(str(p.relative_to(CONF / "experiment").with_suffix("")) for p in CONF.glob("experiment/**/*.yaml"))
+EXPERIMENTS = {str(p.relative_to(CONF / "experiment").with_suffix("")): p for p in CONF.glob("experiment/**/*.yaml")}
+FLOWS = sorted(name for name, path in EXPERIMENTS.items() if "task=flow" in path.read_text())
 # Mimi's structure at a hundredth of its size: eight times 79 million parameters would be minutes.
 MIMI = ["channels=4", "latent_dim=32", "transformer_layers=2", "transformer_hidden=64"]
 MIMI += ["quantizer.codebook_size=32", "quantizer.codebook_dim=8"]
@@ -132,13 +134,13 @@ STARTS = {  # numbers of long runs, brought within two steps
 
 
 @pytest.mark.usefixtures("_tiny_wavlm")
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*FLOWS}))
 def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
     """At the size that is published (but for Mimi), on short crops and few of them, without downloads."""
-    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    text = EXPERIMENTS[experiment].read_text()
     assert f"experiment={experiment}" in text, "an experiment is headed by its command"
     plain = composed(f"experiment={experiment}")
-    mimi = "mimi" in experiment
+    mimi = "mimi" in plain.encoder._target_
     size = [*MIMI, *STARTS.get(experiment, []), *narrow(plain.disc.members)] if mimi else []
     if plain.distill and plain.distill.teacher._target_ == "codec.teachers.wavlm.WavLM":
         size += [*WAVLM, "distill.teacher.pretrained=false"]
@@ -148,6 +150,15 @@ def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
         size += [f"init_from={trained(tmp_path, experiment, *size)}"]
     cfg = composed(f"experiment={experiment}", "logger=csv", "trainer=cpu", *SHORT, *data, f"run_dir={tmp_path}", *size)
     only_fit(cfg)
+
+
+@pytest.mark.parametrize("experiment", FLOWS)
+def test_experiments_of_flow_models_compose(experiment):
+    """They are trained in tests/flow, where there are latents."""
+    assert f"experiment={experiment}" in EXPERIMENTS[experiment].read_text()
+    cfg = composed("task=flow", f"experiment={experiment}", "codec=a.ckpt")
+    assert cfg.task == "codec.jobs.flow"
+    assert cfg.max_steps % cfg.callbacks.curve.every_n_train_steps == 0
 
 
 def trained(folder: Path, experiment: str, *size: str) -> Path:

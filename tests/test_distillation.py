@@ -4,9 +4,23 @@ import pytest
 import torch
 from torch import nn
 
+from codec.discriminators.base import DiscriminatorSet
 from codec.distillation import Distillation, to_frame_rate
+from codec.errors import InputError
+from codec.losses.adversarial import FeatureMatching, Hinge
+from codec.losses.balancer import Weighted
+from codec.losses.base import Losses
+from codec.losses.waveform import L1
+from codec.optim import Optim, Side
+from codec.quantizers.base import Quantizer
+from codec.quantizers.none import NoQuantizer
+from codec.quantizers.rvq import RVQ
+from codec.quantizers.sigma_vae import SigmaVAE
+from codec.quantizers.vae import VAE
+from codec.task import CodecTask
 from codec.teachers.base import Teacher
 from codec.teachers.random import RandomTeacher
+from tests.parts import small_codec, tone_batch
 
 RATE = 16_000
 
@@ -176,3 +190,67 @@ def test_the_target_picks_the_student():
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="valid: semantic, full"):
         build("acoustic")
+
+
+# The channels of a bottleneck
+
+
+CONTINUOUS = {
+    "none": lambda: NoQuantizer(8, 100),
+    "vae": lambda: VAE(8, 100, channels=6),
+    "sigma_vae": lambda: SigmaVAE(8, 100, channels=6),
+}
+
+
+def taught(quantizer: Quantizer, target: str) -> CodecTask:
+    """A task whose reconstruction losses are nothing: what has a gradient, has it from the teacher."""
+    torch.manual_seed(0)
+    side = Side(1e-3)
+    weights = {"l1": 0.0, "adversarial": 1.0, "feature": 1.0}
+    losses = Losses({"l1": L1()}, Hinge(), FeatureMatching(), weights, Weighted(), commitment=0.0)
+    distillation = Distillation(RandomTeacher(16, 1), 8, 800, 100, target)
+    return CodecTask(small_codec(quantizer), DiscriminatorSet({}), losses, Optim(side, side), distillation=distillation)
+
+
+@pytest.mark.parametrize("target", ["bottleneck", "split"])
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_the_channels_that_a_latent_model_sees_are_taught(name, target):
+    task = taught(CONTINUOUS[name](), target)
+    quantizer = task.codec.quantizer
+    channels = quantizer.latent_dim // (1 if target == "bottleneck" else 2)
+    assert task.distillation.projection.in_features == channels
+    latents = torch.randn(2, 8, 5)
+    picked = task.distillation.pick(latents, None, quantizer)
+    assert torch.equal(picked, quantizer.to_latents(latents)[:, :channels])
+    total, values = task.one_pass(tone_batch(2, 800))
+    total.backward()
+    assert 0 < float(values["distill"]) <= 2
+    assert all(p.grad.abs().sum() > 0 for p in task.distillation.parameters())
+    assert any(p.grad.abs().sum() > 0 for p in task.codec.encoder.parameters())
+    assert all(not p.grad.any() for p in task.codec.decoder.parameters())
+    if name != "none":
+        assert quantizer.project_in.weight.grad[:channels].abs().sum(1).all()
+
+
+def test_the_other_half_of_a_split_bottleneck_is_left_alone():
+    task = taught(VAE(8, 100, channels=6), "split")
+    task.one_pass(tone_batch(2, 800))[0].backward()
+    gradient = task.codec.quantizer.project_in.weight.grad[..., 0]  # six means, six standard deviations
+    assert gradient[:3].abs().sum(1).all()
+    assert not gradient[3:].any()
+
+
+def test_a_quantizer_with_codebooks_has_its_latents_as_a_bottleneck():
+    task = taught(RVQ(8, 100, n_q=2, codebook_size=4), "bottleneck")
+    latents = torch.randn(2, 8, 5)
+    assert torch.equal(task.distillation.pick(latents, None, task.codec.quantizer), latents)
+
+
+def test_targets_that_a_quantizer_does_not_have_are_refused():
+    for quantizer, target, sentence in (
+        (VAE(8, 100, channels=6), "semantic", "or bottleneck for the channels of a continuous one"),
+        (VAE(8, 100, channels=1), "split", "set distill.target=bottleneck"),
+    ):
+        with pytest.raises(InputError, match=sentence) as caught:
+            taught(quantizer, target)
+        assert "\n" not in str(caught.value)

@@ -15,6 +15,8 @@ from codec.teachers.cached import CachedTeacher
 from codec.teachers.network import FrameNetwork
 from codec.teachers.phones import PhoneTeacher
 from codec.teachers.random import RandomTeacher
+from codec.teachers.rate import to_frame_rate
+from codec.teachers.shuffled import ShuffledTeacher
 from codec.teachers.wavlm import WavLM
 from tests.conftest import speechlike
 from tests.tones import Tones
@@ -37,13 +39,17 @@ def tiny_wavlm(kind: str = "large", **changes) -> WavLM:
     return WavLM(f"tiny-{kind}", **({"layer": 3, "pretrained": False} | changes))
 
 
-@pytest.fixture(params=["random", "phones", "wavlm-base", "wavlm-large", "cached"])
+IN_TIME = ["random", "phones", "wavlm-base", "wavlm-large", "cached"]
+
+
+@pytest.fixture(params=[*IN_TIME, "shuffled"])
 def teacher(request, corpus, tmp_path) -> Teacher:
     make = {
         "random": lambda: RandomTeacher(width=32, blocks=2),
         "phones": lambda: tiny_phones(corpus),
         "wavlm-base": lambda: tiny_wavlm("base"),
         "wavlm-large": tiny_wavlm,
+        "shuffled": lambda: ShuffledTeacher(RandomTeacher(width=32, blocks=2), 50.0),
         "cached": lambda: CachedTeacher(RandomTeacher(width=32, blocks=2), tmp_path),
     }
     return make[request.param]()
@@ -93,6 +99,7 @@ def test_an_example_has_its_features_whatever_its_neighbours_are(teacher):
     torch.testing.assert_close(alone, beside, atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("teacher", IN_TIME, indirect=True)
 def test_features_change_where_the_audio_does(teacher):
     one, other = (torch.from_numpy(speechlike(2.0, RATE, seed))[None, None] for seed in (0, 1))
     mixed = torch.cat([one[..., : 3 * RATE // 2], other[..., 3 * RATE // 2 :]], dim=-1)
@@ -365,3 +372,23 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch):
         store.save(tmp_path / "a" / "c.safetensors", {"x": torch.ones(3)})
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.safetensors"]
     assert store.load(tmp_path / "a" / "c.safetensors") is None
+
+
+# Frames in another order
+
+
+@pytest.mark.parametrize("rate", [50.0, 12.5, 40.0])
+def test_shuffled_features_are_the_teachers_own_elsewhere(rate):
+    teacher, wav = RandomTeacher(16, 2), noise(2, RATE)
+    shuffled = ShuffledTeacher(teacher, rate)
+    features, wanted = shuffled(wav, RATE), to_frame_rate(teacher(wav, RATE), 50.0, rate, int(rate + 0.5))
+    assert features.shape == wanted.shape
+    orders = torch.cdist(features, wanted).argmin(-1)
+    assert [sorted(order.tolist()) for order in orders] == [list(range(len(order))) for order in orders]
+    assert (orders != torch.arange(orders.shape[1])).float().mean() > 0.7
+    assert not torch.equal(*orders)  # each clip has an order of its own
+    torch.testing.assert_close(features, wanted.gather(1, orders[..., None].expand_as(wanted)))
+    assert torch.equal(features, ShuffledTeacher(RandomTeacher(16, 2), rate)(wav, RATE))
+    other = ShuffledTeacher(teacher, rate, seed=1)
+    assert not torch.equal(features, other(wav, RATE))
+    assert len({shuffled.identity, other.identity, teacher.identity}) == 3
