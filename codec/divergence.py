@@ -79,6 +79,7 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
 
     Raises:
         CheckpointError: if either file cannot be used.
+        InputError: if phones had a part in the step, which are in neither.
     """
     batch, checkpoint = load_batch(path), Path(path).parent / "checkpoints" / DIVERGED
     content = load_checkpoint(checkpoint)

@@ -29,7 +29,8 @@ MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers", 
 FLOW = ("codec.flow.model", "codec.flow.dit", "codec.flow.condition", "codec.flow.text", "codec.flow.prompt")
 FLOW += ("codec.flow.objective",)
 DATA = ("codec.data",)
-STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.optim", "codec.distillation", "codec.teachers")
+STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.optim", "codec.distillation", "codec.ctc")
+STEP += ("codec.teachers",)
 FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
 FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write where it is told to
 # options of fsspec's file systems, some of which write where they are told to, or run templates; and what chains them

@@ -32,6 +32,7 @@ ALLOWED = {
     },
     "lesson": {"errors", "quantizers.base"},
     "distillation": {"layers", "lesson", "teachers.base", "teachers.cached", "teachers.rate"},
+    "ctc": {"errors", "layers", "lesson"},
     "optim": {"layers"},
     "errors": set(),
     "run": {"checkpoint", "data.base", "errors", "metrics.base", "redact"},

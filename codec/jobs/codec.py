@@ -6,9 +6,12 @@ import lightning
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from codec.data.base import readable
+from codec.data.base import Corpus, readable
+from codec.data.folder import FolderCorpus
 from codec.data.module import SpeechData
+from codec.errors import InputError
 from codec.evaluation import evaluate
+from codec.flow.vocabulary import phones
 from codec.interop.start import start_from
 from codec.lineup import find, line_up
 from codec.page.write import write_pages
@@ -20,6 +23,8 @@ from codec.tracking import log_now
 
 def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData]:
     """What is trained, and on what; a checkpoint that it goes on from fits."""
+    if cfg.distill.get("vocabulary", "") is None:
+        cfg.distill.vocabulary = phones_of(instantiate(cfg.dataset, _convert_="all"))
     config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
     parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
     built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
@@ -32,6 +37,21 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData
     elif cfg.init_from:
         start_from(task.codec, cfg.init_from)
     return task, data
+
+
+def phones_of(corpus: Corpus) -> str:
+    """All symbols in the manifest of a corpus, with spaces between them.
+
+    Raises:
+        InputError: if it has no manifest that could be asked.
+    """
+    if not isinstance(corpus, FolderCorpus):
+        raise InputError(
+            f"the phones of a {type(corpus).__name__} cannot be looked up before training: name them all, as in "
+            'distill.vocabulary="a b c"'
+        )
+    timed = (phone.rpartition("@") for row in corpus.rows for phone in row.phones.split())
+    return phones([((symbol, float(start)) for symbol, _, start in timed)])
 
 
 def report(cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData) -> float:
