@@ -52,28 +52,27 @@ def steps(plan: dict, scale: str, out: Path, arms: list[str], conditions: list[s
 
 def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str], seed: int) -> Iterator[Step]:
     about = plan["arms"][arm]
-    if "codec_of" in about:
-        yield from _codec(plan, scale, out, about["codec_of"], seed)
-    else:
-        yield from _codec(plan, scale, out, arm, seed)
-    codec = f"codec/{about.get('codec_of', arm)}-{seed}"
+    teaches = about.get("codec_of", arm)
+    codec = out / f"codec/{teaches}-{seed}" / LAST
+    yield from _codec(plan, scale, out, teaches, seed)
     for condition in conditions:
         for times in (1, *([plan["patience"][arm]] if arm in plan["patience"] else [])):
             name = f"flow/{arm}{f'x{times}' if times > 1 else ''}-{condition}-{seed}"
-            run, total = out / name, times * scale["flow_steps"]
             command = [sys.executable, "train.py", "task=flow", *scale["flow"], *_said(about.get("flow", []), scale)]
-            command += [f"condition={condition}", f"codec={out / codec / LAST}", f"max_steps={total}", f"seed={seed}"]
-            command += ["ckpt_path=auto", f"hydra.run.dir={run}"]
-            yield Step(name, command, run / "ended", (codec,), out / "logs" / f"{name.replace('/', '-')}.log")
-            yield from _judged(plan, scale, out, arm, name, run, total)
+            command += [f"condition={condition}", f"codec={codec}", f"seed={seed}"]
+            command += [f"max_steps={times * scale['flow_steps']}", "ckpt_path=auto", f"hydra.run.dir={out / name}"]
+            flow = _step(name, command, out, (f"codec/{teaches}-{seed}",))
+            yield flow
+            yield _judged(plan, scale, out, arm, flow, codec, times)
 
 
 def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
     name = f"codec/{arm}-{seed}"
-    run = out / name
     command = [sys.executable, "train.py", *scale["codec"], *_said(plan["arms"][arm].get("codec", []), scale)]
-    command += [f"seed={seed}", "ckpt_path=auto", f"hydra.run.dir={run}"]
-    yield Step(name, command, run / "ended", (), out / "logs" / f"codec-{arm}-{seed}.log")
+    yield _step(name, [*command, f"seed={seed}", "ckpt_path=auto", f"hydra.run.dir={out / name}"], out)
+    command = [sys.executable, "-m", "codec", "judge", "--latents", *scale["judge"], "--ckpt", str(out / name / LAST)]
+    latents = f"latents/{arm}-{seed}"
+    yield _step(latents, [*command, "--out", str(out / latents)], out, (name,))
 
 
 def _said(overrides: list[str], scale: dict) -> list[str]:
@@ -81,14 +80,18 @@ def _said(overrides: list[str], scale: dict) -> list[str]:
     return [word for override in overrides for word in override.format(**words).split()]
 
 
-def _judged(plan: dict, scale: dict, out: Path, arm: str, flow: str, run: Path, total: int) -> Iterator[Step]:
-    """What the flow model fills in, at the end, and at each kept step where a curve is wanted."""
-    kept = list(range(scale["every"], total, scale["every"])) if arm in plan["curves"] else []
-    for step in [*kept, total]:
-        ckpt = run / (LAST if step == total else f"checkpoints/step={step}.ckpt")
-        name = f"judge/{flow.removeprefix('flow/')}-{step}"
-        command = [sys.executable, "-m", "codec", "judge", str(ckpt), *scale["judge"], "--out", str(out / name)]
-        yield Step(name, command, out / name / "ended", (flow,), out / "logs" / f"{name.replace('/', '-')}.log")
+def _judged(plan: dict, scale: dict, out: Path, arm: str, flow: Step, codec: Path, times: int) -> Step:
+    """What a flow model fills in, at the end, and at each kept step where a curve is wanted."""
+    folder = flow.done.parent / "checkpoints"
+    kept = [folder / f"{times * step}.ckpt" for step in range(scale["every"], scale["flow_steps"], scale["every"])]
+    models = [*(kept if arm in plan["curves"] else []), folder / "last.ckpt"]
+    name = flow.name.replace("flow/", "judge/")
+    command = [sys.executable, "-m", "codec", "judge", *map(str, models), *scale["judge"], "--ckpt", str(codec)]
+    return _step(name, [*command, "--out", str(out / name)], out, (flow.name,))
+
+
+def _step(name: str, command: list[str], out: Path, needs: tuple[str, ...] = ()) -> Step:
+    return Step(name, command, out / name / "ended", needs, out / "logs" / f"{name.replace('/', '-')}.log")
 
 
 def run_all(todo: list[Step], jobs: int) -> list[str]:
