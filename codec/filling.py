@@ -26,8 +26,8 @@ OUTSIDE = (
     "mixed; --resynthesise gives all of it as the codec decodes it. The output has the codec's sample rate."
 )
 TIMES = (
-    "A model that is told phones gets those that eSpeak NG says, with their times, stretched to --seconds or to the pace "
-    "of the prompt. Phones that it never met in its corpus are refused."
+    "A model that is told phones gets those that eSpeak NG says, with their times, at the pace of --seconds or of "
+    "--prompt-text. Phones that it never met in its corpus are refused."
 )
 
 
@@ -140,10 +140,12 @@ def run_tts(options: argparse.Namespace) -> None:
     generator = opened(options)
     check_wanted(generator, prompt=options.prompt)
     prompt, spoken = voice(options, generator), said(text, options.voice)
-    seconds = options.seconds or spoken.seconds
-    if options.seconds is None and options.prompt_text is not None:
+    seconds = spoken.seconds
+    if options.seconds is not None:
+        seconds = options.seconds
+    elif options.prompt_text is not None:
         usual = said(some(options.prompt_text), options.voice).seconds
-        seconds = spoken.seconds * len(prompt) / generator.sample_rate / usual
+        seconds *= len(prompt) / generator.sample_rate / usual
     phones = stretched(spoken.phones, seconds / spoken.seconds)
     with sampling(options) as how:
         wav = generator.speak(seconds, text=text, phones=phones, prompt=prompt, sampling=how)

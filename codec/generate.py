@@ -192,4 +192,4 @@ def mixed(wav: np.ndarray, decoded: np.ndarray, new: np.ndarray, fade: int) -> n
         before, after = share[max(0, first - fade) : first], share[end : end + fade]
         np.maximum(before, ramp[fade - len(before) :], out=before)
         np.maximum(after, ramp[::-1][: len(after)], out=after)
-    return wav + share * (decoded - wav)
+    return (1 - share) * wav + share * decoded

@@ -91,7 +91,16 @@ def only(kind: type[Exception] | tuple[type[Exception], ...], read):
     assert len(said) < 2000
 
 
-ALONE = ["tokens", "checkpoint", "report.json", "ratings.json", "timing.json", "unit of tokens", "shard index"]
+ALONE = [
+    "tokens",
+    "checkpoint",
+    "flow checkpoint",
+    "report.json",
+    "ratings.json",
+    "timing.json",
+    "unit of tokens",
+    "shard index",
+]
 ALONE += ["shard entries", "shard tar"]
 JSON = ["report.json", "ratings.json", "timing.json", "shard index", "transformers: config.json", "moshi: mimi.json"]
 

@@ -182,7 +182,7 @@ def _words(text: str) -> Iterator[re.Match]:
     return re.finditer(r"\w+", text)
 
 
-def _corners(a: list[str], b: list[str]) -> tuple[list[int], list[int]]:
+def _corners(a: list[str], b: list[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Places between the phones of a, and those of b that stand for them: what lies between is in between.
 
     Raises:
@@ -193,6 +193,4 @@ def _corners(a: list[str], b: list[str]) -> tuple[list[int], list[int]]:
     if sum(block.size for block in blocks) < ALIKE * max(1, len(a)):
         raise InputError("the phones given are not those of the text, as eSpeak NG says it: is this its language?")
     pairs = [pair for m in blocks for pair in ((m.a, m.b), (m.a + m.size, m.b + m.size))]
-    pairs = sorted({(0, 0), *pairs})
-    kept = {x: y for x, y in reversed(pairs)}  # where b has more phones, they go with what follows
-    return sorted(kept), [kept[x] for x in sorted(kept)]
+    return tuple(zip((0, 0), *pairs, strict=True))
