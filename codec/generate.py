@@ -179,6 +179,8 @@ class Generator:
         return mixed(wav, decoded, new, round(FADE * self.sample_rate))
 
     def _decoded(self, latents: Tensor, length: int) -> np.ndarray:
+        if not bool(latents.isfinite().all()):
+            raise InputError("the model gives latents that are not finite: has its training diverged?")
         return self.space.decode(latents, length)[0, 0].clamp(-1, 1).float().cpu().numpy()
 
 

@@ -106,6 +106,10 @@ def test_what_cannot_be_is_said(generator, wav, folder):
         generator.inpaint(wav, [(0.5, 0.8)], phones=[("x", 0.1)])
     with pytest.raises(InputError, match="told phones, and the phones given is empty"):
         generator.inpaint(wav, [(0.5, 0.8)])
+    spoilt = Generator.load(*saved_flow(folder / "spoilt"))
+    spoilt.flow.network.leave.bias.data.fill_(torch.nan)
+    with pytest.raises(InputError, match="not finite: has its training diverged"):
+        spoilt.inpaint(wav, [(0.5, 0.8)], sampling=FEW)
     silent = Generator.load(*saved_flow(folder / "none"))
     with pytest.raises(InputError, match="cannot be told what to say"):
         silent.speak(1.0, text="abc")
