@@ -9,6 +9,9 @@ python -m codec ratings results-*.json
 python -m codec pack dataset=voiceassistant DIR
 python -m codec extract DIR TOKENS --ckpt mimi.ckpt
 python -m codec extract kind=latents DIR LATENTS --ckpt mimi.ckpt
+python -m codec inpaint in.wav --span 1.2 1.9 --flow flow.ckpt -o out.wav
+python -m codec tts "what to say" --flow flow.ckpt -o out.wav
+python -m codec edit in.wav --old "some words" --new "others" --flow flow.ckpt -o out.wav
 """
 
 import argparse
@@ -23,10 +26,11 @@ from codec.bulk import add_extract, add_pack
 from codec.checkpoint import load_codec
 from codec.errors import InputError
 from codec.files import decode_file, encode_file
+from codec.filling import add_edit, add_inpaint, add_tts
 from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.model import Codec
-from codec.run import one_sentence
+from codec.run import check_free, one_sentence
 
 EXPORTS = {**FILES, "onnx": onnx.FILES}
 
@@ -34,7 +38,8 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_files, add_import, add_export, add_compare, add_ratings, add_pack, add_extract):
+    files, flow = (add_files, add_import, add_export), (add_inpaint, add_tts, add_edit)
+    for add in (*files, add_compare, add_ratings, add_pack, add_extract, *flow):
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():
@@ -173,13 +178,6 @@ def keep_memory() -> None:
         if mallopt is not None:
             mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, the highest that glibc takes
             mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
-
-
-def check_free(files: Sequence[Path], force: bool) -> None:
-    """Raises InputError if one of the files exists and is not to be replaced."""
-    there = [file for file in files if file.exists()]
-    if there and not force:
-        raise InputError(f"{there[0]} exists already: give another place, or --force to replace it")
 
 
 def facts(codec: Codec) -> str:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,13 @@ def usable_device(choice: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"device={choice} cannot be used: {str(error).splitlines()[0]}") from error
     return device
+
+
+def check_free(files: Sequence[Path], force: bool) -> None:
+    """Raises InputError if one of the files exists and is not to be replaced."""
+    there = [file for file in files if file.exists()]
+    if there and not force:
+        raise InputError(f"{there[0]} exists already: give another place, or --force to replace it")
 
 
 def git_commit() -> str:

@@ -37,6 +37,7 @@ FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write whe
 FOREIGN_OPTIONS, CHAIN = ("storage_options",), "::"
 
 DEEPEST, MOST_VALUES, LARGEST_NUMBER = 24, 5_000, 2**32
+REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, AttributeError, LookupError)
 LONGEST_TEXT = 20_000  # all characters of a language
 
 
@@ -57,7 +58,7 @@ def build(config: dict[str, Any], among: tuple[str, ...] = MODEL) -> Any:
     try:
         return instantiate(config, _convert_="all")
     except InstantiationException as error:
-        if not isinstance(error.__cause__, TypeError | ValueError | ArithmeticError | RuntimeError | MemoryError):
+        if not isinstance(error.__cause__, REFUSALS):
             raise
         if type(error.__cause__).__module__.startswith("codec."):
             raise  # a sentence of ours

@@ -17,6 +17,7 @@ from codec.data.units import cut
 from codec.divergence import BadBatch, load_batch
 from codec.extract import Encoding, ToTokens, extract, read_unit
 from codec.files import FileError, encode_file, read_blocks
+from codec.flow.load import load_with_config, statistics_of
 from codec.interop.mimi import FILES, export_mimi, import_mimi
 from codec.latents.corpus import LatentCorpus
 from codec.latents.export import ToLatents
@@ -30,6 +31,7 @@ from codec.runs import RunError, discover, names
 from codec.storage import write
 from codec.tokens import TokenError, Tokens, load_tokens, save_tokens
 from tests.conftest import speechlike
+from tests.flow.saved import saved_flow
 from tests.interop.test_start import built
 from tests.run_folders import ERROR, INFO, report, write_run
 from tests.shards import packed
@@ -55,6 +57,12 @@ class Kind(NamedTuple):
 def _checkpoint(folder: Path) -> Path:
     saved(folder / "a.ckpt")
     return folder / "a.ckpt"
+
+
+def _flow(path: Path) -> Any:
+    """What inpainting takes of it."""
+    flow, config = load_with_config(path)
+    return flow.state_dict(), statistics_of(flow).plain(), config.get("codec")
 
 
 def _checkpoints(folder: Path) -> Path:
@@ -239,6 +247,7 @@ LISTENERS = {
 }
 KINDS = {
     "checkpoint": Kind(_checkpoint, lambda path: (load_codec(path)[0].state_dict(), find(str(path))), CheckpointError),
+    "flow checkpoint": Kind(lambda folder: saved_flow(folder, "characters", "prompt")[0], _flow, CheckpointError),
     "last.ckpt": Kind(_checkpoints, _go_on, CheckpointError),
     "diverged batch": Kind(_batch, load_batch, CheckpointError),
     **{

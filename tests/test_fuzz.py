@@ -21,9 +21,11 @@ from hypothesis import HealthCheck, given, settings
 from codec.checkpoint import load_codec
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
+from codec.flow.load import load_flow, statistics_of
 from codec.runs import RunError
 from codec.tokens import TokenError, load_tokens
 from codec.untrusted import DATA, CheckpointError, build, check_targets
+from tests.flow.saved import configuration
 from tests.kinds import KINDS, RUN, LeftOut
 from tests.test_checkpoint import CONFIG
 
@@ -91,7 +93,16 @@ def only(kind: type[Exception] | tuple[type[Exception], ...], read):
     assert len(said) < 2000
 
 
-ALONE = ["tokens", "checkpoint", "report.json", "ratings.json", "timing.json", "unit of tokens", "shard index"]
+ALONE = [
+    "tokens",
+    "checkpoint",
+    "flow checkpoint",
+    "report.json",
+    "ratings.json",
+    "timing.json",
+    "unit of tokens",
+    "shard index",
+]
 ALONE += ["shard entries", "shard tar"]
 JSON = ["report.json", "ratings.json", "timing.json", "shard index", "transformers: config.json", "moshi: mimi.json"]
 
@@ -171,6 +182,16 @@ def test_a_checkpoint_whose_configuration_is_another_builds_its_codec_or_is_refu
         path = Path(folder, "a.ckpt")
         torch.save({"config": {"codec": config}, "state_dict": state}, path)
         only(CheckpointError, lambda: load_codec(path))
+
+
+@given(config=changed(configuration(("characters", "prompt"), "0" * 32, 4.0)))
+@BRIEF
+def test_a_flow_checkpoint_whose_configuration_is_another_builds_its_model_or_is_refused(originals, config):
+    state = torch.load(io.BytesIO(originals("flow checkpoint")[1]), weights_only=True)["state_dict"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.ckpt")
+        torch.save({"config": {"flow": config}, "state_dict": state}, path)
+        only(CheckpointError, lambda: statistics_of(load_flow(path)))
 
 
 TREES = st.recursive(

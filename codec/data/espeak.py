@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 from codec.data.base import CorpusError
 from codec.data.cache import cache_dir, key
@@ -49,10 +50,7 @@ def made(voices: int, utterances: int, seed: int, cache: Path, languages: Sequen
     """The folder with this corpus, made if it is not there. Several processes may ask at once."""
     if not 0 < voices * utterances <= MOST:
         raise CorpusError(f"the espeak corpus has 1 to {MOST:,} utterances, not {voices} voices x {utterances}.")
-    try:
-        library = version("espeakng-loader")
-    except PackageNotFoundError:
-        raise CorpusError("the espeak corpus needs eSpeak NG: pip install espeakng-loader.") from None
+    library = _library("the espeak corpus")
     spoken = [sorted(languages)] if languages is not None else []
     folder = cache / key(FORMAT, library, voices, utterances, seed, *spoken)
     if folder.is_dir():
@@ -63,23 +61,8 @@ def made(voices: int, utterances: int, seed: int, cache: Path, languages: Sequen
     except OSError as error:
         raise CorpusError(f"cannot write the espeak corpus to {cache} ({error.strerror}): set CODEC_CACHE.") from None
     try:
-        # A process of its own: eSpeak keeps state that shapes what it says next, and starts from the same
-        # only there.
-        task = json.dumps(
-            {
-                "folder": str(work),
-                "voices": voices,
-                "utterances": utterances,
-                "seed": seed,
-                "languages": languages and list(languages),
-            }
-        )
-        package = Path(__file__).parents[2]
-        path = os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", "codec.data.synth", task]
-        done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True)
-        if done.returncode:
-            raise CorpusError(f"eSpeak NG failed: {(done.stderr.strip() or 'it crashed').splitlines()[-1]}")
+        task = {"folder": str(work), "voices": voices, "utterances": utterances, "seed": seed}
+        _run(json.dumps(task | ({"languages": list(languages)} if languages is not None else {})))
         try:
             os.rename(work, folder)  # appears whole or not at all
         except OSError:
@@ -88,3 +71,41 @@ def made(voices: int, utterances: int, seed: int, cache: Path, languages: Sequen
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+class Said(NamedTuple):
+    """How a text sounds when eSpeak NG says it."""
+
+    phones: list[tuple[str, float]]
+    """(IPA, start in seconds); "_" is a pause."""
+    words: list[tuple[int, float]]
+    """The letter of the text at which a word begins, and its start in seconds. Words said as one count as one."""
+    seconds: float
+
+
+def said(text: str, voice: str = "en-us") -> Said:
+    """The same for the same arguments. Raises CorpusError if there is no such voice, or nothing to say in the text."""
+    _library("turning text into phones")
+    told = json.loads(_run("say", json.dumps({"text": text, "voice": voice})))
+    return Said([(symbol, start) for symbol, start in told["phones"]], list(map(tuple, told["words"])), told["seconds"])
+
+
+def _library(purpose: str) -> str:
+    """Its version. Raises CorpusError if it is not installed."""
+    try:
+        return version("espeakng-loader")
+    except PackageNotFoundError:
+        raise CorpusError(f"{purpose} needs eSpeak NG: pip install espeakng-loader.") from None
+
+
+def _run(task: str, content: str = "") -> str:
+    """What codec/data/synth.py prints, in a process of its own: eSpeak keeps state that shapes what it says next, and
+    starts from the same only there."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
+    command = [sys.executable, "-m", "codec.data.synth", task]
+    done = subprocess.run(command, env=environment, input=content, capture_output=True, encoding="utf-8")
+    if done.returncode:
+        reason = (done.stderr.strip() or "it crashed").splitlines()[-1].removeprefix("RuntimeError: ")
+        raise CorpusError(f"eSpeak NG failed: {reason}")
+    return done.stdout

@@ -1,4 +1,5 @@
-"""Writes a folder of synthetic speech: `python -m codec.data.synth '{"folder": ..., "voices": 48, ...}'`.
+"""Writes a folder of synthetic speech: `python -m codec.data.synth '{"folder": ..., "voices": 48, ...}'`; or tells how
+a text sounds: `python -m codec.data.synth say`, with '{"text": ..., "voice": "en-us"}' as its input.
 
 eSpeak NG (GPL-3, not part of this project) is called through the library in the espeakng-loader package.
 Names and numbers below are those of its header, speak_lib.h.
@@ -36,7 +37,7 @@ VARIANTS = (
 
 SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: hand the samples over before espeak_Synth returns
 PHONEME_EVENTS, PHONEME_IPA = 1, 2
-UTF8, EVENT_PHONEME = 1, 7
+UTF8, EVENT_WORD, EVENT_PHONEME = 1, 1, 7
 PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
 
 
@@ -73,6 +74,9 @@ class Espeak:
         self.library.espeak_SetSynthCallback(self._callback)
         self._pieces: list[np.ndarray] = []
         self._phones: list[tuple[int, str]] = []
+        self.words: list[tuple[int, float]] = []
+        """Of what was said last: the letter of the text at which a word begins, and its start in seconds. Words that
+        are said as one count as one."""
 
     def voice(self, name: str, rate: int, pitch: int, span: int) -> None:
         """`rate` in words per minute, `pitch` and its range `span` from 0 to 99."""
@@ -83,7 +87,7 @@ class Espeak:
 
     def say(self, text: str, seed: int) -> tuple[np.ndarray, list[tuple[str, float]]]:
         """int16 [T] at RATE and its (phone in IPA, start in seconds); "_" is a pause."""
-        self._pieces, self._phones = [], []
+        self._pieces, self._phones, self.words = [], [], []
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         data = text.encode()
         if self.library.espeak_Synth(data, len(data) + 1, 0, 1, 0, UTF8, None, None):
@@ -100,6 +104,8 @@ class Espeak:
             event = events[i]
             if not event.type:  # the list ends with a type 0
                 return 0
+            if event.type == EVENT_WORD:
+                self.words.append((event.text_position - 1, event.sample / RATE))
             if event.type == EVENT_PHONEME:
                 self._phones.append((event.sample, event.id.string.decode(errors="ignore")))
 
@@ -145,7 +151,18 @@ def write(folder: Path, voices: int, utterances: int, seed: int, languages: list
                 table.writerow([name, speaker, text, " ".join(f"{symbol}@{time:.4f}" for symbol, time in phones)])
 
 
+def tell(text: str, voice: str) -> dict:
+    """Phones, words and seconds of a text in a voice's usual way of speaking."""
+    espeak = Espeak()
+    espeak.voice(voice, 165, 50, 50)
+    wav, phones = espeak.say(text, 1)
+    return {"phones": phones, "words": espeak.words, "seconds": len(wav) / RATE}
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "say":
+        print(json.dumps(tell(**json.load(sys.stdin))))
+        sys.exit()
     arguments = json.loads(sys.argv[1])
     assert {accent.split("-")[0] for accent in ACCENTS} == set(LANGUAGES)
     write(Path(arguments.pop("folder")), **arguments)

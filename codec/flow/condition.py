@@ -36,10 +36,14 @@ class Condition(nn.Module):
     """One thing that the model is told.
 
     Attributes:
+        part: ``text`` or ``phones``, if it is told one of them.
+        timed: of phones it wants to know when each of them starts.
         whole: it wants whole recordings: of a piece it would not know what is in it.
         prompted: it wants ``prompt``, a piece of the same recording.
     """
 
+    part = ""
+    timed = False
     whole = False
     prompted = False
 
@@ -70,6 +74,15 @@ class Conditions(nn.Module):
     def __init__(self, members: Mapping[str, Condition], width: int):
         super().__init__()
         self.members, self.width = nn.ModuleDict(dict(members)), width
+
+    @property
+    def parts(self) -> set[str]:
+        """Which of ``text`` and ``phones`` the members are told."""
+        return {member.part for member in self.members.values()} - {""}
+
+    @property
+    def timed(self) -> bool:
+        return any(member.timed for member in self.members.values())
 
     @property
     def whole(self) -> bool:

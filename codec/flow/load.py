@@ -1,6 +1,7 @@
 """From a checkpoint file back to a flow model, without trusting the file."""
 
 from pathlib import Path
+from typing import Any
 
 from codec.checkpoint import load_part
 from codec.flow.model import FlowModel
@@ -17,12 +18,17 @@ def load_flow(path: str | Path, ema: bool = True) -> FlowModel:
     Raises:
         CheckpointError: if it is none, or weights and configuration do not fit; names the tensors.
     """
-    flow, _ = load_part(path, "flow", FLOW, ema)
+    return load_with_config(path, ema)[0]
+
+
+def load_with_config(path: str | Path, ema: bool = True) -> tuple[FlowModel, dict[str, Any]]:
+    """The same, and the checkpoint's configuration, which nobody has checked. Raises as :func:`load_flow` does."""
+    flow, config = load_part(path, "flow", FLOW, ema)
     if not isinstance(flow, FlowModel):
         raise CheckpointError(
             f"{path} is no checkpoint of a flow model: its configuration builds a {type(flow).__name__}"
         )
-    return flow
+    return flow, config
 
 
 def statistics_of(flow: FlowModel) -> Statistics:

@@ -1,5 +1,6 @@
 """The flow model: a network, what it is told, what it has learned, and filling in spans with it."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from codec.flow.condition import Batch, Conditions, Given
 from codec.flow.dit import DiT
 from codec.flow.objective import Objective, on_path
 from codec.flow.sampler import EVALUATIONS, integrate, noise_like, windows
+from codec.quantizers.base import KINDS
 
 
 class FlowModel(nn.Module):
@@ -25,6 +27,9 @@ class FlowModel(nn.Module):
         fingerprint: of the latent space; other codecs' latents mean something else.
         kind: of the latents, ``pre`` or ``post``.
         max_seconds: the longest piece it was trained on.
+
+    Raises:
+        ValueError: if these are no latents.
     """
 
     def __init__(
@@ -39,6 +44,12 @@ class FlowModel(nn.Module):
         max_seconds: float,
     ):
         super().__init__()
+        if kind not in KINDS or not isinstance(fingerprint, str):
+            raise ValueError(
+                f"latents are of a codec with a fingerprint, and of kind {' or '.join(KINDS)}, not {kind!r}"
+            )
+        if min(sample_rate, hop_length) < 1 or not 0 < max_seconds < math.inf:
+            raise ValueError("sample_rate, hop_length and max_seconds are above 0")
         self.network, self.condition, self.objective = network, condition, objective
         self.sample_rate, self.hop_length, self.fingerprint, self.kind = sample_rate, hop_length, fingerprint, kind
         self.frame_rate = sample_rate / hop_length

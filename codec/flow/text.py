@@ -58,6 +58,8 @@ class AlignedPhones(Condition):
         width, hidden: see :class:`Slots`.
     """
 
+    part, timed = "phones", True
+
     def __init__(self, vocabulary: str, frame_rate: float, width: int, hidden: int = 64, per_second: float = 50.0):
         super().__init__()
         self.vocabulary, self.frame_rate = Vocabulary(vocabulary.split(), "phone"), frame_rate
@@ -95,8 +97,6 @@ class Unaligned(Condition):
         frame_rate: of the latents, Hz.
         width, hidden, blocks: see :class:`Slots`.
     """
-
-    part = ""  # of the batch
 
     def __init__(
         self,
