@@ -4,8 +4,11 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 from hydra import compose, initialize
+
+from codec.report import Report
 
 STUDY = Path(__file__).parents[1] / "sweeps" / "distillation"
 
@@ -70,3 +73,47 @@ def test_steps_wait_for_what_they_need_and_are_done_once(tmp_path):
         assert set(run_all(todo, 2)) == {"bad", "later"}
         assert (tmp_path / "order").read_text() == "a b "
     assert "no" in (tmp_path / "bad.log").read_text()
+
+
+TABLES = program("tables")
+
+
+def test_the_rule():
+    """What docs/distillation.md says, case by case."""
+    seeds = {"a0": [0.50, 0.52], "a1": [0.40, 0.41], "a6": [0.50, 0.51], "a0x4": [0.45, 0.45]}
+    assert TABLES.verdict(seeds, 0.9).startswith("useful, and necessary")
+    assert TABLES.verdict(seeds | {"a0x4": [0.39, 0.40]}, 0.9).startswith("useful, not necessary")
+    assert "placebo" in TABLES.verdict(seeds | {"a6": [0.40, 0.42]}, 0.9)
+    assert "a1 does not beat a0" in TABLES.verdict(seeds | {"a1": [0.30, 0.60], "a6": [0.70, 0.71]}, 0.9)
+    assert "within the seed spread" in TABLES.verdict({arm: [0.4, 0.6] for arm in seeds}, 0.9)
+    assert "not clearly below the floor" in TABLES.verdict(seeds, 0.405)
+
+
+def judged(out: Path, name: str, scores: dict[str, list[float]]) -> None:
+    """Reports as `python -m codec judge` leaves them."""
+    for stem, values in scores.items():
+        clips = [{"clip": f"c{n}", "speaker": f"s{n % 3}", "seconds": 1.0} for n in range(len(values))]
+        table = pandas.DataFrame(clips)
+        for metric in TABLES.METRICS:
+            if metric != "frechet":
+                table[metric] = values
+        Report(table, [], {"frechet": 1.5, "step": 900}).write(out / "judge" / name, stem)
+    (out / "judge" / name / "ended").touch()
+
+
+def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
+    bounds = {"copy_synthesis_ceiling": [0.1, 0.1, 0.1], "interpolation_floor": [0.9, 0.9, 0.9], "recording": [0, 0, 0]}
+    for arm, level in (("a0", 0.5), ("a1", 0.3), ("a6", 0.5), ("a0x4", 0.4)):
+        for seed in PLAN["seeds"]:
+            values = [level + 0.01 * seed + 0.1 * n for n in range(3)]
+            judged(tmp_path, f"{arm}-characters-{seed}", {"last": values, "300": [0.8] * 3, **bounds})
+    judged(tmp_path, "a0-aligned_phones-0", {"last": [0.2, 0.2, 0.2], **bounds})
+    text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
+    assert "| A1 | 3 | 0.41 [" in text
+    assert "(0.4 to 0.42)" in text
+    assert "By the rule: useful, and necessary" in text
+    assert "By the rule: seeds are missing" in text
+    TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
+    once = [(tmp_path / name).read_bytes() for name in ("scores.svg", "curves.svg")]
+    TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
+    assert once == [(tmp_path / name).read_bytes() for name in ("scores.svg", "curves.svg")]

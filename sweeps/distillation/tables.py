@@ -1,0 +1,272 @@
+"""What the distillation study has found so far: ``python sweeps/distillation/tables.py OUT [--to FOLDER]``.
+
+Reads the reports that run.py left in OUT -> tables.md and two plots (SVG) in FOLDER (default: OUT). Arms without all of
+their seeds are in the tables with what there is, and have no verdict.
+"""
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import yaml
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1]))
+
+from codec.metrics.intervals import Interval, bootstrap  # noqa: E402
+from codec.report import Report  # noqa: E402
+
+CONTENT = "span_per"
+METRICS = {
+    CONTENT: "phone error rate",
+    "span_speaker": "speaker similarity",
+    "span_mcd": "MCD (dB)",
+    "span_f0_error": "F0 error (cents)",
+    "frechet": "Frechet distance",
+}
+BOUNDS = {"ceiling": "copy_synthesis_ceiling", "floor": "interpolation_floor"}
+NAME = re.compile(r"(?P<arm>[a-z]\d[a-z]?(x\d+)?)-(?P<condition>\w+)-(?P<seed>\d+)")
+Scores = Mapping[str, Mapping[str, Sequence[float]]]  # condition -> arm -> content score of each seed
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One flow model at one step, or a bound of its codec (arm "ceiling" or "floor" of that arm's codec)."""
+
+    arm: str
+    condition: str
+    seed: int
+    system: str  # "last", the number of a step, "ceiling" or "floor"
+    report: Report
+
+    def score(self, metric: str) -> float:
+        """The mean over recordings."""
+        if metric == "frechet":
+            return math.nan if self.report.facts["frechet"] is None else self.report.facts["frechet"]
+        return float(np.nanmean(self.report.clips[metric]))
+
+
+def read(out: Path) -> list[Judged]:
+    """All that has been judged."""
+    found = []
+    for folder in sorted((out / "judge").glob("*")):
+        name = NAME.fullmatch(folder.name)
+        if not name or not (folder / "ended").is_file():
+            continue
+        about = name["arm"], name["condition"], int(name["seed"])
+        stems = {stem: system for system, stem in BOUNDS.items()}
+        for path in sorted(folder.glob("*.json")):
+            system = stems.get(path.stem, path.stem)
+            if system in BOUNDS or system == "last" or system.isdigit():
+                found.append(Judged(*about, system, Report.read(path)))
+    return found
+
+
+def pooled(found: Sequence[Judged], metric: str) -> Interval:
+    """Mean over seeds and recordings; 95 % interval over speakers. All reports are of the same recordings and spans."""
+    if metric == "frechet":
+        values = np.array([one.score(metric) for one in found])
+        return Interval(float(values.mean()), math.nan, math.nan, len(values))
+    clips = [one.report.clips.set_index("clip") for one in found]
+    together = np.nanmean([table[metric].reindex(clips[0].index).to_numpy(float) for table in clips], axis=0)
+    return bootstrap(together, groups=clips[0]["speaker"].to_numpy())
+
+
+def spread(one: Sequence[float], other: Sequence[float]) -> float:
+    """The seed spread of two arms: the larger of their ranges."""
+    return max(max(one) - min(one), max(other) - min(other))
+
+
+def beats(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the first has fewer errors than the second, by more than the seed spread."""
+    return float(np.mean(other) - np.mean(one)) > spread(one, other)
+
+
+def verdict(scores: Mapping[str, Sequence[float]], floor: float) -> str:
+    """The rule of docs/distillation.md for one condition: scores of a0, a1, a6 and a0x4 by seed, and the floor's."""
+    a0, a1, a6, patient = (scores[arm] for arm in ("a0", "a1", "a6", "a0x4"))
+    arms = {arm: values for arm, values in scores.items() if arm != "a0x4"}
+    best = min(arms.values(), key=np.mean)
+    if floor - float(np.mean(best)) <= max(best) - min(best):
+        return "not decided at this scale: the best arm is not clearly below the floor"
+    if not any(beats(one, other) for one in arms.values() for other in arms.values()):
+        return "not decided at this scale: all arms lie within the seed spread of each other"
+    if not (beats(a1, a0) and beats(a1, a6)):
+        why = "a1 does not beat a0" if not beats(a1, a0) else "the placebo matches a1"
+        return f"not useful ({why}), hence not necessary"
+    if float(np.mean(patient)) > float(np.mean(a1)):
+        return "useful, and necessary: a0 with four times the steps does not reach a1"
+    return "useful, not necessary: a0 with four times the steps reaches a1"
+
+
+def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
+    """Everything as Markdown."""
+    arms = [*plan["arms"], *(f"{arm}x{times}" for arm, times in plan["patience"].items())]
+    lines = []
+    for condition in sorted({one.condition for one in found}):
+        mine = [one for one in found if one.condition == condition]
+        lines += [f"### Filled-in spans, {condition.replace('_', ' ')}", "", _head(["arm", "seeds", *METRICS.values()])]
+        content = {}
+        for arm in sorted({one.arm for one in mine}, key=arms.index):
+            last = [one for one in mine if (one.arm, one.system) == (arm, "last")]
+            content[arm] = [one.score(CONTENT) for one in last]
+            cells = [_cell(pooled(last, metric), [one.score(metric) for one in last]) for metric in METRICS]
+            lines.append(_row([arm.upper().replace("X", " x "), str(len(last)), *cells]))
+        for bound in BOUNDS:
+            own = [one for one in mine if one.system == bound and "x" not in one.arm]
+            cells = [_cell(pooled(own, metric), [one.score(metric) for one in own]) for metric in METRICS]
+            lines.append(_row([f"{bound}, all arms", str(len(own)), *cells]))
+        floor = float(np.mean([one.score(CONTENT) for one in mine if one.system == "floor"]))
+        needed = {"a0", "a1", "a6", "a0x4"}
+        whole = needed <= set(content) and all(len(content[arm]) >= len(plan["seeds"]) for arm in needed)
+        lines += ["", f"By the rule: {verdict(content, floor) if whole else 'seeds are missing'}.", ""]
+    return "\n".join([*lines, *_bounds(found, arms), *_codecs(out, plan)])
+
+
+def _bounds(found: Sequence[Judged], arms: Sequence[str]) -> list[str]:
+    """Ceiling and floor of each arm's codec: what distillation costs."""
+    lines = [
+        "### Ceiling and floor of each codec",
+        "",
+        _head(
+            [
+                "arm",
+                "seeds",
+                *(f"{b} PER" for b in BOUNDS),
+                *(f"ceiling {METRICS[metric]}" for metric in ("span_speaker", "span_mcd", "span_f0_error")),
+            ]
+        ),
+    ]
+    for arm in sorted({one.arm for one in found if "x" not in one.arm}, key=arms.index):
+        seen = {(one.seed, one.system): one for one in found if one.arm == arm}
+        own = {bound: [one for (_, system), one in seen.items() if system == bound] for bound in BOUNDS}
+        asked = [("ceiling", CONTENT), ("floor", CONTENT)]
+        asked += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_error")]
+        cells = [_cell(pooled(own[b], metric), [one.score(metric) for one in own[b]]) for b, metric in asked]
+        lines.append(_row([arm.upper(), str(len(own["ceiling"])), *cells]))
+    return [*lines, ""]
+
+
+def _codecs(out: Path, plan: Mapping) -> list[str]:
+    """Reconstruction, cost, and what the latents hold; means over seeds with their smallest and largest."""
+    asked = {"STOI": ("stoi", None), "PESQ-WB": ("pesq_wb", None), "mel distance": ("mel_distance", None)}
+    head = ["arm", "seeds", *asked, "GFLOP/s encode + decode", "linear probe", "MLP probe", "CTC PER, linear"]
+    head += ["ABX within", "ABX across", "speaker EER"]
+    lines = ["### Codecs", "", _head(head)]
+    for arm in plan["arms"]:
+        runs = [run for run in sorted((out / "codec").glob(f"{arm}-*")) if (run / "ended").is_file()]
+        if not runs:
+            continue
+        reports = [Report.read(run / "report.json") for run in runs]
+        cells = [_range([report.summary()[metric]["mean"] for report in reports]) for metric, _ in asked.values()]
+        facts = reports[0].facts
+        cells.append(f"{facts['gflop_encode']:.2f} + {facts['gflop_decode']:.2f}")
+        held = [out / "latents" / run.name / "latents.json" for run in runs]
+        content = [json.loads(path.read_text(encoding="utf-8")) for path in held if path.is_file()]
+        for part, number in (("linear", "accuracy"), ("mlp", "accuracy"), ("linear", "error_rate")):
+            cells.append(_range([one[part][number]["mean"] for one in content]))
+        for part in ("abx_within", "abx_across"):
+            cells.append(_range([one[part]["mean"] for one in content if one[part]]))
+        cells.append(_range([one["speaker"] for one in content]))
+        lines.append(_row([arm.upper(), str(len(runs)), *cells]))
+    return [*lines, ""]
+
+
+def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
+    """scores.svg: the content score of every seed; curves.svg: how it falls with training."""
+    plt.rcParams["svg.hashsalt"] = "study"
+    conditions = sorted({one.condition for one in found})
+    arms = [*plan["arms"], *(f"{arm}x{times}" for arm, times in plan["patience"].items())]
+    figure, axes = plt.subplots(1, len(conditions), figsize=(6 * len(conditions), 4), sharey=True, squeeze=False)
+    for axis, condition in zip(axes[0], conditions, strict=True):
+        mine = [one for one in found if one.condition == condition]
+        for x, arm in enumerate(arms):
+            values = [one.score(CONTENT) for one in mine if (one.arm, one.system) == (arm, "last")]
+            if values:
+                axis.plot([x] * len(values), values, "o", color="tab:blue", alpha=0.6)
+                axis.plot(x, np.mean(values), "_", color="black", markersize=16)
+        for bound, style in (("ceiling", ":"), ("floor", "--")):
+            level = np.mean([one.score(CONTENT) for one in mine if one.system == bound])
+            axis.axhline(level, linestyle=style, color="grey", label=f"{bound}, mean of all codecs")
+        axis.set_xticks(range(len(arms)), [arm.upper().replace("X", "x") for arm in arms], rotation=45)
+        axis.set_title(condition.replace("_", " "))
+        axis.set_ylabel("phone error rate in the span")
+        axis.legend()
+    _save(figure, folder / "scores.svg")
+    figure, axes = plt.subplots(1, len(conditions), figsize=(6 * len(conditions), 4), sharey=True, squeeze=False)
+    for axis, condition in zip(axes[0], conditions, strict=True):
+        for arm in (arm for arm in arms if arm.split("x")[0] in plan["curves"]):
+            points: dict[int, list[float]] = {}
+            for one in found:
+                if (one.arm, one.condition) == (arm, condition) and one.system not in BOUNDS:
+                    step = one.report.facts["step"] if one.system == "last" else int(one.system)
+                    points.setdefault(step, []).append(one.score(CONTENT))
+            if points:
+                steps = sorted(points)
+                axis.plot(steps, [np.mean(points[step]) for step in steps], "o-", label=arm.upper().replace("X", "x"))
+        axis.set_title(condition.replace("_", " "))
+        axis.set_xlabel("steps of the flow model")
+        axis.set_ylabel("phone error rate in the span")
+        axis.legend()
+    _save(figure, folder / "curves.svg")
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _cell(found: Interval, seeds: Sequence[float]) -> str:
+    """Mean [95 % over speakers] (smallest to largest of the seeds)."""
+    if math.isnan(found.mean):
+        return "-"
+    text = f"{found.mean:.3g}"
+    if not math.isnan(found.low):
+        text += f" [{found.low:.3g}, {found.high:.3g}]"
+    return text + (f" ({min(seeds):.3g} to {max(seeds):.3g})" if len(seeds) > 1 else "")
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    return f"{np.mean(values):.3g}" + (f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else "")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _head(cells: Sequence[str]) -> str:
+    return f"{_row(cells)}\n{_row(['---'] * len(cells))}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path, help="what run.py was given as --out")
+    parser.add_argument("--to", type=Path, help="folder for tables.md and the plots (default: the same)")
+    options = parser.parse_args()
+    folder = options.to or options.out
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = yaml.safe_load((HERE / "study.yaml").read_text(encoding="utf-8"))
+    found = read(options.out)
+    if not found:
+        sys.exit(f"{options.out} holds nothing that was judged: run sweeps/distillation/run.py first")
+    text = tables(found, options.out, plan)
+    (folder / "tables.md").write_text(text, encoding="utf-8")
+    plots(found, folder, plan)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
