@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.data import audio
 from codec.data.audio import AudioError
@@ -38,13 +38,14 @@ class Encoding(ABC):
     """What is made of a recording: a matrix ``[C, F]``. Made of a codec before `for_inference`, which changes weights.
 
     Attributes:
-        facts: of the codec, in every unit and in the index.
+        network: what makes it, on its device.
+        facts: of what makes it, ``sample_rate`` and ``hop_length`` among them; in every unit and in the index.
         empty: ``[C, 0]``, what is made of nothing.
         size: of what is made, in words.
     """
 
     layout: Layout
-    codec: Codec
+    network: nn.Module
     facts: dict[str, Any]
     empty: np.ndarray
     size: str
@@ -83,7 +84,8 @@ class ToTokens(Encoding):
     layout = TOKENS
 
     def __init__(self, codec: Codec, n_q: int | None = None):
-        self.codec, self.n_q = codec, codebooks(codec.quantizer, n_q)
+        self.network = self.codec = codec
+        self.n_q = codebooks(codec.quantizer, n_q)
         self.facts = {"model": fingerprint(codec.quantizer, self.n_q), "sample_rate": codec.sample_rate}
         self.facts |= {"hop_length": codec.hop_length, "n_q": self.n_q}
         self.empty, self.size = np.zeros((self.n_q, 0), np.uint16), f"{self.n_q} codebooks"
@@ -139,13 +141,13 @@ def extract(
 @torch.inference_mode()
 def _write(encoding: Encoding, units: Units, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Write one unit -> (name, reason) of what could not be read, and the names of the others."""
-    device = next(tensor.device for tensor in (*encoding.codec.parameters(), *encoding.codec.buffers()))
+    device = next(tensor.device for tensor in (*encoding.network.parameters(), *encoding.network.buffers()))
     matrices, lengths, about, skipped = [], [], [], []
     for recording in units.recordings(unit):
         try:
             if isinstance(recording, AudioError):
                 raise recording
-            wav = audio.read(recording.source, encoding.codec.sample_rate, 0, None, recording.name)
+            wav = audio.read(recording.source, encoding.facts["sample_rate"], 0, None, recording.name)
         except AudioError as error:
             skipped.append((error.file, error.reason))
             continue

@@ -1,7 +1,7 @@
 """Optimisation: one AdamW, parameter groups and a schedule for each side of the game, or for the only one."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -118,17 +118,18 @@ class Optim:
 
 @dataclass(frozen=True)
 class Single:
-    """AdamW where there is one side."""
+    """AdamW where all learn alike."""
 
     side: Side
     schedule: Cosine | Exponential = field(default_factory=Cosine)
 
-    def build(self, name: str, module: nn.Module, steps: int):
-        """-> (optimizer, scheduler stepped once per optimiser step) of a training of so many steps."""
-        return _adamw([(name, self.side, module, 0)], self.schedule, steps)
+    def build(self, modules: Mapping[str, nn.Module], steps: int):
+        """-> (optimizer, scheduler stepped once per optimiser step) of a training of so many steps; each module has
+        parameter groups of its own."""
+        return _adamw([(name, self.side, module, 0) for name, module in modules.items()], self.schedule, steps)
 
     def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-        """Clip the gradient to its norm -> the norm before clipping, under the name of the side."""
+        """Clip the gradient of each module to its own norm -> the norms before clipping, by name."""
         return _clip(optimizer, lambda name: self.side)
 
 

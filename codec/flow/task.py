@@ -1,11 +1,13 @@
 """Training a flow model: one step, and a validation loss on noise, times and spans that never change."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from codec.base_task import BaseTask
+from codec.flow.alignment import Alignment
 from codec.flow.model import FlowModel
 from codec.flow.objective import on_path
 from codec.optim import Single
@@ -22,6 +24,7 @@ class FlowTask(BaseTask):
         drop: share of the examples that are told nothing and see nothing but their span: the free side of guidance.
         drop_context: share of those that are told, but see nothing but their span.
         config: see :class:`codec.base_task.BaseTask`.
+        alignment: what draws hidden states towards ``features`` ``[B, C', F]`` of a batch, in training; None: nothing.
 
     Raises:
         ValueError: if the shares are none.
@@ -37,15 +40,18 @@ class FlowTask(BaseTask):
         drop: float = 0.15,
         drop_context: float = 0.15,
         config: dict[str, Any] | None = None,
+        alignment: Alignment | None = None,
     ):
         super().__init__(optim, config)
         if min(drop, drop_context) < 0 or drop + drop_context > 1:
             raise ValueError(f"drop={drop} and drop_context={drop_context} are shares, and together 1 at most")
         self.flow, self.drop, self.drop_context = flow, drop, drop_context
+        self.alignment = alignment
 
     def parts(self) -> dict[str, nn.Module]:
         conditions = {f"condition {name}": part for name, part in self.flow.condition.members.items()}
-        return {"network": self.flow.network, **conditions, "objective": self.flow.objective}
+        beside = {} if self.alignment is None else {"alignment": self.alignment}
+        return {"network": self.flow.network, **conditions, "objective": self.flow.objective, **beside}
 
     def seconds(self, batch: dict[str, Any]) -> float:
         return (
@@ -92,7 +98,9 @@ class FlowTask(BaseTask):
         inside = torch.arange(x1.shape[-1], device=x1.device) < batch["lengths"][:, None]
         span = batch["span"] & inside
         given = flow.condition(batch, inside).kept(keep)
-        output = flow(on_path(x1, x0, t), t, x1, span, inside, given, seen)
+        aligned = self.alignment is not None and self.training  # validation is about the model alone
+        with self.alignment.listening(flow.network) if aligned else nullcontext() as heard:
+            output = flow(on_path(x1, x0, t), t, x1, span, inside, given, seen)
         count, losses, total = span.sum(), {}, 0.0
         of_examples = torch.zeros(len(x1), device=x1.device)
         for name, errors in flow.objective.errors(output, x1, x0, t).items():
@@ -100,9 +108,22 @@ class FlowTask(BaseTask):
             losses[name] = (errors * span).sum() / count
             total = total + flow.objective.weights[name] * losses[name]
         self.suspects = torch.stack([~x1.isfinite().all(2).all(1), ~of_examples.detach().isfinite()])
+        values = {"loss": total} | losses
+        if aligned:
+            values["alignment"] = self.alignment(heard[0], batch["features"], inside)
+            total = total + self.alignment.weight * values["alignment"]
         total = total * (1 + 0 * total.detach())  # 1, or NaN for all parameters
-        return total, {"loss": total.detach()} | {name: value.detach() for name, value in losses.items()}
+        return total, {name: value.detach() for name, value in values.items()}
 
     def configure_optimizers(self):
-        optimizer, scheduler = self.optim.build("flow", self.flow, self.steps)
+        optimizer, scheduler = self.optim.build(self.learners(), self.steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def groups(self) -> list[str]:
+        """The names of the optimiser's parameter groups, in order."""
+        optimizer, _ = self.optim.build(self.learners(), 1)
+        return [group["name"] for group in optimizer.param_groups]
+
+    def learners(self) -> dict[str, nn.Module]:
+        """Whose parameters learn, by name."""
+        return {"flow": self.flow} | ({} if self.alignment is None else {"alignment": self.alignment})

@@ -11,12 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
 from codec.errors import InputError
+from codec.flow.alignment import Alignment
 from codec.flow.data import LatentData
 from codec.flow.model import FlowModel
 from codec.flow.task import FlowTask
 from codec.flow.vocabulary import characters, phones
 from codec.latents.corpus import LatentCorpus
-from codec.latents.prepare import latents_of
+from codec.latents.features import Features
+from codec.latents.prepare import features_of, latents_of
 from codec.latents.space import LatentSpace
 from codec.resume import check_fits
 from codec.run import check_steps, record, resolved
@@ -27,16 +29,18 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]
     """What is trained, and on what; a checkpoint that it goes on from fits."""
     check_steps(cfg.max_steps)
     corpus, space = open_latents(cfg)
-    cfg.space = facts(corpus)
+    cfg.space, cfg.sample_rate = facts(corpus), corpus.sample_rate
     config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
     torch.manual_seed(cfg.seed)  # whether latents were made or found, the model begins alike
     flow: FlowModel = instantiate(cfg.flow, _convert_="all")
     flow.mean.copy_(corpus.mean)
     flow.std.copy_(corpus.std)
     flow.objective.learn_codes(space.codec.quantizer, space.kind, corpus.mean, corpus.std)
-    task = FlowTask(flow, instantiate(cfg.optim, _convert_="all"), cfg.drop, cfg.drop_context, config)
+    alignment, features = aligned(cfg, corpus)
+    task = FlowTask(flow, instantiate(cfg.optim, _convert_="all"), cfg.drop, cfg.drop_context, config, alignment)
     record(cfg.run_dir, config, task)
-    data = instantiate(cfg.data, _partial_=True, _convert_="all")(corpus=corpus, condition=flow.condition)
+    parts = {"corpus": corpus, "condition": flow.condition, "features": features}
+    data = instantiate(cfg.data, _partial_=True, _convert_="all")(**parts)
     data.setup("fit")
     if not len(data.val_dataloader().dataset):
         raise InputError("nothing is held out for validation that can be used: hold out more, or raise max_seconds")
@@ -69,6 +73,29 @@ def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:
         options = {"kind": cfg.kind or "pre", "part": my_share(), "device": device_for(cfg.trainer.accelerator)}
         folder = latents_of(cfg.codec, instantiate(cfg.dataset, _convert_="all"), **options)
     return LatentCorpus(folder), LatentSpace.load(cfg.codec, folder, cfg.kind)
+
+
+def aligned(cfg: DictConfig, corpus: LatentCorpus) -> tuple[Alignment | None, Features | None]:
+    """What draws hidden states towards a teacher's features, and those of the recordings of ``corpus``.
+
+    Raises:
+        InputError: if the dataset has not all of these.
+    """
+    if not cfg.alignment:
+        return None, None
+    options = OmegaConf.to_container(cfg.alignment, resolve=True)
+    teacher = instantiate(options.pop("teacher"), _convert_="all")
+    alignment = instantiate(options, channels=teacher.dim)
+    how = {"part": my_share(), "device": device_for(cfg.trainer.accelerator)}
+    features = Features(features_of(teacher, instantiate(cfg.dataset, _convert_="all"), corpus.hop_length, **how))
+    files = [corpus.train.about(n)["file"] for n in range(len(corpus.train))]
+    frames = zip(files, corpus.train.lengths.tolist(), strict=True)
+    if others := [file for file, count in frames if features.frames(file) != count]:
+        raise InputError(
+            f"a teacher should hear the recordings of latents= in dataset=, and {len(others)} of {len(files)} are not "
+            f"there ({others[0]} is the first): name the dataset that they are of"
+        )
+    return alignment, features
 
 
 def facts(corpus: LatentCorpus) -> dict[str, Any]:

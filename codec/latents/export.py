@@ -32,7 +32,8 @@ class ToLatents(Encoding):
     layout = LATENTS
 
     def __init__(self, codec: Codec, kind: str = "pre"):
-        self.codec, self.kind, self.dim = codec, kind, codec.quantizer.latent_dim
+        self.network = self.codec = codec
+        self.kind, self.dim = kind, codec.quantizer.latent_dim
         self.facts = {"fingerprint": fingerprint(codec, kind), "kind": kind, "sample_rate": codec.sample_rate}
         self.facts |= {"hop_length": codec.hop_length, "dim": self.dim}
         self.empty = np.zeros((self.dim, 0), np.float32)

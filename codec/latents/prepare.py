@@ -1,4 +1,4 @@
-"""The latents of a corpus, made where they are not yet: what training on latents begins with."""
+"""The latents of a corpus, and a teacher's features, made where they are not yet: what training on them begins with."""
 
 import time
 from collections.abc import Callable
@@ -9,10 +9,12 @@ import torch
 from codec.checkpoint import load_codec
 from codec.data.base import Corpus
 from codec.data.cache import cache_dir, key
-from codec.data.units import cut
+from codec.data.units import Units, cut
 from codec.errors import InputError
-from codec.extract import INDEX, extract
+from codec.extract import INDEX, Encoding, extract
 from codec.latents.export import ToLatents
+from codec.latents.features import ToFeatures
+from codec.teachers.base import Teacher
 
 UNIT = 600.0  # seconds of audio in a unit, about: several processes share a small corpus, too
 PATIENCE = 1.0  # seconds between two looks at what other processes have made
@@ -49,8 +51,34 @@ def latents_of(
     folder = cache_dir() / "latents" / key(units.digest, *what.facts.values())
     if not (folder / INDEX).is_file():
         codec.to(device).for_inference()
-        extract(what, units, folder, part, report)
-        while not (folder / INDEX).is_file():
-            time.sleep(PATIENCE)
-            extract(what, units, folder, part, report)
+        _make(what, units, folder, part, report)
     return folder
+
+
+def features_of(
+    teacher: Teacher,
+    corpus: Corpus,
+    hop_length: int,
+    part: tuple[int, int] = (0, 1),
+    device: str | torch.device = "cpu",
+    report: Callable[[str], None] = print,
+) -> Path:
+    """The folder, in the user's cache, with what a teacher hears in a corpus, in frames of ``hop_length`` samples. Made
+    as latents are (:func:`latents_of`).
+
+    Raises:
+        CorpusError: if the corpus cannot be cut into units, or too much of it cannot be read.
+    """
+    what, units = ToFeatures(teacher, corpus.sample_rate, hop_length), cut(corpus, UNIT)
+    folder = cache_dir() / "features" / key(units.digest, *what.facts.values())
+    if not (folder / INDEX).is_file():
+        teacher.to(device)
+        _make(what, units, folder, part, report)
+    return folder
+
+
+def _make(what: Encoding, units: Units, folder: Path, part: tuple[int, int], report: Callable[[str], None]) -> None:
+    extract(what, units, folder, part, report)
+    while not (folder / INDEX).is_file():
+        time.sleep(PATIENCE)
+        extract(what, units, folder, part, report)

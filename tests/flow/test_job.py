@@ -72,6 +72,33 @@ def test_objectives_train_two_steps(objective, rvq, tmp_path):
     assert not {name for name in flow.state_dict() if "objective" in name}
 
 
+TEACHERS = {
+    "phones": ["alignment.teacher.steps=2", "alignment.teacher.corpus={voices: 4, utterances: 1}"],
+    "wavlm": ["alignment.teacher={bundle: tiny-base, layer: 1, pretrained: false}"],
+    "random_wavlm": ["alignment.teacher={bundle: tiny-base, layer: 1}"],
+}
+
+
+@pytest.mark.usefixtures("_tiny_wavlm")
+@pytest.mark.parametrize("teacher", options("teacher"))
+def test_alignment_with_every_teacher(teacher, source, rvq, tmp_path):
+    chosen = ["alignment=repa", f"teacher@alignment.teacher={teacher}", *TEACHERS.get(teacher, [])]
+    data = ["dataset=folder", f"dataset.path={source}", "dataset.holdout=0.25", "alignment.hidden=8"]
+    cfg = config(rvq, tmp_path, *chosen, *data, "condition=phones", "~callbacks.best")
+    trainer, _ = train.fit(cfg)
+    assert 0 < float(trainer.logged_metrics["train/alignment"]) < 2
+    if teacher == "random":
+        load_flow(tmp_path / "checkpoints" / "last.ckpt")  # as if nobody had been aligned
+        again = [*chosen, *data, "condition=phones", "max_steps=3", "ckpt_path=last"]
+        assert train.fit(config(rvq, tmp_path, *again))[0].global_step == 3
+
+
+def test_a_teacher_wants_to_hear_the_recordings_of_the_latents(speech_folder, rvq, tmp_path):
+    other = ["dataset=folder", f"dataset.path={speech_folder}"]
+    with pytest.raises(InputError, match=r"(9|10|11|12) of \1 are not there"):
+        train.fit(config(rvq, tmp_path, "alignment=repa", "teacher@alignment.teacher=random", *other))
+
+
 @pytest.mark.parametrize("size", options("flow"))
 def test_sizes_are_what_they_say(size):
     text = (CONF / "flow" / f"{size}.yaml").read_text()
