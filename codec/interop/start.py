@@ -3,6 +3,9 @@
 import logging
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from codec.checkpoint import CheckpointError, load_codec
 from codec.interop.mimi import import_mimi
 from codec.interop.plain import load_plain, plain_state
@@ -17,8 +20,8 @@ LEVELS = ("usage", "sums", "codebooks")  # buffers of an RVQ, one row for each o
 def start_from(codec: Codec, source: str | Path) -> None:
     """Copy the weights of ``source`` into ``codec``, which may have fewer codebooks, and weight norm or not.
 
-    A continuous bottleneck that ``source`` does not have stays as it is: of a discrete codec, encoder and decoder alone
-    are taken.
+    A continuous bottleneck that ``source`` does not have, or has with other channels, stays as it is: encoder and
+    decoder alone are taken.
 
     Args:
         source: a checkpoint (.ckpt; its averaged weights where it has them), or a Mimi file, folder or Hub id.
@@ -32,7 +35,7 @@ def start_from(codec: Codec, source: str | Path) -> None:
         if name in ours and theirs[name] != ours[name]:
             raise CheckpointError(f"{source} has {name}={theirs[name]:g}, and this model {name}={ours[name]:g}")
     weights = plain_state(trained)
-    if isinstance(codec.quantizer, Continuous) and type(trained.quantizer) is not type(codec.quantizer):
+    if isinstance(codec.quantizer, Continuous) and _shapes(trained.quantizer) != _shapes(codec.quantizer):
         log.warning("%s has another quantizer: only encoder and decoder begin with its weights", source)
         weights = {name: value for name, value in weights.items() if not name.startswith("quantizer.")}
         weights |= {f"quantizer.{name}": value for name, value in codec.quantizer.state_dict().items()}
@@ -40,6 +43,10 @@ def start_from(codec: Codec, source: str | Path) -> None:
         if name.rpartition(".")[2] in LEVELS and name in weights:
             weights[name] = weights[name][: len(own)]
     load_plain(codec, weights, str(source))
+
+
+def _shapes(part: nn.Module) -> tuple[type, list[torch.Size]]:
+    return type(part), [value.shape for value in part.parameters()]
 
 
 def _unseen(codec: Codec) -> dict[str, float]:

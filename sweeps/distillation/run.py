@@ -58,21 +58,30 @@ def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str],
     for condition in conditions:
         for times in (1, *([plan["patience"][arm]] if arm in plan["patience"] else [])):
             name = f"flow/{arm}{f'x{times}' if times > 1 else ''}-{condition}-{seed}"
-            command = [sys.executable, "train.py", "task=flow", *scale["flow"], *_said(about.get("flow", []), scale)]
-            command += [f"condition={condition}", f"codec={codec}", f"seed={seed}"]
-            command += [f"max_steps={times * scale['flow_steps']}", "ckpt_path=auto", f"hydra.run.dir={out / name}"]
-            flow = _step(name, command, out, (f"codec/{teaches}-{seed}",))
+            words = ["task=flow", *scale["flow"], *_said(about.get("flow", []), scale), f"condition={condition}"]
+            words += [f"codec={codec}", f"seed={seed}", f"max_steps={times * scale['flow_steps']}"]
+            flow = _training(name, words, out, (f"codec/{teaches}-{seed}",))
             yield flow
             yield _judged(plan, scale, out, arm, flow, codec, times)
 
 
 def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
+    """The codec of an arm, which begins with that of its seed where a scale has one, and what its latents hold."""
+    words, needs = [*scale["codec"], *_said(plan["arms"][arm].get("codec", []), scale)], ()
+    if "begin" in scale:
+        needs = (f"codec/begin-{seed}",)
+        yield _training(needs[0], [*scale["begin"], f"seed={seed}"], out)
+        words.append(f"init_from={out / needs[0] / LAST}")
     name = f"codec/{arm}-{seed}"
-    command = [sys.executable, "train.py", *scale["codec"], *_said(plan["arms"][arm].get("codec", []), scale)]
-    yield _step(name, [*command, f"seed={seed}", "ckpt_path=auto", f"hydra.run.dir={out / name}"], out)
+    yield _training(name, [*words, f"seed={seed}"], out, needs)
     command = [sys.executable, "-m", "codec", "judge", "--latents", *scale["judge"], "--ckpt", str(out / name / LAST)]
     latents = f"latents/{arm}-{seed}"
     yield _step(latents, [*command, "--out", str(out / latents)], out, (name,))
+
+
+def _training(name: str, words: list[str], out: Path, needs: tuple[str, ...] = ()) -> Step:
+    command = [sys.executable, "train.py", *words, "ckpt_path=auto", f"hydra.run.dir={out / name}"]
+    return _step(name, command, out, needs)
 
 
 def _said(overrides: list[str], scale: dict) -> list[str]:

@@ -84,11 +84,20 @@ def test_fewer_codebooks_are_the_first_ones(tmp_path):
         start_from(built(2, n_q=5), tmp_path / "a.ckpt")
 
 
-def test_a_continuous_bottleneck_begins_with_a_discrete_codec_around_it(tmp_path, caplog):
+@pytest.mark.parametrize("begins", ["rvq", "vae"])
+def test_a_continuous_bottleneck_of_its_own_begins_with_the_codec_around_it(tmp_path, caplog, begins):
     trained, fresh = built(1), built(2)
     fresh.quantizer = VAE(8, 100, channels=3)
+    ckpt = saved(trained, tmp_path / "a.ckpt")
+    if begins == "vae":
+        trained.quantizer = VAE(8, 100, channels=2)
+        quantizer = {"_target_": "codec.quantizers.vae.VAE", "dim": 8, "frame_rate": 100, "channels": 2}
+        state = {f"codec.{name}": value for name, value in trained.state_dict().items()}
+        torch.save(
+            {"state_dict": state, "config": {"codec": config() | {"quantizer": quantizer}}, "global_step": 7}, ckpt
+        )
     own = {name: value.clone() for name, value in fresh.quantizer.state_dict().items()}
-    start_from(fresh, saved(trained, tmp_path / "a.ckpt"))
+    start_from(fresh, ckpt)
     assert_same(fresh.encoder, trained.encoder)
     assert_same(fresh.decoder, trained.decoder)
     assert all(torch.equal(value, own[name]) for name, value in fresh.quantizer.state_dict().items())
