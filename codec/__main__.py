@@ -9,6 +9,7 @@ python -m codec ratings results-*.json
 python -m codec pack dataset=voiceassistant DIR
 python -m codec extract DIR TOKENS --ckpt mimi.ckpt
 python -m codec extract kind=latents DIR LATENTS --ckpt mimi.ckpt
+python -m codec judge flow.ckpt dataset=espeak --ckpt mimi.ckpt
 """
 
 import argparse
@@ -25,6 +26,7 @@ from codec.errors import InputError
 from codec.files import decode_file, encode_file
 from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
+from codec.judge.command import add_judge
 from codec.model import Codec
 from codec.run import one_sentence
 
@@ -34,7 +36,7 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (add_files, add_import, add_export, add_compare, add_ratings, add_pack, add_extract):
+    for add in (add_files, add_import, add_export, add_compare, add_ratings, add_pack, add_extract, add_judge):
         add(commands)
     options = parser.parse_args(arguments)
     with one_sentence():

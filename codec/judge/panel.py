@@ -24,7 +24,7 @@ SEED = 1000  # of that corpus: one that no codec is trained on, so that its voic
 class Recording:
     """A recording and the span of it that systems fill in.
 
-    wav: ``[T]`` in [-1, 1]; phones: (symbol, start in s); span: (start, end) in s.
+    wav: ``[T]`` in [-1, 1]; phones: (symbol, start in s); span: (start, end) in s; text: of all of it, "" if unknown.
     """
 
     clip: str
@@ -32,6 +32,7 @@ class Recording:
     wav: np.ndarray
     phones: Sequence[tuple[str, float]]
     span: tuple[float, float]
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class Panel:
         """
         corpus = EspeakCorpus(SAMPLE_RATE, VOICES, UTTERANCES, HOLDOUT, SEED)
         return cls(Recogniser(corpus, speakers), SpeakerProbe([corpus, *folders], speakers))
+
+    def in_words(self) -> str:
+        """Who they are, and how good on their own held-out voices."""
+        recogniser, speaker = self.recogniser, self.speaker
+        return (
+            f"Phones: {recogniser.identity}, {100 * recogniser.error_rate:.1f} % errors on its own held-out voices. "
+            f"Speakers: {speaker.identity}, equal error rate {100 * speaker.equal_error_rate:.1f} %."
+        )
 
     @property
     def metrics(self) -> dict[str, Metric]:
