@@ -44,7 +44,9 @@ def run_judge(options: argparse.Namespace) -> None:
     if options.latents and flows:
         raise InputError(f"--latents reads a codec's latents, which {flows[0]} does not change: leave one of them out")
     if options.kind and not options.latents:
-        raise InputError("--kind goes with --latents: a flow model has latents of its own kind, and the bounds those before")
+        raise InputError(
+            "--kind goes with --latents: a flow model has latents of its own kind, and the bounds those before"
+        )
     if options.clips < 1 or options.seed < 0:
         raise InputError(f"--clips {options.clips} --seed {options.seed}: give 1 or more, and 0 or more")
     if options.latents:

@@ -1,7 +1,7 @@
 """What a codec's latents hold that a generative model could use: phones, by probes and by ABX, and the voice.
 
-    corpus = LatentCorpus(latents_of("codec.ckpt", corpus))
-    print(in_words(content(corpus)))
+corpus = LatentCorpus(latents_of("codec.ckpt", corpus))
+print(in_words(content(corpus)))
 """
 
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ def in_words(found: dict[str, Any]) -> str:
     """What :func:`content` found, for the terminal."""
     lines = [
         f"Latents of {found['channels']} channels at {found['frame_rate']:g} Hz ({found['kind']}), "
-        f"{found['test']} recordings by {found['speakers']} speakers held out of the probes' training on {found['train']}.",
+        f"{found['test']} recordings by {found['speakers']} speakers, probes trained on {found['train']} by others.",
         "",
     ]
     for name in ("linear", "mlp"):

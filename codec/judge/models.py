@@ -56,7 +56,7 @@ class Trial:
 
     def __init__(self, space: Any, recordings: Sequence[Recording], panel: Panel):
         self.space, self.recordings, self.panel = space, list(recordings), panel
-        self._hidden = [self._encoded(recording) for recording in self.recordings]
+        self.hidden = [self._encoded(recording) for recording in self.recordings]
 
     def bounds(self) -> dict[str, Report]:
         """What stands in every table: the recordings themselves, which show the errors of the judges, ceiling and
@@ -97,7 +97,9 @@ class Trial:
         if flow.fingerprint != self.space.fingerprint:
             raise InputError(f"{name} was trained on other latents than this codec's: give the codec of its training")
         told: dict[str, Any] = {"steps": steps, "guidance": guidance, "sampler": sampler}
-        return self.score(name, lambda hidden: filled(flow, self.space, hidden, seed, progress, **told), told | {"seed": seed})
+        return self.score(
+            name, lambda hidden: filled(flow, self.space, hidden, seed, progress, **told), told | {"seed": seed}
+        )
 
     def score(self, name: str, system: System, facts: Mapping[str, Any] | None = None) -> Report:
         """The report of any system on latents.
@@ -107,7 +109,7 @@ class Trial:
             InputError: if there is no recording.
         """
         found: dict[str, np.ndarray | InputError] = {}
-        for hidden, latents in zip(self._hidden, system(self._hidden), strict=True):
+        for hidden, latents in zip(self.hidden, system(self.hidden), strict=True):
             clip = hidden.recording.clip
             found[clip] = latents if isinstance(latents, InputError) else self._decoded(hidden, latents)
         about = {"frame_rate": self.space.frame_rate, **(facts or {})}
@@ -147,7 +149,11 @@ def filled(
     ]
     usable = [n for n, one in enumerate(found) if isinstance(one, Tensor)]
     if not usable:
-        raise InputError(f"the model cannot be told about any of {len(hidden)} recordings: {found[0]}" if found else "there is no recording to fill in")
+        raise InputError(
+            f"the model cannot be told about any of {len(hidden)} recordings: {found[0]}"
+            if found
+            else "there is no recording to fill in"
+        )
     usable.sort(key=lambda n: len(hidden[n].span))  # little to fill up in a batch
     mean, std, device = flow.mean[:, None], flow.std[:, None], flow.mean.device
     for first in range(0, len(usable), BATCH):

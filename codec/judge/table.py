@@ -1,4 +1,4 @@
-"""One table of all systems that fill in spans of latents: recording, ceiling, floor and models, by decoded audio only."""
+"""One table of all that fill in spans of latents: recording, ceiling, floor and models, by decoded audio only."""
 
 import math
 from collections import Counter
@@ -20,6 +20,7 @@ from codec.report_check import ABOUT_CLIP
 
 RECORDING, CEILING, FLOOR = "recording", "copy synthesis (ceiling)", "interpolation (floor)"
 RESAMPLES = 2000
+
 
 def with_spans(
     clips: Iterable[Mapping[str, Any]],
