@@ -12,6 +12,7 @@ python -m codec extract kind=latents DIR LATENTS --ckpt mimi.ckpt
 python -m codec inpaint in.wav --span 1.2 1.9 --flow flow.ckpt -o out.wav
 python -m codec tts "what to say" --flow flow.ckpt -o out.wav
 python -m codec edit in.wav --old "some words" --new "others" --flow flow.ckpt -o out.wav
+python -m codec judge flow.ckpt dataset=espeak --ckpt mimi.ckpt
 """
 
 import argparse
@@ -29,6 +30,7 @@ from codec.files import decode_file, encode_file
 from codec.filling import add_edit, add_inpaint, add_tts
 from codec.interop import onnx
 from codec.interop.mimi import FILES, export_mimi, import_mimi
+from codec.judge.command import add_judge
 from codec.model import Codec
 from codec.run import check_free, one_sentence
 
@@ -38,7 +40,7 @@ EXPORTS = {**FILES, "onnx": onnx.FILES}
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    files, flow = (add_files, add_import, add_export), (add_inpaint, add_tts, add_edit)
+    files, flow = (add_files, add_import, add_export), (add_inpaint, add_tts, add_edit, add_judge)
     for add in (*files, add_compare, add_ratings, add_pack, add_extract, *flow):
         add(commands)
     options = parser.parse_args(arguments)

@@ -16,7 +16,7 @@ from codec.metrics.base import Metric, MetricError
 from codec.metrics.pitch import f0_error, voicing_error
 from codec.metrics.spectral import mel_cepstral_distortion
 
-VOICES, UTTERANCES, HOLDOUT = 56, 24, 0.15  # of the corpus that judges learn from
+VOICES, UTTERANCES, HOLDOUT = 198, 8, 0.06  # of the corpus that judges learn from: many voices, a few sentences each
 SEED = 1000  # of that corpus: one that no codec is trained on, so that its voices and sentences are others
 
 
@@ -24,7 +24,7 @@ SEED = 1000  # of that corpus: one that no codec is trained on, so that its voic
 class Recording:
     """A recording and the span of it that systems fill in.
 
-    wav: ``[T]`` in [-1, 1]; phones: (symbol, start in s); span: (start, end) in s.
+    wav: ``[T]`` in [-1, 1]; phones: (symbol, start in s); span: (start, end) in s; text: of all of it, "" if unknown.
     """
 
     clip: str
@@ -32,6 +32,7 @@ class Recording:
     wav: np.ndarray
     phones: Sequence[tuple[str, float]]
     span: tuple[float, float]
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,23 @@ class Panel:
         """Judges who know none of ``speakers``: those on whom systems are measured. Each is trained on first use.
 
         They learn from speech by eSpeak NG; the speaker probe from ``folders``, too: corpora at 16 kHz with speakers.
+        The held-out voices by which they say how good they are have vocal tracts that they do not know either.
 
         Raises:
             CorpusError, InputError, ValueError: if a corpus cannot be had or does not fit, or the cache not be written.
         """
         corpus = EspeakCorpus(SAMPLE_RATE, VOICES, UTTERANCES, HOLDOUT, SEED)
-        return cls(Recogniser(corpus, speakers), SpeakerProbe([corpus, *folders], speakers))
+        held = {corpus.recording(i).speaker for i in corpus.splits["val"].tolist()}
+        apart = {*speakers, *held}
+        return cls(Recogniser(corpus, apart), SpeakerProbe([corpus, *folders], apart))
+
+    def in_words(self) -> str:
+        """Who they are, and how good on their own held-out voices."""
+        recogniser, speaker = self.recogniser, self.speaker
+        return (
+            f"Phones: {recogniser.identity}, {100 * recogniser.error_rate:.1f} % errors on its own held-out voices. "
+            f"Speakers: {speaker.identity}, equal error rate {100 * speaker.equal_error_rate:.1f} %."
+        )
 
     @property
     def metrics(self) -> dict[str, Metric]:

@@ -34,10 +34,11 @@ from codec.teachers.store import Stored, kept
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when anything here changes what is learnt
+VERSION = 2  # raise it when anything here changes what is learnt
 FRAME_RATE = MEL_RATE / 2  # Hz, of what comes out
 CROP = 4 * SAMPLE_RATE  # samples of a training example
-CROPS = 1600  # training examples, at most: 1.8 hours
+CROPS = 2400  # training examples, at most: 2.7 hours
+STEPS = 2000
 BATCH = 16
 LEARNING_RATE = 2e-3
 WARMUP = 100  # steps
@@ -104,7 +105,7 @@ class Recogniser:
     """
 
     def __init__(
-        self, corpus: Any, apart: Collection[str] = (), width: int = WIDTH, steps: int = 1500, seed: int = 1000
+        self, corpus: Any, apart: Collection[str] = (), width: int = WIDTH, steps: int = STEPS, seed: int = 1000
     ):
         crops = list(strangers(corpus, CROP, 8, seed, apart))
         parts = VERSION, mel.VERSION, phones.VERSION, fingerprint(crops), sorted(apart), width, steps, seed

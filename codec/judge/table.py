@@ -1,27 +1,16 @@
-"""One table of all systems that fill in spans of latents: recording, ceiling, floor and models, by decoded audio only.
-
-    panel = Panel.apart_from({item["speaker"] for item in clips})
-    recordings, skipped = with_spans(clips, space.sample_rate)
-    systems = bounds(space) | {"flow": through(space, lambda known, span, recording: ...)}
-    reports = {name: judged(name, recordings, fill, space.sample_rate, panel) for name, fill in systems.items()}
-    print(table(reports, panel))
-
-Latents are those of the whole recording: where an encoder's frames see beyond themselves, traces of the span are left
-in its neighbours. All systems on one codec have the same, the floor among them; systems on different codecs have not.
-"""
+"""One table of all that fill in spans of latents: recording, ceiling, floor and models, by decoded audio only."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas
-import torch
-from torch import Tensor
 
 from codec.errors import InputError
 from codec.evaluation import clip_name
-from codec.judge.bounds import copy_synthesis, draw_span, frames_of, interpolation
+from codec.judge.bounds import draw_span
 from codec.judge.frechet import frechet_distance
 from codec.judge.panel import Panel, Recording
 from codec.metrics.base import MetricError
@@ -30,107 +19,93 @@ from codec.report import Report, aligned, show
 from codec.report_check import ABOUT_CLIP
 
 RECORDING, CEILING, FLOOR = "recording", "copy synthesis (ceiling)", "interpolation (floor)"
-
-Fill = Callable[[Recording], np.ndarray]  # -> decoded [T], the span filled in
-System = Callable[[Tensor, Tensor, Recording], Tensor]  # latents [1, C, F], span [1, F] bool -> latents
+RESAMPLES = 2000
 
 
 def with_spans(
-    clips: Iterable[Mapping[str, Any]], sample_rate: int, seed: int = 0
+    clips: Iterable[Mapping[str, Any]],
+    sample_rate: int,
+    seed: int = 0,
+    longest: float = math.inf,
+    most: int | None = None,
 ) -> tuple[list[Recording], list[tuple[str, str]]]:
     """Held-out items at ``sample_rate`` Hz -> recordings with a span each, and (file, reason) of those without room.
 
     The same clips and seed give the same spans, in seconds, for every codec.
+
+    Args:
+        longest: seconds; longer ones are not used.
+        most: recordings; the rest are not read.
     """
     found, skipped, taken = [], [], set()
     for number, item in enumerate(clips):
         wav, name = item["wav"][0].numpy(), clip_name(item, number, taken)
         taken.add(name)
+        seconds = len(wav) / sample_rate
         try:
-            span = draw_span(item["phones"], len(wav) / sample_rate, seed, number)
+            if seconds > longest:
+                raise InputError(f"a recording of {seconds:.2f} s is longer than {longest:g} s")
+            span = draw_span(item["phones"], seconds, seed, number)
         except InputError as error:
             skipped.append((name, str(error)))
         else:
-            found.append(Recording(name, item["speaker"], wav, item["phones"], span))
+            found.append(Recording(name, item["speaker"], wav, item["phones"], span, item["text"]))
+        if len(found) == most:
+            break
     return found, skipped
-
-
-def through(space: Any, system: System) -> Fill:
-    """A system on latents as one on audio: encode, fill in, decode.
-
-    Args:
-        space: with ``encode(wav [1, 1, T]) -> [1, C, F]``, ``decode(x, length=T) -> [1, 1, T]`` and ``frame_rate``.
-
-    The result raises ValueError if the system changes what is known.
-    """
-
-    @torch.inference_mode()
-    def fill(recording: Recording) -> np.ndarray:
-        wav = torch.from_numpy(recording.wav)[None, None]
-        known = space.encode(wav)
-        span = frames_of(recording.span, known.shape[-1], space.frame_rate)[None].to(known.device)
-        latents = system(known, span, recording)
-        if latents.shape != known.shape or not torch.equal(latents[0][:, ~span[0]], known[0][:, ~span[0]]):
-            raise ValueError("the system changed latents outside of the span")
-        return space.decode(latents, length=wav.shape[-1])[0, 0].float().cpu().numpy()
-
-    return fill
-
-
-def bounds(space: Any) -> dict[str, Fill]:
-    """What stands in every table: the recording itself, which shows the errors of the judges, ceiling and floor."""
-    return {
-        RECORDING: lambda recording: recording.wav,
-        CEILING: through(space, lambda known, span, _: copy_synthesis(known, span)),
-        FLOOR: through(space, lambda known, span, _: interpolation(known, span)),
-    }
 
 
 def judged(
     name: str,
     recordings: Iterable[Recording],
-    fill: Fill,
+    sounds: Mapping[str, np.ndarray | InputError],
     sample_rate: int,
     panel: Panel,
     facts: Mapping[str, Any] | None = None,
 ) -> Report:
     """The report of one system: every score is of the span, as decoded.
 
-    Facts are the Frechet distance of its spans to those of the recordings (``frechet``), what it is between every
-    second and every other recording (``frechet_halves``), and of how many vectors (``frechet_n``). A recording on which
-    the system raises is listed as a failure and has no scores.
+    Facts are the Frechet distance of its spans to those of the recordings (``frechet``), what it is between halves of
+    the recordings, each with half of every speaker's (``frechet_halves``), of how many vectors (``frechet_n``), the
+    means of all metrics with their intervals over speakers (``intervals``), and who judged.
+
+    Args:
+        sounds: by clip, what the system made of it: ``[T]`` as long as the recording, or why it made nothing, which is
+            listed as a failure and has no scores.
 
     Raises:
         InputError: if there is no recording, or a system returns another length.
     """
-    rows, failures, features, originals = [], [], [], []
+    rows, failures, features = [], [], []
+    originals: list[list[np.ndarray]] = [[], []]  # halves
+    seen: Counter[str] = Counter()
     for recording in recordings:
         seconds = recording.span[1] - recording.span[0]
         row = {"clip": recording.clip, "speaker": recording.speaker, "seconds": seconds}
         rows.append(row | dict.fromkeys(panel.metrics, math.nan))
-        try:
-            decoded = fill(recording)
-        except Exception as error:  # one odd clip must not end an evaluation of an hour
-            failures.append({"clip": recording.clip, "metric": "system", "reason": f"{type(error).__name__}: {error}"})
+        decoded = sounds[recording.clip]
+        if isinstance(decoded, InputError):
+            failures.append({"clip": recording.clip, "metric": "system", "reason": str(decoded)})
             continue
         values, reasons = panel.score(recording, decoded, sample_rate)
         rows[-1] |= values
         failures += [{"clip": recording.clip, "metric": m, "reason": reason} for m, reason in reasons.items()]
-        originals.append(panel.features(recording, recording.wav, sample_rate))
+        originals[seen[recording.speaker] % 2].append(panel.features(recording, recording.wav, sample_rate))
+        seen[recording.speaker] += 1
         if np.isfinite(decoded).all():
             features.append(panel.features(recording, decoded, sample_rate))
     if not rows:
         raise InputError("there is no recording to judge")
     known: dict[str, Any] = {"system": name, "sample_rate": sample_rate, "clips": len(rows), **(facts or {})}
-    for fact, one, other in (
-        ("frechet", features, originals),
-        ("frechet_halves", originals[::2], originals[1::2]),
-    ):
+    known["judges"] = [panel.recogniser.identity, panel.speaker.identity]
+    for fact, one, other in (("frechet", features, originals[0] + originals[1]), ("frechet_halves", *originals)):
         known[fact], reason = _distance(one, other)
         if reason:
             failures.append({"clip": "all", "metric": fact, "reason": reason})
     known["frechet_n"] = sum(map(len, features))
-    return Report(pandas.DataFrame(rows, columns=[*ABOUT_CLIP, *panel.metrics]), failures, known)
+    report = Report(pandas.DataFrame(rows, columns=[*ABOUT_CLIP, *panel.metrics]), failures, known)
+    known["intervals"] = {metric: interval(report, metric)._asdict() for metric in panel.metrics}
+    return report
 
 
 def _distance(one: list[np.ndarray], other: list[np.ndarray]) -> tuple[float | None, str]:
@@ -144,14 +119,44 @@ def _distance(one: list[np.ndarray], other: list[np.ndarray]) -> tuple[float | N
 
 def interval(report: Report, metric: str) -> Interval:
     """Mean over recordings with its 95 % interval: over speakers where two or more are known, else over recordings."""
-    speakers = report.clips["speaker"].fillna("")
-    return bootstrap(report.clips[metric], groups=speakers if speakers.nunique() > 1 else None)
+    return bootstrap(report.clips[metric], groups=groups(report.clips))
 
 
-def way(reports: Mapping[str, Report], name: str, metric: str = "span_per") -> float:
-    """Where a system's mean lies between the ceiling (0) and the floor (1); NaN where the two are equal."""
-    value, ceiling, floor = (interval(reports[system], metric).mean for system in (name, CEILING, FLOOR))
-    return (value - ceiling) / (floor - ceiling) if floor != ceiling else math.nan
+def groups(clips: pandas.DataFrame) -> np.ndarray:
+    """``[clips]``: whose each is; where nobody or only one is named, each is its own."""
+    speakers = clips["speaker"].fillna("").to_numpy()
+    return speakers if len(set(speakers)) > 1 else np.arange(len(clips))
+
+
+def difference(one: Report, other: Report, metric: str = "span_per") -> Interval:
+    """one - other, both of the same recordings: what all systems find hard in a recording cancels out."""
+    if list(one.clips["clip"]) != list(other.clips["clip"]):
+        raise InputError("two reports can be compared where they are of the same recordings; these are not")
+    return bootstrap(one.clips[metric] - other.clips[metric], groups=groups(one.clips))
+
+
+def way(reports: Mapping[str, Report], name: str, metric: str = "span_per") -> Interval:
+    """Where a system's mean lies between the ceiling (0) and the floor (1), of the recordings that all three have
+    scores for, with a 95 % interval over speakers, drawn together for all three; NaN where ceiling and floor are equal.
+    """
+    values = np.stack([reports[system].clips[metric] for system in (name, CEILING, FLOOR)])
+    speakers = groups(reports[name].clips)
+    there = ~np.isnan(values).any(axis=0)
+    values, (names, group) = values[:, there], np.unique(speakers[there], return_inverse=True)
+    if not there.any():
+        return Interval(math.nan, math.nan, math.nan, 0)
+    sums = np.stack([np.bincount(group, row) for row in values])  # [3, speakers]
+    drawn = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        places = _place(sums[:, drawn].sum(axis=-1))
+        mean = _place(sums.sum(axis=-1))
+    ends = np.percentile(places, [2.5, 97.5]) if len(names) > 1 and np.isfinite(places).all() else (math.nan, math.nan)
+    return Interval(float(mean) if np.isfinite(mean) else math.nan, *map(float, ends), int(there.sum()))
+
+
+def _place(sums: np.ndarray) -> np.ndarray:
+    """Sums of a system, ceiling and floor ``[3, ...]`` over the same recordings -> where the first lies between."""
+    return (sums[0] - sums[1]) / (sums[2] - sums[1])
 
 
 def table(reports: Mapping[str, Report], panel: Panel) -> str:
@@ -166,25 +171,24 @@ def table(reports: Mapping[str, Report], panel: Panel) -> str:
     for name, report in reports.items():
         cells = [_cell(interval(report, metric), len(report.clips)) for metric in panel.metrics]
         frechet = report.facts["frechet"]
-        place = f"{way(reports, name):.2f}" if {CEILING, FLOOR} <= set(reports) else "–"
+        place = _cell(way(reports, name), 0, 2) if {CEILING, FLOOR} <= set(reports) else "–"
         rows.append([name, *cells, show(frechet if frechet is None else round(frechet, 2)), place])
-    first, recogniser, speaker = next(iter(reports.values())), panel.recogniser, panel.speaker
+    first = next(iter(reports.values()))
     many = first.clips["speaker"].fillna("").nunique()
     lines = [
         *aligned(rows),
         "",
         f"Spans of {len(first.clips)} recordings, as decoded; 95 % bootstrap intervals over "
         + (f"{many} speakers." if many > 1 else "recordings."),
-        f"Phones: {recogniser.identity}, {100 * recogniser.error_rate:.1f} % errors on its own held-out voices. "
-        f"Speakers: {speaker.identity}, equal error rate {100 * speaker.equal_error_rate:.1f} %.",
+        panel.in_words(),
         f"Frechet distance: between two halves of the recordings it is {show(first.facts['frechet_halves'])}; compare "
         "only distances of equally many spans.",
     ]
     return "\n".join(lines)
 
 
-def _cell(found: Interval, count: int) -> str:
-    text = f"{found.mean:.3f}"
+def _cell(found: Interval, count: int, digits: int = 3) -> str:
+    text = f"{found.mean:.{digits}f}"
     if not math.isnan(found.low):
-        text += f" [{found.low:.3f}, {found.high:.3f}]"
+        text += f" [{found.low:.{digits}f}, {found.high:.{digits}f}]"
     return text + (f" ({count - found.n} failed)" if found.n < count else "")

@@ -42,4 +42,5 @@ def corpus(frame_rate: float = 12.5, clarity: float = 1.0, recordings: int = 40)
     """What a LatentCorpus gives: two speakers in training, three held out."""
     train = [item(n, f"s{n % 2}", frame_rate, clarity) for n in range(recordings)]
     held = [item(10_000 + n, f"held{n % 3}", frame_rate, clarity) for n in range(6)]
-    return SimpleNamespace(train=train, clips=lambda split: held, frame_rate=frame_rate, sample_rate=RATE)
+    about = {"dim": 2 * len(SYMBOLS), "kind": "pre", "fingerprint": "f" * 32}
+    return SimpleNamespace(train=train, clips=lambda split: held, frame_rate=frame_rate, sample_rate=RATE, **about)

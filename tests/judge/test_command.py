@@ -1,0 +1,128 @@
+"""``python -m codec judge`` from its words to its files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from codec.__main__ import main
+from codec.flow import load
+from codec.flow.model import FlowModel
+from codec.judge import probes
+from codec.judge.command import models_among
+from codec.judge.panel import Panel
+from codec.latents.space import fingerprint
+from codec.report import Report
+from tests.flow.parts import conditions
+from tests.flow.parts import small_flow as of_three
+from tests.latents.codecs import HOP, RATE, recordings, saved
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    return recordings(tmp_path_factory.mktemp("judge") / "source")
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("judge") / "codec.ckpt"
+    torch.set_num_threads(1)
+    saved(path, "vae")
+    return path
+
+
+@pytest.fixture
+def flow(codec, monkeypatch) -> FlowModel:
+    """The flow model of any checkpoint."""
+    from codec.checkpoint import load_codec
+
+    made = of_three()
+    made.condition, made.fingerprint = conditions(), fingerprint(load_codec(codec)[0], "pre")
+    made.max_frames = 300
+    monkeypatch.setattr(load, "load_flow", lambda path, ema: made)
+    assert (made.sample_rate, made.hop_length) == (RATE, HOP)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch, panel):
+    """Judges that are there already; what they are kept apart from is noted."""
+    asked = []
+    monkeypatch.setattr(Panel, "apart_from", lambda speakers, folders: asked.append(speakers) or panel)
+    return asked
+
+
+def test_a_table_and_its_reports(source, codec, flow, tmp_path, capsys, asked):
+    words = ["runs/one/last.ckpt", "runs/two/last.ckpt", "dataset=folder", f"dataset.path={source}"]
+    words += ["dataset.holdout=0.4", "--ckpt", str(codec), "--steps", "2", "--out", str(tmp_path), "--clips", "4"]
+    main(["judge", *words])
+    printed = capsys.readouterr().out
+    for name in ("recording", "copy synthesis (ceiling)", "interpolation (floor)", "one/last.ckpt", "two/last.ckpt"):
+        assert name in printed
+    assert (tmp_path / "table.txt").read_text().strip() in printed
+    assert len(asked[0]) == 2
+    report = Report.read(tmp_path / "one_last.json")
+    assert report.facts["steps"] == 2
+    assert len(report.clips) == 4
+    assert len(list(tmp_path.glob("*.json"))) == 5
+
+
+def test_without_models_the_bounds_and_without_a_codec_the_judges(source, codec, capsys):
+    main(["judge", str(source), "--ckpt", str(codec), "--clips", "2"])
+    assert "interpolation (floor)" in capsys.readouterr().out
+    main(["judge", str(source)])
+    printed = capsys.readouterr().out
+    assert "judges apart from s" in printed
+    assert "equal error rate" in printed
+    assert "ceiling" not in printed
+
+
+def test_latents_are_read(source, codec, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(probes, "NAMING", 3)
+    monkeypatch.setattr(probes, "SPELLING", 3)
+    words = ["dataset=folder", f"dataset.path={source}", "dataset.holdout=0.5", "--ckpt", str(codec)]
+    main(["judge", *words, "--latents", "--out", str(tmp_path / "out")])
+    found = json.loads((tmp_path / "out" / "latents.json").read_text())
+    assert found["channels"] == 3
+    assert 0 <= found["linear"]["accuracy"]["mean"] <= 1
+    assert "speaker probe" in capsys.readouterr().out
+
+
+def test_words_are_checkpoints_or_a_corpus():
+    words = ["a.ckpt", "dataset=folder", "dataset.path=x.ckpt"]
+    assert models_among(words) == ([Path("a.ckpt")], words[1:])
+    assert models_among(["DIR"]) == ([], ["DIR"])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["a.ckpt", "DIR"], "name its checkpoint, --ckpt"),
+        (["a.ckpt", "--ckpt", "c.ckpt"], "no corpus to judge on"),
+        (["DIR", "--latents"], "name its checkpoint, --ckpt"),
+        (["a.ckpt", "DIR", "--ckpt", "c.ckpt", "--latents"], "leave one of them out"),
+        (["DIR", "--ckpt", "c.ckpt", "--kind", "post"], "goes with --latents"),
+        (["DIR", "--ckpt", "c.ckpt", "--clips", "0"], "give 1 or more"),
+        (["a.ckpt", "a.ckpt", "DIR", "--ckpt", "c.ckpt"], "named twice"),
+        (["a.ckpt", "DIR", "--ckpt", "c.ckpt"], "no checkpoint at a.ckpt"),
+    ],
+)
+def test_bad_words_end_in_one_sentence(words, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["judge", *words])
+    told = capsys.readouterr().err + str(ended.value)
+    assert says in told
+    assert "Traceback" not in told
+
+
+def test_options_and_latents_that_do_not_fit_are_told(source, codec, flow, capsys):
+    words = ["judge", "a.ckpt", str(source), "--ckpt", str(codec), "--clips", "2"]
+    for more, says in ((["--steps", "0"], "steps=0"), (["--sampler", "heun"], "sampler=heun")):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        assert says in capsys.readouterr().err + str(ended.value)
+    flow.fingerprint = "e" * 32
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert "another codec's latents" in capsys.readouterr().err + str(ended.value)
