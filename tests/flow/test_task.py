@@ -218,6 +218,36 @@ def described(task: FlowTask) -> dict:
     }
 
 
+class Fixed(Passes):
+    """A pass on given examples of two, with given noise."""
+
+    def forward(self, own: list[int]) -> torch.Tensor:
+        whole = batch()
+        whole["span"][1, 8:] = False
+        part = {k: v[own] if isinstance(v, torch.Tensor) else [v[n] for n in own] for k, v in whole.items()}
+        x0 = torch.randn(whole["latents"].shape, generator=torch.Generator().manual_seed(3))[own]
+        flags = torch.ones(len(own), dtype=torch.bool)
+        return self.task.one_pass(part, x0, torch.tensor([0.3, 0.6])[own], flags, flags)[0]
+
+
+def gradients(rank: int | None) -> dict[str, torch.Tensor]:
+    """Of both examples, or of one in each process."""
+    task = small_task(*ALL)
+    if rank is None:
+        Fixed(task)([0, 1]).backward()
+    else:
+        torch.nn.parallel.DistributedDataParallel(Fixed(task))([rank]).backward()
+    return {name: p.grad for name, p in task.named_parameters()}
+
+
+def test_ranks_have_the_gradient_of_the_whole_batch(pair):
+    """Their spans are of different lengths."""
+    alone, (first, second) = gradients(None), pair(gradients)
+    for name, gradient in alone.items():
+        torch.testing.assert_close(first[name], gradient, atol=1e-6, rtol=1e-4)
+        assert torch.equal(first[name], second[name])
+
+
 def test_a_checkpoint_brings_the_model_back(tmp_path):
     task = small_task("phones", "prompt")
     task.flow.mean.copy_(torch.arange(C))
