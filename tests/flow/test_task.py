@@ -233,10 +233,10 @@ class Fixed(Passes):
 def gradients(rank: int | None) -> dict[str, torch.Tensor]:
     """Of both examples, or of one in each process."""
     task = small_task(*ALL)
-    if rank is None:
-        Fixed(task)([0, 1]).backward()
-    else:
-        torch.nn.parallel.DistributedDataParallel(Fixed(task))([rank]).backward()
+    model, own = Fixed(task), [0, 1]
+    if rank is not None:
+        model, own = torch.nn.parallel.DistributedDataParallel(model), [rank]
+    model(own).backward()
     return {name: p.grad for name, p in task.named_parameters()}
 
 
