@@ -207,6 +207,14 @@ def test_import_directions(path):
             assert part in HYDRA, f"{part} imports {name}"
 
 
+def test_what_judges_sound_knows_no_model():
+    """Else a score could hang on what made the sound."""
+    for path in (ROOT / "codec" / "judge").glob("*.py"):
+        if path.stem not in ("models", "command"):
+            parts = {name.split(".")[1] for name in imports(path) if name.startswith("codec.")}
+            assert not parts & {"checkpoint", "flow", "latents", "model"}, path.name
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_packages_re_export_nothing(path):
     if path.name == "__init__.py":
