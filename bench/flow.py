@@ -5,8 +5,9 @@
     python bench/flow.py train --batch 4
 
 Weights are random: time does not hang on them. The model is told aligned phones and a prompt, with guidance, so that
-each step is a pass over two examples; nothing is known of the latents. At 12.5 Hz their decoding with model=mimi_continuous
-is timed in every round, too. The sides run interleaved in one process, in an order drawn for each round. Prints JSON:
+each step is a pass over two examples; nothing is known of the latents. At 12.5 Hz their decoding with
+model=mimi_continuous is timed in every round, too. The sides run interleaved in one process, in an order drawn for each
+round. Prints JSON:
 seconds (best and median of the rounds), processor seconds (which others on the machine disturb less), and the
 real-time factor, seconds of computing for each second of audio, of sampling and of sampling with decoding. Ratios are
 medians of each round's.
