@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from codec.flow.condition import Given
 from codec.layers.precision import fp32
-from codec.layers.transformer import rotary, rotate
+from codec.layers.transformer import rotary
 
 Modulation = tuple[Tensor, Tensor, Tensor]  # shift, scale, gate: [B, 1, W] each
 
@@ -62,7 +62,7 @@ class DiT(nn.Module):
         told = F.silu(self.time(t) + given.vector)
         attended = torch.cat([given.attended, inside], dim=1)[:, None, None]  # [B, 1, 1, P + F]
         at = torch.arange(-tokens, x.shape[-1], device=x.device).clamp(min=0)
-        rotation = rotary(at, self.head_dim, self.base)  # tokens are not rotated
+        rotation = torch.complex(*rotary(at, self.head_dim, self.base))  # tokens are not rotated
         for block in self.blocks:
             y = block(y, told, rotation, attended)
         shift, scale = self.modulation(told)[:, None].chunk(2, dim=-1)
@@ -94,12 +94,13 @@ class Block(nn.Module):
         self.norms = nn.Parameter(torch.ones(2, 1, width // heads))  # of queries and of keys
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, told: Tensor, rotation: tuple[Tensor, Tensor], attended: Tensor) -> Tensor:
-        """told ``[B, W]``; attended ``[B, 1, 1, P + F]`` bool, what can be attended to."""
+    def forward(self, x: Tensor, told: Tensor, rotation: Tensor, attended: Tensor) -> Tensor:
+        """told ``[B, W]``; rotation ``[P + F, 1, 1, W / H / 2]``, complex; attended ``[B, 1, 1, P + F]`` bool, what can
+        be attended to."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(told)[:, None].chunk(6, dim=-1)
         qkv = self.qkv(_normed(x, shift1, scale1)).unflatten(-1, (3, self.heads, -1))  # [B, P + F, 3, H, W / H]
         qk = F.rms_norm(qkv[:, :, :2].float(), qkv.shape[-1:]) * self.norms
-        q, k = rotate(qk, rotation).to(qkv.dtype).permute(2, 0, 3, 1, 4)  # each [B, H, P + F, W / H]
+        q, k = turned(qk, rotation).to(qkv.dtype).permute(2, 0, 3, 1, 4)  # each [B, H, P + F, W / H]
         y = F.scaled_dot_product_attention(q, k, qkv[:, :, 2].transpose(1, 2), attn_mask=attended)
         x = x + gate1 * self.out(y.transpose(1, 2).flatten(2))
         return x + gate2 * self.down(F.gelu(self.up(_normed(x, shift2, scale2)), approximate="tanh"))
@@ -111,6 +112,13 @@ def sines(positions: Tensor, width: int) -> Tensor:
     steps = torch.arange(half, device=positions.device, dtype=torch.float32)
     angles = positions[..., None].float() * torch.exp(-math.log(10_000) / half * steps)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def turned(x: Tensor, rotation: Tensor) -> Tensor:
+    """x ``[..., C]`` in fp32: each pair of neighbouring channels is a complex number, times one of length 1 in
+    ``[..., C / 2]``. As :func:`codec.layers.transformer.rotate`, which ONNX can say, in fewer passes over memory."""
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2)
 
 
 def _normed(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

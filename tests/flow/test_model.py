@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from codec.errors import InputError
+from codec.flow.dit import turned
 from codec.flow.model import cut_phones
 from codec.flow.objective import NaturalSpeech2, on_path
+from codec.layers.transformer import rotary, rotate
 from tests.flow.parts import CONDITIONS, C, example, small_flow, told
 
 ALL = tuple(CONDITIONS)
@@ -112,6 +114,11 @@ def test_long_files_are_filled_in_piece_by_piece():
     near = known.clone()
     near[0, :, 9] += 1
     assert not torch.equal(flow.inpaint(near, span, given, steps=2, seed=1)[0, :, 10:14], out[0, :, 10:14])
+
+
+def test_pairs_are_turned_as_in_the_codecs_transformer():
+    x, rotation = torch.randn(2, 33, 2, 3, 10), rotary(torch.arange(33), 10, 10_000.0)
+    torch.testing.assert_close(turned(x, torch.complex(*rotation)), rotate(x, rotation), rtol=1e-6, atol=1e-6)
 
 
 def test_phones_of_a_piece():
