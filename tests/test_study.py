@@ -100,7 +100,7 @@ def judged(out: Path, name: str, scores: dict[str, list[float]]) -> None:
         for metric in TABLES.METRICS:
             if metric != "frechet":
                 table[metric] = values
-        Report(table, [], {"frechet": 1.5, "step": 900}).write(out / "judge" / name, stem)
+        Report(table, [], {"frechet": 1.5, "step": 600}).write(out / "judge" / name, stem)
     (out / "judge" / name / "ended").touch()
 
 
@@ -109,7 +109,7 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     for arm, level in (("a0", 0.5), ("a1", 0.3), ("a6", 0.5), ("a0x4", 0.4)):
         for seed in PLAN["seeds"]:
             values = [level + 0.01 * seed + 0.1 * n for n in range(3)]
-            judged(tmp_path, f"{arm}-characters-{seed}", {"last": values, "300": [0.8] * 3, **bounds})
+            judged(tmp_path, f"{arm}-characters-{seed}", {"last": values, "200": [0.8] * 3, **bounds})
     judged(tmp_path, "a0-aligned_phones-0", {"last": [0.2, 0.2, 0.2], **bounds})
     text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
     assert "| A1 | 3 | 0.41 [" in text
