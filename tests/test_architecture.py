@@ -27,6 +27,8 @@ ALLOWED = {
         "flow.model",
         "latents",
         "metrics",
+        "page.base",
+        "page.report",
         "report",
         "report_check",
         "runs",

@@ -34,6 +34,7 @@ def add_judge(commands) -> None:
     parser.add_argument("--device", default="cpu", help="of codec and flow models (%(default)s)")
     parser.add_argument("--raw", action="store_true", help="the last weights, not their moving average")
     parser.add_argument("--out", type=Path, help="folder for a report of each system, and the table")
+    parser.add_argument("--audio", type=int, default=0, help="... and for a page with so many recordings to hear")
     parser.set_defaults(run=run_judge)
 
 
@@ -49,6 +50,8 @@ def run_judge(options: argparse.Namespace) -> None:
         )
     if options.clips < 1 or options.seed < 0:
         raise InputError(f"--clips {options.clips} --seed {options.seed}: give 1 or more, and 0 or more")
+    if options.audio and not options.out:
+        raise InputError("--audio writes sound beside the reports: say where, --out FOLDER")
     if options.latents:
         read_latents(options, dataset)
     else:
@@ -69,6 +72,7 @@ def judge_models(options: argparse.Namespace, flows: Sequence[Path], dataset: Se
     # seconds of importing that no other command should wait for
     from codec.data.base import readable
     from codec.flow.load import load_flow
+    from codec.judge.examples import write_examples
     from codec.judge.models import Trial
     from codec.judge.table import table, with_spans
     from codec.runs import unique_ends
@@ -93,7 +97,7 @@ def judge_models(options: argparse.Namespace, flows: Sequence[Path], dataset: Se
         print(f"left out: {file}: {reason}")
     if not recordings:
         raise InputError("no held-out recording can be used: hold out more, or ones with phones")
-    trial = Trial(space, recordings, panel)
+    trial = Trial(space, recordings, panel, options.audio)
     reports = trial.bounds()
     for name, flow in models.items():
         told = {"steps": options.steps, "guidance": options.guidance, "sampler": options.sampler}
@@ -102,6 +106,8 @@ def judge_models(options: argparse.Namespace, flows: Sequence[Path], dataset: Se
     print(text)
     if options.out:
         write(options.out, reports, text)
+        if options.audio:
+            write_examples(options.out, trial, reports)
 
 
 def read_latents(options: argparse.Namespace, dataset: Sequence[str]) -> None:

@@ -52,10 +52,13 @@ class Trial:
             ``sample_rate`` and, for flow models, what else :class:`codec.latents.space.LatentSpace` has.
         recordings: as :func:`codec.judge.table.with_spans` gives them, at the sample rate of ``space``.
         panel: the judges.
+        heard: of so many recordings every system's sound is kept in ``sounds``, by system and clip.
     """
 
-    def __init__(self, space: Any, recordings: Sequence[Recording], panel: Panel):
+    def __init__(self, space: Any, recordings: Sequence[Recording], panel: Panel, heard: int = 0):
         self.space, self.recordings, self.panel = space, list(recordings), panel
+        self.heard = self.recordings[:heard]
+        self.sounds: dict[str, dict[str, np.ndarray | InputError]] = {}
         self.hidden = [self._encoded(recording) for recording in self.recordings]
 
     def bounds(self) -> dict[str, Report]:
@@ -112,6 +115,7 @@ class Trial:
         for hidden, latents in zip(self.hidden, system(self.hidden), strict=True):
             clip = hidden.recording.clip
             found[clip] = latents if isinstance(latents, InputError) else self._decoded(hidden, latents)
+        self.sounds[name] = {recording.clip: found[recording.clip] for recording in self.heard}
         about = {"frame_rate": self.space.frame_rate, **(facts or {})}
         return judged(name, self.recordings, found, self.space.sample_rate, self.panel, about)
 

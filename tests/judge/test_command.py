@@ -56,6 +56,7 @@ def asked(monkeypatch, panel):
 def test_a_table_and_its_reports(source, codec, flow, tmp_path, capsys, asked):
     words = ["runs/one/last.ckpt", "runs/two/last.ckpt", "dataset=folder", f"dataset.path={source}"]
     words += ["dataset.holdout=0.4", "--ckpt", str(codec), "--steps", "2", "--out", str(tmp_path), "--clips", "4"]
+    words += ["--audio", "2"]
     main(["judge", *words])
     printed = capsys.readouterr().out
     for name in ("recording", "copy synthesis (ceiling)", "interpolation (floor)", "one/last.ckpt", "two/last.ckpt"):
@@ -66,6 +67,9 @@ def test_a_table_and_its_reports(source, codec, flow, tmp_path, capsys, asked):
     assert report.facts["steps"] == 2
     assert len(report.clips) == 4
     assert len(list(tmp_path.glob("*.json"))) == 5
+    assert len(list((tmp_path / "audio").iterdir())) == 2 * 5  # two recordings, and what four systems made of each
+    page = (tmp_path / "examples.html").read_text()
+    assert page.count(" s)") >= 2  # where the spans are
 
 
 def test_without_models_the_bounds_and_without_a_codec_the_judges(source, codec, capsys):
