@@ -14,6 +14,7 @@ medians of each round's.
 """
 
 import argparse
+import functools
 import json
 import os
 import random
@@ -52,13 +53,14 @@ def phones(seconds: float) -> list[tuple[str, float]]:
     return [(PHONES.split()[n % 8], n / 12) for n in range(int(12 * seconds))]
 
 
-def sampling(size: str, frame_rate: float, steps: int, seconds: float) -> Callable[[], Any]:
+@functools.cache
+def sampling(size: str, frame_rate: float, seconds: float) -> Callable[..., Any]:
     torch.manual_seed(0)
     flow: FlowModel = instantiate(configuration(size, frame_rate, seconds).flow, _convert_="all").eval()
     frames = round(seconds * frame_rate)
     known, span = torch.zeros(1, 32, frames), torch.ones(1, frames, dtype=torch.bool)
     given = {"phones": [phones(seconds)], "prompt": torch.randn(1, 32, round(3 * frame_rate))}
-    return lambda: flow.inpaint(known, span, given, steps=steps)
+    return functools.partial(flow.inpaint, known, span, given)
 
 
 def decoding(seconds: float) -> Callable[[], Any]:
@@ -97,14 +99,13 @@ def training(size: str, batch: int, seconds: float) -> Callable[[], Any]:
 
 
 def measure(sides: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """(seconds, processor seconds) of each round; one that warms up is left out."""
+    """(seconds, processor seconds) of each round."""
     spent = {name: [] for name in sides}
-    for n in range(rounds + 1):
+    for n in range(rounds):
         for name in random.sample(list(sides), len(sides)):
             start = time.perf_counter(), time.process_time()
             sides[name]()
-            if n:
-                spent[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
+            spent[name].append((time.perf_counter() - start[0], time.process_time() - start[1]))
             print(f"round {n} {name}", file=sys.stderr, flush=True)
     return spent
 
@@ -117,8 +118,13 @@ def numbers(spent: list[tuple[float, float]]) -> dict[str, float]:
 
 def sample(options: argparse.Namespace) -> dict[str, Any]:
     grid = [(size, rate, steps) for size in options.sizes for rate in options.rates for steps in options.steps]
-    sides = {f"{size} {rate:g} Hz {n} steps": sampling(size, rate, n, options.seconds) for size, rate, n in grid}
+    sides = {}
+    for size, rate, steps in grid:
+        run = sampling(size, rate, options.seconds)
+        run(steps=1)
+        sides[f"{size} {rate:g} Hz {steps} steps"] = functools.partial(run, steps=steps)
     sides["decoding"] = decoding(options.seconds)
+    sides["decoding"]()
     spent, table = measure(sides, options.rounds), {}
     decoded = spent.pop("decoding")
     for (_, rate, _), (name, own) in zip(grid, spent.items(), strict=True):
@@ -132,7 +138,10 @@ def sample(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    spent = measure({size: training(size, options.batch, options.seconds) for size in options.sizes}, options.rounds)
+    sides = {size: training(size, options.batch, options.seconds) for size in options.sizes}
+    for step in sides.values():
+        step()
+    spent = measure(sides, options.rounds)
     first = spent[options.sizes[0]]
     table = {}
     for size, own in spent.items():
