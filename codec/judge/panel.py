@@ -96,7 +96,7 @@ class Panel:
 
     def phone_error_rate(self, recording: Recording, decoded: np.ndarray, sample_rate: int) -> float:
         """Edits in the span per phone in it, in [0, inf), see :func:`codec.judge.phones.edits_within`; a mean over
-        recordings weighs spans, not phones. Silence has the score 1."""
+        recordings weighs spans, not phones. Where no phone is heard it is 1."""
         edits = self.recogniser.edits(decoded, sample_rate, recording.phones, recording.span)
         if not edits.phones:
             raise MetricError("The phone error rate has no phone to count in the span.")
