@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from codec.data.base import CorpusError
+from codec.data.listing import listed
 from codec.data.store import Store
 from codec.outside import OutsideError, parse_json
 
@@ -26,7 +27,6 @@ FORMAT, VERSION = "codec-shards", 1
 INDEX = "index.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-SPLITS = ("train", "val", "test")
 SHARDS = 200_000  # at most, in an index; 280 bytes of it are usual, 1 kB in memory
 RECORDINGS = 1_000_000  # in a shard
 RECORDING = 2**30  # bytes of a recording
@@ -73,18 +73,7 @@ def load_index(store: Store) -> Index:
         raise CorpusError(f"{where} is no index of shards: its format is not {FORMAT}.")
     if content.get("version") != VERSION:
         raise CorpusError(f"{where} has version {content.get('version')!r:.20}, this program reads {VERSION}.")
-    shards, splits = content.get("shards"), content.get("splits")
-    if not isinstance(shards, list) or not 0 < len(shards) <= SHARDS:
-        raise CorpusError(f"{where} must list 1 to {SHARDS:,} shards.")
-    shards = [_shard(shard, where) for shard in shards]
-    if len({shard.name for shard in shards}) < len(shards):
-        raise CorpusError(f"{where} lists a shard twice.")
-    if not isinstance(splits, dict) or not all(_numbers(splits.get(name), len(shards)) for name in SPLITS):
-        raise CorpusError(f"{where} must say for {', '.join(SPLITS)} which shards they have, each once.")
-    heard = set(splits["train"])
-    if heard & (set(splits["val"]) | set(splits["test"])):
-        raise CorpusError(f"{where} has a shard for training and held out at once.")
-    return Index(shards, {name: splits[name] for name in SPLITS})
+    return Index(*listed(content, where, "shard", SHARDS, _shard))
 
 
 def save_entries(place: np.ndarray, facts: dict[str, str]) -> bytes:
@@ -131,12 +120,6 @@ def _shard(content: Any, where: str) -> Shard:
     if not all(isinstance(digest, str) and DIGEST.fullmatch(digest) for digest in (shard.sha256, shard.entries)):
         raise CorpusError(f"{where} gives {shard.name} no sha256.")
     return shard
-
-
-def _numbers(found: Any, shards: int) -> bool:
-    if not isinstance(found, list) or not all(type(number) is int and 0 <= number < shards for number in found):
-        return False
-    return len(set(found)) == len(found)
 
 
 def seconds(place: np.ndarray) -> float:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from codec.data.base import CorpusError
+from codec.data.listing import listed
 from codec.outside import OutsideError, read_json
 from codec.quantizers.base import KINDS
 from codec.unit_file import Layout
@@ -23,7 +24,6 @@ LATENTS = Layout("codec-latents", 1, "latents", "F32", "latents", "fingerprint")
 INDEX = "index.json"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FINGERPRINT = re.compile(r"[0-9a-f]{32}")
-SPLITS = ("train", "val", "test")
 UNITS, CHANNELS, COUNT = 1_000_000, 65_536, 2**40  # at most; COUNT of recordings, frames and bytes of a unit
 LEAST = 1e-30  # standard deviation; of a channel that changes less it is given as 1
 
@@ -100,20 +100,11 @@ def load_index(folder: str | Path) -> Index:
         raise CorpusError(f"{path} is no index of latents: its format is not {LATENTS.format}.")
     if content.get("version") != LATENTS.version:
         raise CorpusError(f"{path} has version {content.get('version')!r:.20}, this program reads {LATENTS.version}.")
-    units, splits = content.get("units"), content.get("splits")
-    if not isinstance(units, list) or not 0 < len(units) <= UNITS:
-        raise CorpusError(f"{path} must list 1 to {UNITS:,} units.")
-    units = [_entry(unit, path) for unit in units]
-    if len({unit.name for unit in units}) < len(units):
-        raise CorpusError(f"{path} lists a unit twice.")
-    if not isinstance(splits, dict) or not all(_places(splits.get(name), len(units)) for name in SPLITS):
-        raise CorpusError(f"{path} must say for {', '.join(SPLITS)} which units they have, each once.")
-    if set(splits["train"]) & {*splits["val"], *splits["test"]}:
-        raise CorpusError(f"{path} has a unit for training and held out at once.")
-    return Index(Statistics.of(content, str(path)), units, {name: splits[name] for name in SPLITS})
+    units, splits = listed(content, str(path), "unit", UNITS, _entry)
+    return Index(Statistics.of(content, str(path)), units, splits)
 
 
-def _entry(content: Any, path: Path) -> Entry:
+def _entry(content: Any, path: str) -> Entry:
     if not isinstance(content, dict) or not isinstance(content.get("name"), str):
         raise CorpusError(f"{path} must say of each unit its name, recordings, frames and bytes.")
     if not NAME.fullmatch(content["name"]):
@@ -127,8 +118,3 @@ def _entry(content: Any, path: Path) -> Entry:
 def _numbers(values: Any) -> bool:
     real = isinstance(values, list) and 0 < len(values) <= CHANNELS
     return real and all(type(v) in (int, float) and math.isfinite(v) and abs(v) < 1e30 for v in values)
-
-
-def _places(values: Any, units: int) -> bool:
-    whole = isinstance(values, list) and all(type(value) is int and 0 <= value < units for value in values)
-    return whole and len(set(values)) == len(values)
