@@ -1,4 +1,4 @@
-"""What the index of shards and that of units of latents have in common: parts in a list, and splits that number them."""
+"""What the index of shards and that of units of latents share: parts in a list, and splits that number them."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
