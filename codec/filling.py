@@ -55,9 +55,9 @@ def add_tts(commands) -> None:
     parser = commands.add_parser("tts", help="a text -> speech of a flow model", description=TIMES)
     parser.add_argument("text", help="what is to be said")
     parser.add_argument("--seconds", type=number, help="how long it takes (default: as eSpeak NG says it)")
-    parser.add_argument("--prompt-text", help="what is said in the prompt: the text is said at its pace")
+    parser.add_argument("--prompt-text", help="what is said in the prompt; the text is said at its pace")
     parser.add_argument("--voice", default="en-us", help="language or voice of eSpeak NG (%(default)s)")
-    add_model(parser, "a recording of the voice, of which 3 s are heard; for models that were trained with prompts")
+    add_model(parser, "a recording of the voice; a model without prompts goes on from it, and needs --prompt-text")
     parser.set_defaults(run=run_tts)
 
 
@@ -138,17 +138,25 @@ def run_tts(options: argparse.Namespace) -> None:
     if options.prompt_text is not None and not options.prompt:
         raise InputError("--prompt-text says what is said in a prompt: give --prompt, too")
     generator = opened(options)
-    check_wanted(generator, prompt=options.prompt)
     prompt, spoken = voice(options, generator), said(text, options.voice)
-    seconds = spoken.seconds
-    if options.seconds is not None:
-        seconds = options.seconds
-    elif options.prompt_text is not None:
-        usual = said(some(options.prompt_text), options.voice).seconds
-        seconds *= len(prompt) / generator.sample_rate / usual
+    goes_on = prompt is not None and not generator.flow.condition.prompted
+    if goes_on and options.prompt_text is None:
+        raise InputError(
+            "this model was trained without prompts, but can go on from one: say what is said in it, --prompt-text"
+        )
+    seconds, before = spoken.seconds, None
+    if options.prompt_text is not None:
+        usual, length = said(some(options.prompt_text), options.voice), len(prompt) / generator.sample_rate
+        seconds *= length / usual.seconds
+    seconds = seconds if options.seconds is None else options.seconds
     phones = stretched(spoken.phones, seconds / spoken.seconds)
+    if goes_on:
+        before, prompt = prompt[: len(prompt) // generator.hop * generator.hop], None
+        text = f"{some(options.prompt_text)} {text}"
+        begins = len(before) / generator.sample_rate
+        phones = stretched(usual.phones, length / usual.seconds) + [(symbol, begins + at) for symbol, at in phones]
     with sampling(options) as how:
-        wav = generator.speak(seconds, text=text, phones=phones, prompt=prompt, sampling=how)
+        wav = generator.speak(seconds, text=text, phones=phones, prompt=prompt, before=before, sampling=how)
     write(options, wav, generator.sample_rate, f'"{text}"')
 
 

@@ -101,9 +101,14 @@ class Generator:
         text: str = "",
         phones: Phones = (),
         prompt: np.ndarray | None = None,
+        before: np.ndarray | None = None,
         sampling: Sampling = Sampling(),
     ) -> np.ndarray:
         """So many seconds of speech, in the voice of a prompt where the model hears one.
+
+        Args:
+            before: speech ``[T]`` that is gone on from, in its voice, as in F5-TTS (arXiv 2410.06885, section 3.1): for
+                models without prompts. Text and phones are of both, and what comes back is what is new.
 
         Raises:
             InputError: if they are shorter than a frame, or the model lacks something, or cannot be told what to say.
@@ -112,10 +117,18 @@ class Generator:
             raise InputError("this model was trained without text and phones, and cannot be told what to say")
         if seconds * self.frame_rate < 1:
             raise InputError(f"{seconds:g} s of speech are shorter than a latent frame: give {1 / self.frame_rate:g}")
-        frames = math.ceil(seconds * self.frame_rate)
-        nothing = torch.zeros(1, self.space.dim, frames, device=self.space.mean.device)
-        filled = self._fill(nothing, np.ones(frames, bool), text, phones, prompt, sampling)
-        return self._decoded(filled, round(seconds * self.sample_rate))
+        new = math.ceil(seconds * self.frame_rate)
+        known = torch.zeros(1, self.space.dim, new, device=self.space.mean.device)
+        if before is not None:
+            if len(before) < self.hop:
+                raise InputError(
+                    f"the prompt is shorter than a latent frame, {1 / self.frame_rate:g} s: give some seconds"
+                )
+            known = torch.cat([self.latents(before), known], dim=-1)
+        first = known.shape[-1] - new
+        filled = self._fill(known, np.arange(first + new) >= first, text, phones, prompt, sampling)
+        start, end = first * self.hop, first * self.hop + round(seconds * self.sample_rate)
+        return self._decoded(filled, end)[start:]
 
     def edit(
         self,

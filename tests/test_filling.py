@@ -100,6 +100,15 @@ def test_tts(models, here):
     assert len(run("tts", prompted, *words, out="pace.wav")) == round(0.6 * RATE)
 
 
+def test_a_model_without_prompts_goes_on_from_one(models, here):
+    words = ["abc", "--prompt", "v.wav", "--prompt-text", "abc b b"]
+    one = run("tts", models["characters"], *words, out="one.wav")
+    assert len(one) == round(0.6 * RATE)  # what is new, and no more
+    soundfile.write("v.wav", speechlike(1.0, RATE, 9), RATE)
+    assert not np.array_equal(one, run("tts", models["characters"], *words, out="other.wav"))
+    assert len(run("tts", models["aligned_phones"], *words, out="timed.wav")) == len(one)
+
+
 def test_edit(models, here):
     Path("manifest.csv").write_text("file,text,phones\nin.wav,abc b cab,a@0 b@0.2 c@0.4 b@0.6 c@0.8 a@1.0 b@1.2\n")
     for name in ("aligned_phones", "characters", "aligned_phones+prompt"):
@@ -143,6 +152,12 @@ BAD = [
     ("aligned_phones", ["tts", "abc", "--seconds", 0], "shorter than a latent frame"),
     ("aligned_phones", ["tts", "abc", "--prompt-text", "abc"], "give --prompt, too"),
     ("none", ["tts", "abc"], "cannot be told what to say"),
+    ("characters", ["tts", "abc", "--prompt", "v.wav"], "can go on from one: say what is said in it, --prompt-text"),
+    (
+        "characters",
+        ["tts", "abc", "--prompt", "short.wav", "--prompt-text", "a"],
+        "the prompt is shorter than a latent",
+    ),
     ("characters", ["tts", "abc", "--seconds", 5], "5.0 s are more than the 4.0 s that this model was trained on"),
     ("none", ["edit", "in.wav", "--old", "b", "--new", "cab"], "the text is empty"),
     ("none", ["edit", "in.wav", "--old", "b", "--new", " ", "--text", "abc b"], "the text is empty"),
