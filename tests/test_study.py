@@ -100,7 +100,7 @@ def judged(out: Path, name: str, scores: dict[str, list[float]]) -> None:
         for metric in TABLES.METRICS:
             if metric != "frechet":
                 table[metric] = values
-        Report(table, [], {"frechet": 1.5, "step": 600}).write(out / "judge" / name, stem)
+        Report(table, [], {"frechet": 1.5}).write(out / "judge" / name, stem)
     (out / "judge" / name / "ended").touch()
 
 

@@ -18,6 +18,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas
 import yaml
 
 HERE = Path(__file__).parent
@@ -53,7 +54,7 @@ class Judged:
         """The mean over recordings."""
         if metric == "frechet":
             return math.nan if self.report.facts["frechet"] is None else self.report.facts["frechet"]
-        return float(np.nanmean(self.report.clips[metric]))
+        return float(self.report.clips[metric].mean())
 
 
 def read(out: Path) -> list[Judged]:
@@ -78,8 +79,10 @@ def pooled(found: Sequence[Judged], metric: str) -> Interval:
         values = np.array([one.score(metric) for one in found])
         return Interval(float(values.mean()), math.nan, math.nan, len(values))
     clips = [one.report.clips.set_index("clip") for one in found]
-    together = np.nanmean([table[metric].reindex(clips[0].index).to_numpy(float) for table in clips], axis=0)
-    return bootstrap(together, groups=clips[0]["speaker"].to_numpy())
+    together = (
+        pandas.concat([table[metric] for table in clips], axis=1).mean(axis=1).reindex(clips[0].index)
+    )  # NaN: left out
+    return bootstrap(together, groups=clips[0]["speaker"])
 
 
 def spread(one: Sequence[float], other: Sequence[float]) -> float:
@@ -207,17 +210,19 @@ def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
     for axis, condition in zip(axes[0], conditions, strict=True):
         for arm in (arm for arm in arms if arm.split("x")[0] in plan["curves"]):
             points: dict[int, list[float]] = {}
-            for one in found:
-                if (one.arm, one.condition) == (arm, condition) and one.system not in BOUNDS:
-                    step = one.report.facts["step"] if one.system == "last" else int(one.system)
-                    points.setdefault(step, []).append(one.score(CONTENT))
+            mine = [one for one in found if (one.arm, one.condition) == (arm, condition) and one.system not in BOUNDS]
+            kept = sorted({int(one.system) for one in mine if one.system != "last"})
+            for one in mine if kept else ():
+                step = kept[0] + kept[-1] if one.system == "last" else int(one.system)  # kept at equal distances
+                points.setdefault(step, []).append(one.score(CONTENT))
             if points:
                 steps = sorted(points)
                 axis.plot(steps, [np.mean(points[step]) for step in steps], "o-", label=arm.upper().replace("X", "x"))
         axis.set_title(condition.replace("_", " "))
         axis.set_xlabel("steps of the flow model")
         axis.set_ylabel("phone error rate in the span")
-        axis.legend()
+        if axis.lines:
+            axis.legend()
     _save(figure, folder / "curves.svg")
 
 
