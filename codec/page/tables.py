@@ -68,9 +68,9 @@ class Scores:
 
 
 def higher_is_better(metric: str) -> bool | None:
-    """None for a metric that is not in the table."""
+    """By the table of metrics, or the arrow at the end of a name; None where neither says so."""
     known = METRICS.get(metric) or OPTIONAL.get(metric)
-    return known.higher_is_better if known else None
+    return known.higher_is_better if known else {"↑": True, "↓": False}.get(metric[-1:])
 
 
 def title(metric: str) -> str:
