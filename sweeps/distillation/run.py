@@ -74,7 +74,7 @@ def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[
         words.append(f"init_from={out / needs[0] / LAST}")
     name = f"codec/{arm}-{seed}"
     yield _training(name, [*words, f"seed={seed}"], out, needs)
-    command = [sys.executable, "-m", "codec", "judge", "--latents", *scale["judge"], "--ckpt", str(out / name / LAST)]
+    command = [sys.executable, "-m", "codec", "judge", "--latents", *_corpus(scale), "--ckpt", str(out / name / LAST)]
     latents = f"latents/{arm}-{seed}"
     yield _step(latents, [*command, "--out", str(out / latents)], out, (name,))
 
@@ -95,8 +95,12 @@ def _judged(plan: dict, scale: dict, out: Path, arm: str, flow: Step, codec: Pat
     kept = [folder / f"{times * step}.ckpt" for step in range(scale["every"], scale["flow_steps"], scale["every"])]
     models = [*(kept if arm in plan["curves"] else []), folder / "last.ckpt"]
     name = flow.name.replace("flow/", "judge/")
-    command = [sys.executable, "-m", "codec", "judge", *map(str, models), *scale["judge"], "--ckpt", str(codec)]
+    command = [sys.executable, "-m", "codec", "judge", *map(str, models), *_corpus(scale), "--ckpt", str(codec)]
     return _step(name, [*command, "--out", str(out / name)], out, (flow.name,))
+
+
+def _corpus(scale: dict) -> list[str]:
+    return [*scale["judge"], "--clips", str(scale["clips"])]
 
 
 def _step(name: str, command: list[str], out: Path, needs: tuple[str, ...] = ()) -> Step:
@@ -157,10 +161,17 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=list(plan["arms"]), default=list(plan["arms"]))
     parser.add_argument("--conditions", nargs="+", help="of conf/condition (default: those of the scale)")
     parser.add_argument("--seeds", nargs="+", type=int, default=plan["seeds"])
+    parser.add_argument(
+        "--judge", nargs="+", help="held-out corpus with phones and times: dataset=folder dataset.path=DIR"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="commands at a time")
     parser.add_argument("--dry", action="store_true", help="print the commands only")
     options = parser.parse_args()
-    conditions = options.conditions or plan["scales"][options.scale].get("conditions", plan["conditions"])
+    scale = plan["scales"][options.scale]
+    scale["judge"] = options.judge or scale["judge"]
+    if not scale["judge"]:
+        parser.error(f"{options.scale} has no corpus to judge on: --judge dataset=folder dataset.path=DIR, with phones")
+    conditions = options.conditions or scale.get("conditions", plan["conditions"])
     todo = steps(plan, options.scale, options.out.resolve(), options.arms, conditions, options.seeds)
     if options.dry:
         print("\n".join(shlex.join(step.command) for step in todo))
