@@ -18,7 +18,7 @@ import pandas
 
 from codec.errors import InputError
 from codec.metrics.intervals import bootstrap
-from codec.metrics.table import METRICS, OPTIONAL
+from codec.metrics.table import TITLED
 from codec.outside import read_json
 from codec.report_check import ABOUT_CLIP, check_report
 
@@ -151,7 +151,7 @@ def overview(reports: Mapping[str, Report]) -> str:
 
 def metric_title(key: str) -> str:
     """Name, unit and direction of a metric, such as `SI-SDR (dB) ↑`."""
-    metric = METRICS.get(key) or OPTIONAL.get(key)
+    metric = TITLED.get(key)
     if metric is None:
         return key
     unit = f" ({metric.unit})" if metric.unit else ""

@@ -28,8 +28,6 @@ def write_examples(folder: Path, trial: Trial, reports: Mapping[str, Report]) ->
         recording.clip: write_audio(folder, n, recording.clip, "recording", recording.wav, rate)
         for n, recording in enumerate(trial.heard)
     }
-    metrics = trial.panel.metrics
-    titles = {name: f"{metric.name} {'↑' if metric.higher_is_better else '↓'}" for name, metric in metrics.items()}
     entries = []
     for system, report in reports.items():
         if system == RECORDING:
@@ -39,12 +37,8 @@ def write_examples(folder: Path, trial: Trial, reports: Mapping[str, Report]) ->
             if not isinstance(sound, InputError):
                 decoded = write_audio(folder, n, clip, system, sound, rate)
                 audio[names[clip]] = {"reference": given[clip], "decoded": decoded}
-        clips = report.clips.assign(clip=report.clips["clip"].map(names)).rename(columns=titles)
-        failures = [
-            failure
-            | {"clip": names.get(failure["clip"], failure["clip"]), "metric": titles.get(failure["metric"], "all")}
-            for failure in report.failures
-        ]
+        clips = report.clips.assign(clip=report.clips["clip"].map(names))
+        failures = [one | {"clip": names.get(one["clip"], one["clip"])} for one in report.failures]
         facts = {name: report.facts[name] for name in FACTS if name in report.facts}
         shown = Report(clips, failures, {"sample_rate": rate, **facts}, audio)
         entries.append(Entry(system.removesuffix(".ckpt"), shown, folder, baseline=system in (CEILING, FLOOR)))

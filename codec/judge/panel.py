@@ -15,6 +15,7 @@ from codec.judge.speaker import SpeakerProbe
 from codec.metrics.base import Metric, MetricError
 from codec.metrics.pitch import f0_error, voicing_error
 from codec.metrics.spectral import mel_cepstral_distortion
+from codec.metrics.table import SPANS
 
 VOICES, UTTERANCES, HOLDOUT = 198, 8, 0.06  # of the corpus that judges learn from: many voices, a few sentences each
 SEED = 1000  # of that corpus: one that no codec is trained on, so that its voices and sentences are others
@@ -68,13 +69,14 @@ class Panel:
     @property
     def metrics(self) -> dict[str, Metric]:
         """What is measured in the span, by column; each ``function`` takes (recording, decoded ``[T]``, rate in Hz)."""
-        return {
-            "span_per": Metric("Phone error rate", self.phone_error_rate, "", False),
-            "span_speaker": Metric("Speaker similarity", self.speaker_similarity, "", True),
-            "span_mcd": Metric("MCD", _within(mel_cepstral_distortion), "dB", False),
-            "span_f0_error": Metric("F0 error", _within(f0_error), "cents", False),
-            "span_voicing_error": Metric("Voicing error", _within(voicing_error), "", False),
+        functions = {
+            "span_per": self.phone_error_rate,
+            "span_speaker": self.speaker_similarity,
+            "span_mcd": _within(mel_cepstral_distortion),
+            "span_f0_error": _within(f0_error),
+            "span_voicing_error": _within(voicing_error),
         }
+        return {name: Metric(title.name, functions[name], *title[1:]) for name, title in SPANS.items()}
 
     def score(self, recording: Recording, decoded, sample_rate: int) -> tuple[dict[str, float], dict[str, str]]:
         """decoded ``[T]``, as long as the recording -> values by column, NaN where there is none, and why by column.

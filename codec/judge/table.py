@@ -15,7 +15,7 @@ from codec.judge.frechet import frechet_distance
 from codec.judge.panel import Panel, Recording
 from codec.metrics.base import MetricError
 from codec.metrics.intervals import Interval, bootstrap
-from codec.report import Report, aligned, show
+from codec.report import Report, aligned, metric_title, show
 from codec.report_check import ABOUT_CLIP
 
 RECORDING, CEILING, FLOOR = "recording", "copy synthesis (ceiling)", "interpolation (floor)"
@@ -162,12 +162,7 @@ def _place(sums: np.ndarray) -> np.ndarray:
 def table(reports: Mapping[str, Report], panel: Panel) -> str:
     """Plain text: a line per system; means with intervals, failures counted, the Frechet distance, and where the phone
     error rate lies between ceiling and floor."""
-    arrows = {True: "↑", False: "↓"}
-    titles = [
-        f"{metric.name}{f' ({metric.unit})' if metric.unit else ''} {arrows[metric.higher_is_better]}"
-        for metric in panel.metrics.values()
-    ]
-    rows = [["system", *titles, "Frechet ↓", "ceiling 0, floor 1"]]
+    rows = [["system", *map(metric_title, panel.metrics), "Frechet ↓", "ceiling 0, floor 1"]]
     for name, report in reports.items():
         cells = [_cell(interval(report, metric), len(report.clips)) for metric in panel.metrics]
         frechet = report.facts["frechet"]

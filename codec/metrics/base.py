@@ -10,6 +10,7 @@ imports it by name, and would pay 2 s for them.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -23,6 +24,14 @@ class MetricError(Exception):
 
 class MissingError(Exception):
     """There is no such metric or system here, or what it needs is missing; the message says what, and how to get it."""
+
+
+class Title(NamedTuple):
+    """What a table has to say about a column of scores; ``unit`` is empty for a bare number."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
 
 
 @dataclass(frozen=True)

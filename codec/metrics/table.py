@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from codec.metrics import optional
-from codec.metrics.base import Metric, MissingError
+from codec.metrics.base import Metric, MissingError, Title
 from codec.metrics.intelligibility import estoi, stoi
 from codec.metrics.pesq import pesq_nb, pesq_wb
 from codec.metrics.pitch import f0_error, voicing_error
@@ -29,6 +29,15 @@ OPTIONAL = {
     "wer": Metric("Word error rate", optional.word_error_rate, "", False, optional.check_recogniser),
     "speaker_similarity": Metric("Speaker similarity", optional.speaker_similarity, "", True, optional.check_speaker),
 }
+# Of spans that a model filled in; codec/judge/panel.py has the functions.
+SPANS = {
+    "span_per": Title("Phone error rate", "", False),
+    "span_speaker": Title("Speaker similarity", "", True),
+    "span_mcd": Title("MCD", "dB", False),
+    "span_f0_error": Title("F0 error", "cents", False),
+    "span_voicing_error": Title("Voicing error", "", False),
+}
+TITLED: dict[str, Metric | Title] = {**METRICS, **OPTIONAL, **SPANS}  # every column of scores that a report may have
 
 
 def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:

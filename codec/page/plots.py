@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from codec.metrics.intervals import Interval
-from codec.metrics.table import METRICS, OPTIONAL
+from codec.metrics.table import TITLED
 from codec.page.base import Entry
 from codec.report import metric_title
 
@@ -153,7 +153,7 @@ def curve_plot(entries: Sequence[Entry], name: str) -> str:
         axes.set_xlabel("step")
 
     split, _, key = name.partition("/")
-    title = f"{split}: {metric_title(key) if key in METRICS | OPTIONAL else key.replace('_', ' ')}"
+    title = f"{split}: {metric_title(key) if key in TITLED else key.replace('_', ' ')}"
     return _svg(draw, title, f"{title} over training steps")
 
 

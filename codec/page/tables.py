@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 
 from codec.metrics.intervals import Interval, bootstrap, paired
-from codec.metrics.table import METRICS, OPTIONAL
+from codec.metrics.table import TITLED
 from codec.page.base import Entry
 from codec.report import metric_title
 
@@ -27,7 +27,7 @@ class Scores:
 
     def __init__(self, entries: Sequence[Entry]):
         found = {name: None for entry in entries for name in entry.report.metrics}
-        known = [name for name in METRICS | OPTIONAL if name in found]
+        known = [name for name in TITLED if name in found]
         self.metrics = known + [name for name in found if name not in known]
         about = pandas.concat([entry.report.clips[["clip", "speaker", "seconds"]] for entry in entries])
         self.clips = about.drop_duplicates("clip").reset_index(drop=True)
@@ -68,9 +68,9 @@ class Scores:
 
 
 def higher_is_better(metric: str) -> bool | None:
-    """By the table of metrics, or the arrow at the end of a name; None where neither says so."""
-    known = METRICS.get(metric) or OPTIONAL.get(metric)
-    return known.higher_is_better if known else {"↑": True, "↓": False}.get(metric[-1:])
+    """None for a metric that is not in the table."""
+    known = TITLED.get(metric)
+    return known.higher_is_better if known else None
 
 
 def title(metric: str) -> str:
