@@ -120,10 +120,7 @@ class Generator:
         new = math.ceil(seconds * self.frame_rate)
         known = torch.zeros(1, self.space.dim, new, device=self.space.mean.device)
         if before is not None:
-            if len(before) < self.hop:
-                raise InputError(
-                    f"the prompt is shorter than a latent frame, {1 / self.frame_rate:g} s: give some seconds"
-                )
+            self._check_prompt(before)
             known = torch.cat([self.latents(before), known], dim=-1)
         first = known.shape[-1] - new
         filled = self._fill(known, np.arange(first + new) >= first, text, phones, prompt, sampling)
@@ -180,9 +177,13 @@ class Generator:
             if first == end:
                 raise InputError("this model was trained with prompts: give a recording of the voice, --prompt VOICE")
             return known[..., first:end]
-        if len(prompt) < self.hop:
-            raise InputError(f"the prompt is shorter than a latent frame, {1 / self.frame_rate:g} s: give some seconds")
+        self._check_prompt(prompt)
         return self.latents(prompt[: most * self.hop])[..., : len(prompt) // self.hop]
+
+    def _check_prompt(self, wav: np.ndarray) -> None:
+        """Raises InputError for one without a frame."""
+        if len(wav) < self.hop:
+            raise InputError(f"the prompt is shorter than a latent frame, {1 / self.frame_rate:g} s: give some seconds")
 
     def _sound(self, filled: Tensor, wav: np.ndarray, span: np.ndarray, resynthesise: bool) -> np.ndarray:
         decoded = self._decoded(filled, len(wav))

@@ -55,9 +55,8 @@ class FlowTask(BaseTask):
         return {"network": self.flow.network, **conditions, "objective": self.flow.objective, **beside}
 
     def seconds(self, batch: dict[str, Any]) -> float:
-        return (
-            batch["latents"].shape[0] * batch["latents"].shape[2] / self.flow.frame_rate
-        )  # padding counts: no waiting
+        examples, _, frames = batch["latents"].shape  # padding counts: nobody waits for the device to say how much
+        return examples * frames / self.flow.frame_rate
 
     def kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {"latents": batch["latents"], "span": batch["span"]}

@@ -37,7 +37,6 @@ METRICS = {
 }
 BOUNDS = {"ceiling": "copy_synthesis_ceiling", "floor": "interpolation_floor"}
 NAME = re.compile(r"(?P<arm>[a-z]\d[a-z]?(x\d+)?)-(?P<condition>\w+)-(?P<seed>\d+)")
-Scores = Mapping[str, Mapping[str, Sequence[float]]]  # condition -> arm -> content score of each seed
 
 
 @dataclass(frozen=True)
@@ -162,7 +161,7 @@ def _bounds(found: Sequence[Judged], arms: Sequence[str]) -> list[str]:
 
 def _codecs(out: Path, plan: Mapping) -> list[str]:
     """Reconstruction, cost, and what the latents hold; means over seeds with their smallest and largest."""
-    asked = {"STOI": ("stoi", None), "PESQ-WB": ("pesq_wb", None), "mel distance": ("mel_distance", None)}
+    asked = {"STOI": "stoi", "PESQ-WB": "pesq_wb", "mel distance": "mel_distance"}
     head = ["arm", "seeds", *asked, "GFLOP/s encode + decode", "linear probe", "MLP probe", "CTC PER, linear"]
     head += ["ABX within", "ABX across", "speaker EER"]
     lines = ["### Codecs", "", _head(head)]
@@ -171,7 +170,7 @@ def _codecs(out: Path, plan: Mapping) -> list[str]:
         if not runs:
             continue
         reports = [Report.read(run / "report.json") for run in runs]
-        cells = [_range([report.summary()[metric]["mean"] for report in reports]) for metric, _ in asked.values()]
+        cells = [_range([report.summary()[metric]["mean"] for report in reports]) for metric in asked.values()]
         facts = reports[0].facts
         cells.append(f"{facts['gflop_encode']:.2f} + {facts['gflop_decode']:.2f}")
         held = [out / "latents" / run.name / "latents.json" for run in runs]
