@@ -22,6 +22,7 @@ from safetensors.numpy import save
 from codec.outside import parse_json
 
 ENDING = ".safetensors"
+KEPT = 32  # units that stay open: a header each, of what is known of their recordings
 KNOWN = ("file", "speaker", "text", "phones")  # text, of each recording
 
 
@@ -69,6 +70,30 @@ def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
     return digest.hexdigest()
 
 
+class OpenUnits:
+    """Units of one layout by their paths, opened when asked for; few stay open, and none in a copy for a worker process."""
+
+    def __init__(self, layout: Layout):
+        self.layout = layout
+        self._open: dict[Path, UnitFile] = {}
+
+    def __call__(self, path: Path) -> "UnitFile":
+        """Raises UnitError if it is missing, damaged or something else."""
+        if path not in self._open:
+            unit = UnitFile(path, self.layout)
+            if len(self._open) >= KEPT:
+                del self._open[next(iter(self._open))]
+            self._open[path] = unit
+        return self._open[path]
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}
+
+
 class UnitFile:
     """An open unit: its header is checked and in memory, its matrix is read piece by piece.
 
@@ -78,6 +103,7 @@ class UnitFile:
         ends: ``[n]`` int64, where each ends among the frames.
         lengths: ``[n]`` int64, samples of each.
         rows: channels C of the matrix.
+        size: bytes of the file.
 
     Raises:
         UnitError: if it is missing, damaged or something else.
@@ -86,6 +112,7 @@ class UnitFile:
     def __init__(self, path: Path, layout: Layout):
         self.path, self.layout = path, layout
         try:
+            self.size = path.stat().st_size
             self._file = safe_open(path, framework="np")
             self.facts: dict[str, Any] = parse_json((self._file.metadata() or {})["about"])
             self.ends, self.lengths = (self._file.get_tensor(name) for name in ("ends", "lengths"))

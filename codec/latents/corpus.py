@@ -22,9 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codec.data.base import CorpusError, phones_within
 from codec.latents.index import INDEX, LATENTS, Entry, load_index
-from codec.unit_file import ENDING, UnitError, UnitFile
-
-KEPT = 32  # units that stay open: a header each, of what is known of their recordings
+from codec.unit_file import ENDING, OpenUnits, UnitError, UnitFile
 
 
 class LatentCorpus:
@@ -54,7 +52,7 @@ class LatentCorpus:
         if self.max_frames is not None and self.max_frames < 1:
             raise CorpusError(f"max_seconds={max_seconds} is less than a frame: give {1 / self.frame_rate:g} or more.")
         self.train = self.clips("train")
-        self._open: dict[str, UnitFile] = {}
+        self._units = OpenUnits(LATENTS)
 
     def clips(self, split: str) -> "LatentClips":
         """The recordings of "train", "val" or "test"; a corpus with one held-out part gives the same for both."""
@@ -62,24 +60,17 @@ class LatentCorpus:
 
     def unit(self, entry: Entry) -> UnitFile:
         """An open unit. Raises CorpusError if it is damaged, or of other latents than the index speaks of."""
-        if entry.name not in self._open:
-            path = self.path / (entry.name + ENDING)
-            try:
-                unit = UnitFile(path, LATENTS)
-            except UnitError as error:
-                raise CorpusError(f"{error}; remove it and extract again.") from None
-            wanted = self.fingerprint, self.kind, self.sample_rate, self.hop_length
-            told = tuple(unit.facts.get(name) for name in ("fingerprint", "kind", "sample_rate", "hop_length"))
-            counts = unit.rows, len(unit), unit.frames, path.stat().st_size
-            if told != wanted or counts != (self.dim, entry.recordings, entry.frames, entry.bytes):
-                raise CorpusError(f"{path} is not the unit that {INDEX} counts: remove it and extract again.")
-            if len(self._open) >= KEPT:
-                del self._open[next(iter(self._open))]
-            self._open[entry.name] = unit
-        return self._open[entry.name]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}}  # each worker opens its own
+        path = self.path / (entry.name + ENDING)
+        try:
+            unit = self._units(path)
+        except UnitError as error:
+            raise CorpusError(f"{error}; remove it and extract again.") from None
+        wanted = self.fingerprint, self.kind, self.sample_rate, self.hop_length
+        told = tuple(unit.facts.get(name) for name in ("fingerprint", "kind", "sample_rate", "hop_length"))
+        counts = unit.rows, len(unit), unit.frames, unit.size
+        if told != wanted or counts != (self.dim, entry.recordings, entry.frames, entry.bytes):
+            raise CorpusError(f"{path} is not the unit that {INDEX} counts: remove it and extract again.")
+        return unit
 
 
 class LatentClips(Sequence):

@@ -14,13 +14,12 @@ from codec.data.units import Units
 from codec.extract import Encoding
 from codec.teachers.base import Teacher
 from codec.teachers.rate import to_frame_rate
-from codec.unit_file import ENDING, Layout, UnitError, UnitFile
+from codec.unit_file import ENDING, Layout, OpenUnits, UnitError, UnitFile
 
 FEATURES = Layout("codec-features", 1, "features", "F16", "features", "teacher")
 LARGEST = torch.finfo(torch.float16).max
 PIECE = 30.0  # seconds that a teacher hears at a time, at most: its memory may grow with their square
 LEAST = 0.1  # seconds that it hears at least, silence at the end; WavLM's first window is 25 ms
-KEPT = 32  # units that stay open
 
 
 class ToFeatures(Encoding):
@@ -64,7 +63,7 @@ class Features:
 
     def __init__(self, folder: Path):
         self.paths = sorted(folder.glob(f"*{ENDING}"))
-        self._open: dict[int, UnitFile] = {}
+        self._units = OpenUnits(FEATURES)
         self._places: dict[str, tuple[int, int, int]] = {}
         for number in range(len(self.paths)):
             unit = self._unit(number)
@@ -88,15 +87,7 @@ class Features:
             raise CorpusError(f"{error}; remove it and begin again.") from None
 
     def _unit(self, number: int) -> UnitFile:
-        if number not in self._open:
-            try:
-                unit = UnitFile(self.paths[number], FEATURES)
-            except UnitError as error:
-                raise CorpusError(f"{error}; remove it and begin again.") from None
-            if len(self._open) >= KEPT:
-                del self._open[next(iter(self._open))]
-            self._open[number] = unit
-        return self._open[number]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}}  # each worker opens its own
+        try:
+            return self._units(self.paths[number])
+        except UnitError as error:
+            raise CorpusError(f"{error}; remove it and begin again.") from None

@@ -95,7 +95,7 @@ def test_two_workers_read_what_one_reads(split):
 
 def test_units_are_opened_when_they_are_needed_and_not_kept_without_end(split, tmp_path, monkeypatch):
     shutil.copytree(split.folder, tmp_path / "out")
-    monkeypatch.setattr("codec.latents.corpus.KEPT", 2)
+    monkeypatch.setattr("codec.unit_file.KEPT", 2)
     (tmp_path / "out" / "train-000001.safetensors").unlink()
     corpus = LatentCorpus(tmp_path / "out")
     with pytest.raises(CorpusError, match=r"train-000001\.safetensors is no unit of latents"):
@@ -103,7 +103,7 @@ def test_units_are_opened_when_they_are_needed_and_not_kept_without_end(split, t
     for entry in corpus.index.units:
         if entry.name != "train-000001":
             corpus.unit(entry)
-            assert len(corpus._open) <= 2
+            assert len(corpus._units) <= 2
     assert len(corpus.index.units) > 3
 
 
