@@ -71,7 +71,7 @@ def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> 
 
 
 class OpenUnits:
-    """Units of one layout by their paths, opened when asked for; few stay open, and none in a copy for a worker process."""
+    """Units of one layout by their paths, opened when asked for; few stay open, and none in a copy for a worker."""
 
     def __init__(self, layout: Layout):
         self.layout = layout

@@ -174,24 +174,25 @@ def test_token_files_that_say_anything(facts, codes):
         only(TokenError, lambda: load_tokens(path))
 
 
+def rebuilt(original: bytes, config: dict, load: Callable[[Path], object]) -> None:
+    """What is in a checkpoint's weights, under another configuration."""
+    state = torch.load(io.BytesIO(original), weights_only=True)["state_dict"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a.ckpt")
+        torch.save({"config": config, "state_dict": state}, path)
+        only(CheckpointError, lambda: load(path))
+
+
 @given(config=changed(CONFIG["codec"]))
 @BRIEF
 def test_a_checkpoint_whose_configuration_is_another_builds_its_codec_or_is_refused(originals, config):
-    state = torch.load(io.BytesIO(originals("checkpoint")[1]), weights_only=True)["state_dict"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.ckpt")
-        torch.save({"config": {"codec": config}, "state_dict": state}, path)
-        only(CheckpointError, lambda: load_codec(path))
+    rebuilt(originals("checkpoint")[1], {"codec": config}, load_codec)
 
 
 @given(config=changed(configuration(("characters", "prompt"), "0" * 32, 4.0)))
 @BRIEF
 def test_a_flow_checkpoint_whose_configuration_is_another_builds_its_model_or_is_refused(originals, config):
-    state = torch.load(io.BytesIO(originals("flow checkpoint")[1]), weights_only=True)["state_dict"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "a.ckpt")
-        torch.save({"config": {"flow": config}, "state_dict": state}, path)
-        only(CheckpointError, lambda: statistics_of(load_flow(path)))
+    rebuilt(originals("flow checkpoint")[1], {"flow": config}, lambda path: statistics_of(load_flow(path)))
 
 
 TREES = st.recursive(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import hypothesis.strategies as st
 import numpy as np
@@ -216,43 +217,46 @@ def everything(folder):
     return collate([*LatentCorpus(folder).train])
 
 
+@contextmanager
+def put_back(*paths):
+    """Files as they were, afterwards."""
+    wholes = [path.read_bytes() for path in paths]
+    try:
+        yield
+    finally:
+        for path, whole in zip(paths, wholes, strict=True):
+            path.write_bytes(whole)
+
+
 @pytest.mark.parametrize("name", ["index.json", "train-000000.safetensors"])
 @given(data=st.data())
 @BRIEF
 def test_a_damaged_file_is_refused_in_a_sentence(copy, name, data):
     path, whole = copy / name, (copy / name).read_bytes()
-    try:
+    with put_back(path):
         path.write_bytes(damaged(whole, data.draw(st.lists(damage(len(whole)), min_size=1, max_size=3))))
         only(CorpusError, lambda: everything(copy))
-    finally:
-        path.write_bytes(whole)
 
 
 @given(data=st.data())
 @FEW
 def test_an_index_that_says_anything_is_refused_in_a_sentence(copy, data):
-    path, whole = copy / "index.json", (copy / "index.json").read_bytes()
-    try:
-        path.write_text(json.dumps(data.draw(changed(json.loads(whole)))))
+    path = copy / "index.json"
+    with put_back(path):
+        path.write_text(json.dumps(data.draw(changed(json.loads(path.read_bytes())))))
         only(CorpusError, lambda: everything(copy))
-    finally:
-        path.write_bytes(whole)
 
 
 @given(data=st.data())
 @BRIEF
 def test_a_unit_that_says_anything_is_refused_in_a_sentence(copy, data):
     path, index = copy / "train-000000.safetensors", copy / "index.json"
-    wholes = path.read_bytes(), index.read_bytes()
 
     def change(tensors, about):
         new = data.draw(changed(about))
         about.clear()
         about |= new if isinstance(new, dict) else {"recordings": new}
 
-    try:
+    with put_back(path, index):
         rewritten(path, change)
         only(CorpusError, lambda: everything(copy))
-    finally:
-        path.write_bytes(wholes[0])
-        index.write_bytes(wholes[1])
