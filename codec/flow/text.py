@@ -37,15 +37,31 @@ class Slots(nn.Module):
 
     def forward(self, numbers: list[list[int]], inside: Tensor, places: bool) -> Tensor:
         """numbers: of the slots from the first; the filler follows. places: tell slots by number, too."""
-        batch, frames = inside.shape
-        ids = torch.full((batch, frames * self.slots), FILLER)
+        room = inside.repeat_interleave(self.slots, dim=1)
+        return self._projected(self._refined(numbers, room, places), inside)
+
+    def spread(self, numbers: list[list[int]], inside: Tensor) -> Tensor:
+        """numbers: of symbols, one at least; refined one after another, then each put into as many slots."""
+        counts = torch.tensor([len(own) for own in numbers], device=inside.device)[:, None]
+        symbols = torch.arange(int(counts.max()), device=inside.device)
+        x = self._refined(numbers, symbols < counts, places=True)
+        slots = torch.arange(inside.shape[1] * self.slots, device=inside.device)
+        which = slots * counts // (inside.sum(dim=1, keepdim=True) * self.slots)  # [B, F * S]
+        which = which.minimum(counts - 1)  # what has ended says nothing
+        return self._projected(x.gather(1, which[..., None].expand(-1, -1, x.shape[2])), inside)
+
+    def _refined(self, numbers: list[list[int]], inside: Tensor, places: bool) -> Tensor:
+        """-> ``[B, L, H]``, zeros outside of ``inside`` ``[B, L]``. After the numbers there are fillers."""
+        ids = torch.full(inside.shape, FILLER)
         for row, own in zip(ids, numbers, strict=True):
             row[: len(own)] = torch.tensor(own, dtype=torch.int64)
-        x = self.embedding(ids.to(inside.device))  # [B, F * S, H]
+        x = self.embedding(ids.to(inside.device))
         if places:
             x = x + sines(torch.arange(x.shape[1], device=x.device), x.shape[2])
-        x = self.refined(x.transpose(1, 2), inside.repeat_interleave(self.slots, dim=1)).transpose(1, 2)
-        return self.leave(x.unflatten(1, (frames, self.slots)).flatten(2)) * inside[..., None]
+        return self.refined(x.transpose(1, 2), inside).transpose(1, 2)
+
+    def _projected(self, x: Tensor, inside: Tensor) -> Tensor:
+        return self.leave(x.unflatten(1, (-1, self.slots)).flatten(2)) * inside[..., None]
 
 
 class AlignedPhones(Condition):
@@ -126,6 +142,10 @@ class Unaligned(Condition):
         asked(batch, self.part, count)
 
     def forward(self, batch: Batch, inside: Tensor) -> Given:
+        return Given(frames=self.said(self.numbers(batch, inside), inside, places=True))
+
+    def numbers(self, batch: Batch, inside: Tensor) -> list[list[int]]:
+        """Of each example's symbols. Raises InputError if they are unknown, or too many for the slots."""
         numbers, room = [], inside.shape[1] * self.said.slots
         for value in batch[self.part]:
             symbols = self.symbols(value)
@@ -135,7 +155,7 @@ class Unaligned(Condition):
                     f"{room}: shorten the text, or lengthen the time"
                 )
             numbers.append(self.vocabulary(symbols))
-        return Given(frames=self.said(numbers, inside, places=True))
+        return numbers
 
 
 class Characters(Unaligned):
@@ -148,6 +168,14 @@ class Characters(Unaligned):
 
     def symbols(self, value: str) -> list[str]:
         return list(spelt(value))
+
+
+class SpreadCharacters(Characters):
+    """The same, with the characters spread evenly over the recording, as ZipVoice has it (arXiv 2506.13053, "average
+    upsampling"): the network has to find out only by how much each is said earlier or later."""
+
+    def forward(self, batch: Batch, inside: Tensor) -> Given:
+        return Given(frames=self.said.spread(self.numbers(batch, inside), inside))
 
 
 class Phones(Unaligned):

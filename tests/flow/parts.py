@@ -7,13 +7,14 @@ from codec.flow.dit import DiT
 from codec.flow.model import FlowModel
 from codec.flow.objective import FlowMatching, Objective
 from codec.flow.prompt import PromptTokens, PromptVector
-from codec.flow.text import AlignedPhones, Characters, Phones
+from codec.flow.text import AlignedPhones, Characters, Phones, SpreadCharacters
 
 C, W, RATE, HOP = 3, 16, 800, 8
 SIZES = dict(frame_rate=RATE / HOP, width=W, hidden=8)
 CONDITIONS = {
     "aligned_phones": lambda: AlignedPhones("a b c", **SIZES, per_second=200.0),
     "characters": lambda: Characters("abc ", **SIZES, blocks=2, per_second=200.0),
+    "spread_characters": lambda: SpreadCharacters("abc ", **SIZES, blocks=2, per_second=200.0),
     "phones": lambda: Phones("a b c", **SIZES, blocks=2),
     "prompt": lambda: PromptVector(C, W, hidden=8, blocks=2),
     "prompt_attention": lambda: PromptTokens(C, W, hidden=8, blocks=1, tokens=3, heads=2),

@@ -7,6 +7,7 @@ from codec.errors import InputError
 from codec.flow.dit import turned
 from codec.flow.model import cut_phones
 from codec.flow.objective import NaturalSpeech2, on_path
+from codec.flow.text import SpreadCharacters
 from codec.layers.transformer import rotary, rotate
 from tests.flow.parts import CONDITIONS, C, example, small_flow, told
 
@@ -81,6 +82,7 @@ def test_conditions_are_heard():
     for name, change in {
         "aligned_phones": {"phones": [[("a", 0.0), ("b", 0.06)], [("c", 0.02)]]},  # half a frame later
         "characters": {"text": ["abc cac", "b a"]},
+        "spread_characters": {"text": ["abc cac", "b a"]},
         "phones": {"phones": [[("b", 0.0), ("a", 0.05)], [("c", 0.02)]]},
         "prompt": {"prompt": told()["prompt"].flip(1)},
         "prompt_attention": {"prompt": told()["prompt"].flip(1)},
@@ -90,6 +92,21 @@ def test_conditions_are_heard():
         assert not torch.allclose(before[0], after[0], atol=1e-4), name
         if "prompt" not in name:  # only the first example was told something else
             torch.testing.assert_close(before[1], after[1])
+
+
+def test_characters_are_spread_evenly_over_each_recording():
+    """Where recordings of different lengths say equal characters, the same is said in equal shares of them."""
+    torch.manual_seed(0)
+    condition = SpreadCharacters("abc", frame_rate=100, width=16, hidden=8, blocks=0, per_second=200.0)
+    inside = torch.arange(20) < torch.tensor([[20], [12]])
+    frames = condition({"text": ["abca", "abca"]}, inside).frames
+    shares = [frames[0, :20].unflatten(0, (4, 5)), frames[1, :12].unflatten(0, (4, 3))]
+    for said in shares:
+        assert torch.equal(said, said[:, :1].expand_as(said))  # the same in all of a share
+    torch.testing.assert_close(shares[0][:, 0], shares[1][:, 0])
+    assert not frames[1, 12:].any()
+    assert len(shares[0][:, 0].unique(dim=0)) == 4  # the second a is not the first
+    assert len(condition({"text": ["ab" * 20]}, inside[:1]).frames.unique(dim=1)[0]) == 20  # two in a frame
 
 
 def test_long_files_are_filled_in_piece_by_piece():
