@@ -29,7 +29,8 @@ PLAN = RUN.study()
 
 def every(scale: str, out: Path, **options) -> list[Step]:
     """All steps of two seeds, or fewer."""
-    chosen = {"arms": list(PLAN["arms"]), "conditions": PLAN["conditions"], "seeds": [0, 1]} | options
+    conditions = list(PLAN["scales"][scale]["flow_steps"])
+    chosen = {"arms": list(PLAN["arms"]), "conditions": conditions, "seeds": [0, 1]} | options
     return steps(PLAN, scale, out, **chosen)
 
 
@@ -37,7 +38,7 @@ def every(scale: str, out: Path, **options) -> list[Step]:
 def test_every_training_of_the_study_composes(scale):
     with initialize(version_base="1.3", config_path="../conf"):
         seen = set()
-        for step in every(scale, Path("out"), conditions=["characters"], seeds=[0]):
+        for step in every(scale, Path("out"), seeds=[0]):
             words = tuple(word for word in step.command[2:] if not word.startswith(("hydra.", "codec=", "max_steps=")))
             if step.command[1] == "train.py" and words not in seen:
                 compose("train", overrides=list(words))
@@ -49,13 +50,14 @@ def test_arms_differ_by_what_they_say_and_share_what_they_can(tmp_path):
     commands = [tuple(word for word in step.command if "run.dir" not in word) for step in found.values()]
     assert len(set(commands)) == len(commands)
     assert "codec/a3-0" not in found
-    assert found["flow/a3-characters-0"].needs == ("codec/a0-0",)
-    assert sum("codec/a0-0/checkpoints" in word for word in found["flow/a3-characters-0"].command) == 1
-    long, short = (next(w for w in found[f"flow/{n}-characters-0"].command if "max_steps" in w) for n in ("a0x4", "a0"))
+    assert found["flow/a3-aligned_phones-0"].needs == ("codec/a0-0",)
+    assert sum("codec/a0-0/checkpoints" in word for word in found["flow/a3-aligned_phones-0"].command) == 1
+    long, short = (
+        next(w for w in found[f"flow/{n}-aligned_phones-0"].command if "max_steps" in w) for n in ("a0x4", "a0")
+    )
     assert int(long.partition("=")[2]) == 4 * int(short.partition("=")[2])
-    curve = [word for word in found["judge/a1-characters-0"].command if word.endswith(".ckpt")]
-    scale = PLAN["scales"]["small"]
-    assert len(curve) == scale["flow_steps"] / scale["every"] + 1  # and the codec
+    curve = [word for word in found["judge/a1-aligned_phones-0"].command if word.endswith(".ckpt")]
+    assert len(curve) == PLAN["scales"]["small"]["points"] + 1  # and the codec
     names = list(found)
     assert max(i for i, name in enumerate(names) if name.endswith("-0")) < names.index("codec/a0-1")
 

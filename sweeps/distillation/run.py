@@ -56,13 +56,15 @@ def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str],
     codec = out / f"codec/{teaches}-{seed}" / LAST
     yield from _codec(plan, scale, out, teaches, seed)
     for condition in conditions:
+        count = scale["flow_steps"][condition]
         for times in (1, *([plan["patience"][arm]] if arm in plan["patience"] else [])):
             name = f"flow/{arm}{f'x{times}' if times > 1 else ''}-{condition}-{seed}"
             words = ["task=flow", *scale["flow"], *_said(about.get("flow", []), scale), f"condition={condition}"]
-            words += [f"codec={codec}", f"seed={seed}", f"max_steps={times * scale['flow_steps']}"]
+            words += [f"codec={codec}", f"seed={seed}", f"max_steps={times * count}"]
             flow = _training(name, words, out, (f"codec/{teaches}-{seed}",))
             yield flow
-            yield _judged(plan, scale, out, arm, flow, codec, times)
+            kept = [times * count * point // scale["points"] for point in range(1, scale["points"])]
+            yield _judged(scale, out, flow, codec, kept if arm in plan["curves"] else [])
 
 
 def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
@@ -89,11 +91,9 @@ def _said(overrides: list[str], scale: dict) -> list[str]:
     return [word for override in overrides for word in override.format(**words).split()]
 
 
-def _judged(plan: dict, scale: dict, out: Path, arm: str, flow: Step, codec: Path, times: int) -> Step:
-    """What a flow model fills in, at the end, and at each kept step where a curve is wanted."""
-    folder = flow.done.parent / "checkpoints"
-    kept = [folder / f"{times * step}.ckpt" for step in range(scale["every"], scale["flow_steps"], scale["every"])]
-    models = [*(kept if arm in plan["curves"] else []), folder / "last.ckpt"]
+def _judged(scale: dict, out: Path, flow: Step, codec: Path, kept: list[int]) -> Step:
+    """What a flow model fills in at the end, and at kept steps of it."""
+    models = [flow.done.parent / "checkpoints" / f"{step}.ckpt" for step in (*kept, "last")]
     name = flow.name.replace("flow/", "judge/")
     command = [sys.executable, "-m", "codec", "judge", *map(str, models), *_corpus(scale), "--ckpt", str(codec)]
     return _step(name, [*command, "--out", str(out / name)], out, (flow.name,))
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("scale", choices=list(plan["scales"]))
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "distillation", help="where runs and reports go")
     parser.add_argument("--arms", nargs="+", choices=list(plan["arms"]), default=list(plan["arms"]))
-    parser.add_argument("--conditions", nargs="+", help="of conf/condition (default: those of the scale)")
+    parser.add_argument("--conditions", nargs="+", help="some of those of the scale (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=plan["seeds"])
     parser.add_argument(
         "--judge", nargs="+", help="held-out corpus with phones and times: dataset=folder dataset.path=DIR"
@@ -171,7 +171,9 @@ def main() -> None:
     scale["judge"] = options.judge or scale["judge"]
     if not scale["judge"]:
         parser.error(f"{options.scale} has no corpus to judge on: --judge dataset=folder dataset.path=DIR, with phones")
-    conditions = options.conditions or scale.get("conditions", plan["conditions"])
+    conditions = options.conditions or list(scale["flow_steps"])
+    if unknown := [name for name in conditions if name not in scale["flow_steps"]]:
+        parser.error(f"{options.scale} says no flow_steps for {', '.join(unknown)}: add them in study.yaml")
     todo = steps(plan, options.scale, options.out.resolve(), options.arms, conditions, options.seeds)
     if options.dry:
         print("\n".join(shlex.join(step.command) for step in todo))
