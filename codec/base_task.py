@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.optim import Optim, Single
+from codec.resume import check_together
 
 
 class BaseTask(lightning.LightningModule):
@@ -51,6 +52,7 @@ class BaseTask(lightning.LightningModule):
         raise NotImplementedError
 
     def on_fit_start(self) -> None:
+        check_together(self.trainer.ckpt_path)
         for logger in self.loggers:
             logger.log_hyperparams(self.config)
 

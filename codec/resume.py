@@ -3,9 +3,11 @@
 import logging
 from pathlib import Path
 
+import torch.distributed as dist
 from torch import nn
 
 from codec.checkpoint import CheckpointError, load_checkpoint, load_weights
+from codec.layers.processes import processes
 from codec.storage import LAST, PREVIOUS, damage, step_of
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,20 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
         return _intact(checkpoints / LAST)
     path = Path(ckpt_path)
     return _intact(path / "checkpoints" / LAST if path.is_dir() else path)
+
+
+def check_together(path: str | None) -> None:
+    """Raises CheckpointError, in every process, if those that train together would go on from different steps: where
+    they see a folder differently, each has chosen for itself."""
+    steps = [step_of(path) if path else 0]
+    if processes() > 1:
+        mine, steps = steps[0], [0] * processes()
+        dist.all_gather_object(steps, mine)
+    if other := next((rank for rank, step in enumerate(steps) if step != steps[0]), None):
+        raise CheckpointError(
+            f"process {other} would go on from step {steps[other]}, process 0 from step {steps[0]}: they see different "
+            "files, as on a network file system that lags. Start again, or name the checkpoint: ckpt_path=PATH"
+        )
 
 
 def check_fits(task: nn.Module, path: str) -> None:

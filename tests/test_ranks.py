@@ -11,7 +11,9 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from codec.checkpoint import CheckpointError
 from codec.data.hf import open_hub
+from codec.resume import check_together
 from codec.run import InputError, one_folder, record
 from tests.data.test_hf import hub, question
 from tests.ranks_task import EACH, RATE, SEGMENT, digest, folder_data, given, long_run, on_a_host, streamed
@@ -110,6 +112,25 @@ def test_processes_without_a_common_run_folder_are_told_so(monkeypatch):
         one_folder()
     monkeypatch.setenv("RUN_ID", "x")
     one_folder()
+
+
+def test_processes_that_would_go_on_from_different_steps_say_so(pair, tmp_path):
+    """As where a network file system shows one of them an older last.ckpt, or none yet."""
+    older, newer = (str(tmp_path / f"{step}.ckpt") for step in (3, 5))
+    for path, step in ((older, 3), (newer, 5)):
+        torch.save({"global_step": step}, path)
+    assert pair(refusal, [older, older]) == pair(refusal, [None, None]) == ["", ""]
+    sentences = pair(refusal, [newer, older]) + pair(refusal, [None, newer])
+    for sentence, (theirs, first) in zip(sentences, ((3, 5), (3, 5), (5, 0), (5, 0)), strict=True):
+        assert f"process 1 would go on from step {theirs}, process 0 from step {first}" in sentence
+
+
+def refusal(rank: int, paths: list[str | None]) -> str:
+    try:
+        check_together(paths[rank])
+    except CheckpointError as error:
+        return str(error)
+    return ""
 
 
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
