@@ -88,6 +88,7 @@ def test_the_rule():
     seeds = {"a0": [0.50, 0.52], "a1": [0.40, 0.41], "a6": [0.50, 0.51], "a0x4": [0.45, 0.45]}
     assert TABLES.verdict(seeds, 0.9).startswith("useful, and necessary")
     assert TABLES.verdict(seeds | {"a0x4": [0.39, 0.40]}, 0.9).startswith("useful, not necessary")
+    assert "seeds are missing" in TABLES.verdict(seeds | {"a0x4": [0.45]}, 0.9)
     assert "placebo" in TABLES.verdict(seeds | {"a6": [0.40, 0.42]}, 0.9)
     assert "a1 does not beat a0" in TABLES.verdict(seeds | {"a1": [0.30, 0.60], "a6": [0.70, 0.71]}, 0.9)
     assert "within the seed spread" in TABLES.verdict({arm: [0.4, 0.6] for arm in seeds}, 0.9)
