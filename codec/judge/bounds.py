@@ -75,6 +75,20 @@ def draw_span(phones: Sequence[tuple[str, float]], seconds: float, seed: int, nu
     raise InputError("a recording has no phone where a span could be: choose one whose phones are known")
 
 
+def rest_after(start: float, phones: Sequence[tuple[str, float]], seconds: float) -> tuple[float, float]:
+    """(start, end) in seconds of all that follows ``start``: a recording is gone on with, as zero-shot speech synthesis
+    is measured ("VALL-E-continual", arXiv 2301.02111, section 5).
+
+    Raises:
+        InputError: if next to nothing follows, or no phone to be judged by.
+    """
+    if seconds - start < SHORTEST:
+        raise InputError(f"a recording of {seconds:.2f} s has less than {SHORTEST} s after {start:g} s")
+    if not any((phone.start + phone.end) / 2 >= start for phone in said(phones, seconds)):
+        raise InputError(f"a recording has no phone after {start:g} s: choose one whose phones are known")
+    return start, seconds
+
+
 def frames_of(span: tuple[float, float], frames: int, frame_rate: float) -> Tensor:
     """``span`` in seconds -> ``[F]`` bool for ``frames`` = F latents at ``frame_rate`` Hz: those that overlap it."""
     start, end = (round(time * frame_rate, 6) for time in span)  # else 1.2 s at 12.5 Hz are a little over 15 frames

@@ -29,6 +29,9 @@ def add_judge(commands) -> None:
     parser.add_argument("--split", default="test", choices=("val", "test"), help="the held-out part (%(default)s)")
     parser.add_argument("--clips", type=int, default=100, help="recordings at most (%(default)s)")
     parser.add_argument(
+        "--after", type=float, help="seconds: recordings are gone on with after them, instead of spans of 0.3 to 1.5 s"
+    )
+    parser.add_argument(
         "--speakers", nargs="*", default=[], help="folders whose manifests name speakers, for the speaker probe, too"
     )
     parser.add_argument("--device", default="cpu", help="of codec and flow models (%(default)s)")
@@ -50,6 +53,10 @@ def run_judge(options: argparse.Namespace) -> None:
         )
     if options.clips < 1 or options.seed < 0:
         raise InputError(f"--clips {options.clips} --seed {options.seed}: give 1 or more, and 0 or more")
+    if options.after is not None and not options.after > 0:
+        raise InputError(
+            f"--after {options.after:g}: a recording is gone on with after some of it, give seconds above 0"
+        )
     if options.audio and not options.out:
         raise InputError("--audio writes sound beside the reports: say where, --out FOLDER")
     if options.latents:
@@ -92,7 +99,7 @@ def judge_models(options: argparse.Namespace, flows: Sequence[Path], dataset: Se
     whole = any(flow.condition.whole for flow in models.values())  # told of a text that cannot be cut
     unread: list[tuple[str, str]] = []
     clips = readable(corpus.clips(options.split, None if whole or longest == float("inf") else longest), unread)
-    recordings, skipped = with_spans(clips, space.sample_rate, options.seed, longest, options.clips)
+    recordings, skipped = with_spans(clips, space.sample_rate, options.seed, longest, options.clips, options.after)
     for file, reason in [*unread, *skipped]:
         print(f"left out: {file}: {reason}")
     if not recordings:

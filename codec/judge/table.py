@@ -10,7 +10,7 @@ import pandas
 
 from codec.errors import InputError
 from codec.evaluation import clip_name
-from codec.judge.bounds import draw_span
+from codec.judge.bounds import draw_span, rest_after
 from codec.judge.frechet import frechet_distance
 from codec.judge.panel import Panel, Recording
 from codec.metrics.base import MetricError
@@ -28,6 +28,7 @@ def with_spans(
     seed: int = 0,
     longest: float = math.inf,
     most: int | None = None,
+    after: float | None = None,
 ) -> tuple[list[Recording], list[tuple[str, str]]]:
     """Held-out items at ``sample_rate`` Hz -> recordings with a span each, and (file, reason) of those without room.
 
@@ -36,6 +37,7 @@ def with_spans(
     Args:
         longest: seconds; longer ones are not used.
         most: recordings; the rest are not read.
+        after: seconds; instead of a span that is drawn, all that follows them.
     """
     found, skipped, taken = [], [], set()
     for number, item in enumerate(clips):
@@ -45,7 +47,8 @@ def with_spans(
         try:
             if seconds > longest:
                 raise InputError(f"a recording of {seconds:.2f} s is longer than {longest:g} s")
-            span = draw_span(item["phones"], seconds, seed, number)
+            phones = item["phones"]
+            span = draw_span(phones, seconds, seed, number) if after is None else rest_after(after, phones, seconds)
         except InputError as error:
             skipped.append((name, str(error)))
         else:

@@ -105,6 +105,13 @@ def test_spans_are_those_of_the_recording_and_others_are_named():
     assert "no room" in skipped[0][1]
     assert "longer than 3 s" in skipped[1][1]
     assert [recording.clip for recording in with_spans(clips, RATE, most=1)[0]] == ["0"]
+    found, skipped = with_spans(clips, RATE, after=2.25)  # all that follows
+    assert [(recording.clip, recording.span) for recording in found] == [("3", (2.25, 3.5))]
+    assert [reason for _, reason in skipped] == [
+        f"a recording of {s:.2f} s has less than 0.32 s after 2.25 s" for s in (2.5, 0.5, 2.5)
+    ]
+    silent = clips[3] | {"phones": [("a", 0.0), ("_", 1.0)]}
+    assert "no phone after 1.5 s" in with_spans([silent], RATE, after=1.5)[1][0][1]
 
 
 def test_another_length_and_no_recording_are_refused(panel, recordings):
