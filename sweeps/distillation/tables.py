@@ -84,6 +84,18 @@ def pooled(found: Sequence[Judged], metric: str) -> Interval:
     return bootstrap(together, groups=clips[0]["speaker"])
 
 
+def difference(found: Sequence[Judged], others: Sequence[Judged], metric: str = CONTENT) -> Interval:
+    """``found`` minus ``others``, paired by seed and recording: mean, 95 % interval over speakers. Not what the rule
+    asks: it says how much there could be at most."""
+    pairs = [(one, other) for one in found for other in others if one.seed == other.seed]
+    if not pairs:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    tables = [[side.report.clips.set_index("clip") for side in pair] for pair in pairs]
+    first = tables[0][0]
+    together = pandas.concat([one[metric] - other[metric] for one, other in tables], axis=1).mean(axis=1)
+    return bootstrap(together.reindex(first.index), groups=first["speaker"])
+
+
 def spread(one: Sequence[float], other: Sequence[float]) -> float:
     """The seed spread of two arms: the larger of their ranges."""
     return max(max(one) - min(one), max(other) - min(other))
@@ -120,16 +132,19 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
     lines = []
     for condition in sorted({one.condition for one in found}):
         mine = [one for one in found if one.condition == condition]
-        lines += [f"### Filled-in spans, {condition.replace('_', ' ')}", "", _head(["arm", "seeds", *METRICS.values()])]
-        content = {}
+        lines += [f"### Filled-in spans, {condition.replace('_', ' ')}", ""]
+        lines.append(_head(["arm", "seeds", METRICS[CONTENT], "minus A0's", *list(METRICS.values())[1:]]))
+        content, plain = {}, [one for one in mine if (one.arm, one.system) == ("a0", "last")]
         for arm in sorted({one.arm for one in mine}, key=arms.index):
             last = [one for one in mine if (one.arm, one.system) == (arm, "last")]
             content[arm] = [one.score(CONTENT) for one in last]
             cells = [_cell(pooled(last, metric), [one.score(metric) for one in last]) for metric in METRICS]
+            cells.insert(1, "-" if arm == "a0" else _cell(difference(last, plain), []))
             lines.append(_row([arm.upper().replace("X", " x "), str(len(last)), *cells]))
         for bound in BOUNDS:
             own = [one for one in mine if one.system == bound and "x" not in one.arm]
             cells = [_cell(pooled(own, metric), [one.score(metric) for one in own]) for metric in METRICS]
+            cells.insert(1, "-")
             lines.append(_row([f"{bound}, all arms", str(len(own)), *cells]))
         floor = float(np.mean([one.score(CONTENT) for one in mine if one.system == "floor"]))
         whole = all(len(content.get(arm, ())) >= len(plan["seeds"]) for arm in ("a0", "a1", "a6"))
@@ -138,24 +153,16 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
 
 
 def _bounds(found: Sequence[Judged], arms: Sequence[str]) -> list[str]:
-    """Ceiling and floor of each arm's codec: what distillation costs."""
-    lines = [
-        "### Ceiling and floor of each codec",
-        "",
-        _head(
-            [
-                "arm",
-                "seeds",
-                *(f"{b} PER" for b in BOUNDS),
-                *(f"ceiling {METRICS[metric]}" for metric in ("span_speaker", "span_mcd", "span_f0_error")),
-            ]
-        ),
-    ]
-    for arm in sorted({one.arm for one in found if "x" not in one.arm}, key=arms.index):
-        seen = {(one.seed, one.system): one for one in found if one.arm == arm}
-        own = {bound: [one for (_, system), one in seen.items() if system == bound] for bound in BOUNDS}
-        asked = [("ceiling", CONTENT), ("floor", CONTENT)]
-        asked += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_error")]
+    """Ceiling and floor of each arm's codec: what distillation costs. On the recordings of one condition, since those
+    of others are not quite the same."""
+    condition = min(one.condition for one in found)
+    asked = [("ceiling", CONTENT), ("floor", CONTENT)]
+    asked += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_error")]
+    lines = [f"### Ceiling and floor of each codec, recordings of {condition.replace('_', ' ')}", ""]
+    lines.append(_head(["arm", "seeds", *(f"{bound}: {METRICS[metric]}" for bound, metric in asked)]))
+    mine = [one for one in found if one.condition == condition and "x" not in one.arm]
+    for arm in sorted({one.arm for one in mine}, key=arms.index):
+        own = {bound: [one for one in mine if (one.arm, one.system) == (arm, bound)] for bound in BOUNDS}
         cells = [_cell(pooled(own[b], metric), [one.score(metric) for one in own[b]]) for b, metric in asked]
         lines.append(_row([arm.upper(), str(len(own["ceiling"])), *cells]))
     return [*lines, ""]
@@ -240,7 +247,8 @@ def _cell(found: Interval, seeds: Sequence[float]) -> str:
     text = f"{found.mean:.3g}"
     if not math.isnan(found.low):
         text += f" [{found.low:.3g}, {found.high:.3g}]"
-    return text + (f" ({min(seeds):.3g} to {max(seeds):.3g})" if len(seeds) > 1 else "")
+    known = [value for value in seeds if not math.isnan(value)]
+    return text + (f" ({min(known):.3g} to {max(known):.3g})" if len(known) > 1 else "")
 
 
 def _range(values: Sequence[float]) -> str:
