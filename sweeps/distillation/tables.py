@@ -209,6 +209,7 @@ def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
         for bound, style in (("ceiling", ":"), ("floor", "--")):
             level = np.mean([one.score(CONTENT) for one in mine if one.system == bound])
             axis.axhline(level, linestyle=style, color="grey", label=f"{bound}, mean of all codecs")
+        axis.set_xlim(-0.5, len(arms) - 0.5)  # arms that are missing have their places, too
         axis.set_xticks(range(len(arms)), [arm.upper().replace("X", "x") for arm in arms], rotation=45)
         axis.set_title(condition.replace("_", " "))
         axis.set_ylabel("phone error rate in the span")
