@@ -116,7 +116,7 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     judged(tmp_path, "a0-aligned_phones-0", {"last": [0.2, 0.2, 0.2], **bounds})
     text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
     assert "| A1 | 3 | 0.41 [" in text
-    assert "(0.4 to 0.42) | -0.2 [-0.2, -0.2] |" in text  # minus A0's, paired
+    assert "(0.4 to 0.42) | -0.200 [-0.200, -0.200] |" in text  # minus A0's, paired
     assert text.count("| A0 | 1 |") == 2  # ceilings of the condition that comes first, and its spans
     assert "By the rule: useful, and necessary" in text
     assert "By the rule: seeds are missing" in text

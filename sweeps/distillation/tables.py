@@ -139,7 +139,7 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
             last = [one for one in mine if (one.arm, one.system) == (arm, "last")]
             content[arm] = [one.score(CONTENT) for one in last]
             cells = [_cell(pooled(last, metric), [one.score(metric) for one in last]) for metric in METRICS]
-            cells.insert(1, "-" if arm == "a0" else _cell(difference(last, plain), []))
+            cells.insert(1, "-" if arm == "a0" else _signed(difference(last, plain)))
             lines.append(_row([arm.upper().replace("X", " x "), str(len(last)), *cells]))
         for bound in BOUNDS:
             own = [one for one in mine if one.system == bound and "x" not in one.arm]
@@ -252,6 +252,10 @@ def _cell(found: Interval, seeds: Sequence[float]) -> str:
     return text + (f" ({min(known):.3g} to {max(known):.3g})" if len(known) > 1 else "")
 
 
+def _signed(found: Interval) -> str:
+    return "-" if math.isnan(found.mean) else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+
+
 def _range(values: Sequence[float]) -> str:
     if not values:
         return "-"
@@ -277,7 +281,7 @@ def main() -> None:
     found = read(options.out)
     if not found:
         sys.exit(f"{options.out} holds nothing that was judged: run sweeps/distillation/run.py first")
-    text = tables(found, options.out, plan)
+    text = f"# The distillation study: what was judged\n\n{tables(found, options.out, plan)}"
     (folder / "tables.md").write_text(text, encoding="utf-8")
     plots(found, folder, plan)
     print(text)
