@@ -49,7 +49,7 @@ ALLOWED = {
     "archive": set(),
     "storage": {"archive", "errors"},
     "checkpoint_io": {"storage"},
-    "resume": {"checkpoint", "storage"},
+    "resume": {"checkpoint", "layers", "storage"},
     "saving": {"checkpoint_io"},
     "slurm": {"saving"},
     "random_state": set(),
@@ -136,7 +136,7 @@ ALLOWED = {
     },
     "checkpoint": {"archive", "model", "storage", "untrusted"},
     "evaluation": {"metrics", "report", "report_check", "systems.base"},
-    "base_task": {"optim"},
+    "base_task": {"optim", "resume"},
     "flow": {
         "base_task",
         "checkpoint",
