@@ -147,8 +147,10 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
             cells.insert(1, "-")
             lines.append(_row([f"{bound}, all arms", str(len(own)), *cells]))
         floor = float(np.mean([one.score(CONTENT) for one in mine if one.system == "floor"]))
-        whole = all(len(content.get(arm, ())) >= len(plan["seeds"]) for arm in ("a0", "a1", "a6"))
-        lines += ["", f"By the rule: {verdict(content, floor) if whole else 'seeds are missing'}.", ""]
+        whole = {arm: scores for arm, scores in content.items() if len(scores) >= len(plan["seeds"])}
+        answer = verdict(whole, floor) if {"a0", "a1", "a6"} <= set(whole) else "seeds are missing"
+        left_out = ", ".join(arm.upper() for arm in content if arm not in whole)
+        lines += ["", f"By the rule: {answer}{f'; without {left_out}, whose seeds are missing' * bool(left_out)}.", ""]
     return "\n".join([*lines, *_bounds(found, arms), *_codecs(out, plan)])
 
 
