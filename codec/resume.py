@@ -43,10 +43,10 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
 def check_together(path: str | None) -> None:
     """Raises CheckpointError, in every process, if those that train together would go on from different steps: where
     they see a folder differently, each has chosen for itself."""
-    steps = [step_of(path) if path else 0]
-    if processes() > 1:
-        mine, steps = steps[0], [0] * processes()
-        dist.all_gather_object(steps, mine)
+    if processes() == 1:
+        return
+    steps = [0] * processes()
+    dist.all_gather_object(steps, step_of(path) if path else 0)
     if other := next((rank for rank, step in enumerate(steps) if step != steps[0]), None):
         raise CheckpointError(
             f"process {other} would go on from step {steps[other]}, process 0 from step {steps[0]}: they see different "

@@ -33,12 +33,12 @@ BAD = {"nan": float("nan"), "inf": float("inf"), "huge": 1e30}
 class Broken(Tones):
     """Item n of some steps is not finite, or far too loud; every batch has 4 items, and the second is the bad one."""
 
-    def __init__(self, steps, value=math.nan, batch=4):
+    def __init__(self, steps, value=math.nan, batch=4, first=0):
         super().__init__()
-        self.steps, self.value, self.batch = steps, value, batch
+        self.steps, self.value, self.batch, self.first = steps, value, batch, first
 
     def __getitem__(self, n):
-        item = super().__getitem__(n)
+        item = super().__getitem__(self.first + n)
         if n // self.batch in self.steps and n % self.batch == 1:
             item["wav"] = item["wav"].clone()
             item["wav"][0, 100] = self.value
@@ -133,6 +133,7 @@ def test_ranks_skip_alike(pair, tmp_path):
     """The first has a bad clip in its second step; the reduction of gradients tells the other."""
     first, second = pair(one_bad_rank, str(tmp_path))
     assert first["skipped"] == second["skipped"] == [False, True, False]
+    assert first["spoilt"] == second["spoilt"] == [False, True, False]
     assert first["blamed"] == [False, True, False, False]
     assert second["blamed"] == [False] * 4
     for state, other in zip(first["states"], second["states"], strict=True):
@@ -144,23 +145,26 @@ def test_ranks_skip_alike(pair, tmp_path):
 
 
 def one_bad_rank(rank: int, folder: str) -> dict[str, Any]:
-    """Three steps, as rank 0 or 1 takes them: parameters and buffers of the codebooks before and after each."""
+    """Three steps on other clips than the other rank's: all tensors before and after each, and what was skipped."""
     lightning.seed_everything(0, verbose=False)
     task, seen, blamed = small_task(Balancer()), Snapshots(), Blamed()
     task.one_pass(tone_batch(4, T))  # codebooks exist
     guard = DivergenceGuard(folder)
-    data = Broken({1} if rank == 0 else set())
+    data = Broken({1} if rank == 0 else set(), first=1000 * rank)
     fit(task, 3, folder, data, guard, seen, blamed, devices=2, strategy="ddp", use_distributed_sampler=False)
     states = [state for state, _ in seen.states] + [task.state_dict()]
     states = [{n: v.detach().clone() for n, v in state.items() if torch.is_tensor(v)} for state in states]
-    return {"states": states, "skipped": blamed.skipped, "blamed": blamed.clips}
+    return {"states": states, "skipped": blamed.skipped, "blamed": blamed.clips, "spoilt": blamed.spoilt}
 
 
 class Blamed(lightning.Callback):
-    """Which steps were skipped, and which clips of the second batch were thought to be the reason."""
+    """Which steps were skipped, in which all gradients were NaN, and which clips of the second batch were blamed."""
 
     def __init__(self):
-        self.skipped, self.clips = [], []
+        self.skipped, self.spoilt, self.clips = [], [], []
+
+    def on_before_optimizer_step(self, trainer, task, *_):
+        self.spoilt.append(all(bool(p.grad.isnan().all()) for p in task.parameters()))
 
     def on_train_batch_end(self, trainer, task, *_):
         self.skipped.append(bool(task.skipped))
