@@ -121,6 +121,7 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     assert "(0.4 to 0.42) | -0.200 [-0.200, -0.200] |" in text  # minus A0's, paired
     assert text.count("| A0 | 1 |") == 2  # ceilings of the condition that comes first, and its spans
     assert re.search("By the rule: useful, and necessary.* reach a1; without A3, whose seeds are missing", text)
+    assert "A1 is ahead of A0 by 0.200 (seed spread 0.020)" in text
     assert "By the rule: seeds are missing" in text
     TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
     once = [(tmp_path / name).read_bytes() for name in ("scores.svg", "curves.svg")]

@@ -171,8 +171,8 @@ class Characters(Unaligned):
 
 
 class SpreadCharacters(Characters):
-    """The same, with the characters spread evenly over the recording, as ZipVoice has it (arXiv 2506.13053, "average
-    upsampling"): the network has to find out only by how much each is said earlier or later."""
+    """``text``, character by character, each over an equal share of a whole recording: "average upsampling" of ZipVoice
+    (arXiv 2506.13053). The network has to find out only by how much each is said earlier or later."""
 
     def forward(self, batch: Batch, inside: Tensor) -> Given:
         return Given(frames=self.said.spread(self.numbers(batch, inside), inside))

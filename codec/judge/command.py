@@ -53,6 +53,8 @@ def run_judge(options: argparse.Namespace) -> None:
         )
     if options.clips < 1 or options.seed < 0:
         raise InputError(f"--clips {options.clips} --seed {options.seed}: give 1 or more, and 0 or more")
+    if options.latents and options.after is not None:
+        raise InputError("--after says what is filled in, and --latents fills in nothing: leave one of them out")
     if options.after is not None and not options.after > 0:
         raise InputError(
             f"--after {options.after:g}: a recording is gone on with after some of it, give seconds above 0"

@@ -149,8 +149,9 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
         floor = float(np.mean([one.score(CONTENT) for one in mine if one.system == "floor"]))
         whole = {arm: scores for arm, scores in content.items() if len(scores) >= len(plan["seeds"])}
         answer = verdict(whole, floor) if {"a0", "a1", "a6"} <= set(whole) else "seeds are missing"
-        left_out = ", ".join(arm.upper() for arm in content if arm not in whole)
-        lines += ["", f"By the rule: {answer}{f'; without {left_out}, whose seeds are missing' * bool(left_out)}.", ""]
+        if left_out := [arm.upper() for arm in content if arm not in whole]:
+            answer += f"; without {', '.join(left_out)}, whose seeds are missing"
+        lines += ["", f"By the rule: {answer}. {_ahead(whole)}".rstrip(), ""]
     return "\n".join([*lines, *_bounds(found, arms), *_codecs(out, plan)])
 
 
@@ -252,6 +253,17 @@ def _cell(found: Interval, seeds: Sequence[float]) -> str:
         text += f" [{found.low:.3g}, {found.high:.3g}]"
     known = [value for value in seeds if not math.isnan(value)]
     return text + (f" ({min(known):.3g} to {max(known):.3g})" if len(known) > 1 else "")
+
+
+def _ahead(scores: Mapping[str, Sequence[float]]) -> str:
+    """What the rule compares, in numbers, of arms that have all seeds."""
+    pairs = [(a, b) for a, b in (("a1", "a0"), ("a1", "a6"), ("a0", "a6")) if a in scores and b in scores]
+    told = [
+        f"{a.upper()} is ahead of {b.upper()} by {np.mean(scores[b]) - np.mean(scores[a]):.3f} (seed spread "
+        f"{spread(scores[a], scores[b]):.3f})"
+        for a, b in pairs
+    ]
+    return f"{', '.join(told)}." if told else ""
 
 
 def _signed(found: Interval) -> str:

@@ -113,6 +113,7 @@ def test_words_are_checkpoints_or_a_corpus():
         (["a.ckpt", "DIR", "--ckpt", "c.ckpt", "--latents"], "leave one of them out"),
         (["DIR", "--ckpt", "c.ckpt", "--kind", "post"], "goes with --latents"),
         (["DIR", "--ckpt", "c.ckpt", "--clips", "0"], "give 1 or more"),
+        (["DIR", "--ckpt", "c.ckpt", "--latents", "--after", "1"], "--latents fills in nothing"),
         (["DIR", "--ckpt", "c.ckpt", "--after", "-1"], "--after -1: .* give seconds above 0"),
         (["DIR", "--ckpt", "c.ckpt", "--after", "nan"], "--after nan: .* give seconds above 0"),
         (["a.ckpt", "a.ckpt", "DIR", "--ckpt", "c.ckpt"], "named twice"),
