@@ -176,8 +176,8 @@ def table(reports: Mapping[str, Report], panel: Panel) -> str:
     lines = [
         *aligned(rows),
         "",
-        f"Spans of {len(first.clips)} recordings, as decoded; 95 % bootstrap intervals over "
-        + (f"{many} speakers." if many > 1 else "recordings."),
+        f"Spans of {len(first.clips)} recordings, {first.clips['seconds'].mean():.2f} s each on average, as decoded; "
+        "95 % bootstrap intervals over " + (f"{many} speakers." if many > 1 else "recordings."),
         panel.in_words(),
         f"Frechet distance: between two halves of the recordings it is {show(first.facts['frechet_halves'])}; compare "
         "only distances of equally many spans.",
