@@ -80,7 +80,7 @@ def training(size: str, batch: int, seconds: float) -> Callable[[], Any]:
     torch.manual_seed(0)
     cfg = configuration(size, CODEC_RATE, seconds)
     task = FlowTask(instantiate(cfg.flow, _convert_="all"), instantiate(cfg.optim, _convert_="all"))
-    optimizer, schedule = task.optim.build("flow", task.flow, 1000)
+    optimizer, schedule = task.optim.build({"flow": task.flow}, 1000)
     frames = round(seconds * CODEC_RATE)
     latents, everything = torch.randn(batch, 32, frames), torch.ones(batch, dtype=torch.bool)
     span = torch.zeros(batch, frames, dtype=torch.bool)

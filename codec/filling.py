@@ -121,6 +121,7 @@ def run_inpaint(options: argparse.Namespace) -> None:
     generator = opened(options)
     wav = heard(options.source, generator.sample_rate)
     text, phones = told(options)
+    check_within(phones, len(wav) / generator.sample_rate)
     check_wanted(generator, text=options.text, phones=options.phones, prompt=options.prompt)
     condition = generator.flow.condition
     if "phones" in condition.parts and not phones:
@@ -169,6 +170,7 @@ def run_edit(options: argparse.Namespace) -> None:
     wav = heard(options.source, generator.sample_rate)
     sounds = said(text, options.voice), said(after, options.voice)
     seconds = len(wav) / generator.sample_rate
+    check_within(phones, seconds)
     plan = plan_edit(text, phones, place, options.new, *sounds, seconds, generator.frame_rate)
     with sampling(options) as how:
         given = {"prompt": voice(options, generator), "sampling": how, "resynthesise": options.resynthesise}
@@ -210,8 +212,18 @@ def told(options: argparse.Namespace) -> tuple[str, Phones]:
     if phones_are_timed(phones):
         return text or "", [(symbol, float(time)) for symbol, _, time in (p.rpartition("@") for p in phones.split())]
     if "@" in phones:
-        raise InputError('phones are "h@0.1 e@0.2 ...", each with its start in seconds, or "h e ..." without')
+        raise InputError(
+            'phones are "h@0.1 e@0.2 ...", each with its start in seconds and in their order, or "h e ..." without'
+        )
     return text or "", [(symbol, None) for symbol in phones.split()]
+
+
+def check_within(phones: Phones, seconds: float) -> None:
+    """Raises InputError for phones that begin after the end of a recording of ``seconds``."""
+    late = next(((symbol, start) for symbol, start in phones if start is not None and start >= seconds), None)
+    if late:
+        symbol, start = late
+        raise InputError(f"the phone {symbol} begins at {start:g} s, and the recording is {seconds:.2f} s long")
 
 
 def some(text: str) -> str:

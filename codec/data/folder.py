@@ -90,7 +90,10 @@ class FolderCorpus(IndexedCorpus):
             if (row.split or "train") not in SPLITS:
                 raise CorpusError(f"{manifest} has the split {row.split!r}; valid: {', '.join(SPLITS)}.")
             if not phones_are_timed(row.phones):
-                raise CorpusError(f"{manifest} has phones of {name} that are not 'symbol@seconds symbol@seconds ...'.")
+                raise CorpusError(
+                    f"{manifest} has phones of {name} that are not 'symbol@seconds symbol@seconds ...' in the order of "
+                    "their times."
+                )
             if (file := Path(name).as_posix()) != row.file:
                 rows[number] = row._replace(file=file)
         return rows

@@ -79,12 +79,15 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
 
 
 def phones_are_timed(phones: str) -> bool:
-    """Whether this is ``symbol@seconds symbol@seconds ...``, or nothing."""
+    """Whether this is ``symbol@seconds symbol@seconds ...``, in the order of their times, or nothing."""
+    before = 0.0
     for phone in phones.split():
         symbol, _, time = phone.rpartition("@")
         try:
-            if not symbol or not math.isfinite(float(time)):
-                return False
+            start = float(time)
         except ValueError:
             return False
+        if not symbol or not before <= start < math.inf:
+            return False
+        before = start
     return True

@@ -149,6 +149,16 @@ def test_phones_follow_the_crop(tmp_path, write):
         np.testing.assert_allclose([t for _, t in found], [t for _, t in sounding + expected], atol=1e-9)
 
 
+@pytest.mark.parametrize("phones", ["a@0.5 b@0.1", "a@-0.1", "a@nan", "a@inf", "a", "@0.1"])
+def test_phones_without_times_in_order_are_refused(tmp_path, write, phones):
+    write(tmp_path / "a.wav", 1.0)
+    manifest(tmp_path, [{"file": "a.wav", "phones": phones}])
+    with pytest.raises(
+        CorpusError, match=r"phones of a.wav that are not 'symbol@seconds .*in the order of their times"
+    ):
+        FolderCorpus(tmp_path, RATE)
+
+
 @pytest.mark.parametrize("name", ["../secret.wav", "/etc/passwd", "a/../../secret.wav", ""])
 def test_a_manifest_cannot_leave_its_folder(folder, write, name):
     write(folder.parent / "secret.wav")
