@@ -32,6 +32,9 @@ def add_judge(commands) -> None:
         "--after", type=float, help="seconds: recordings are gone on with after them, instead of spans of 0.3 to 1.5 s"
     )
     parser.add_argument(
+        "--silenced", action="store_true", help="encode what is known with silence in the span: no trace of it is left"
+    )
+    parser.add_argument(
         "--speakers", nargs="*", default=[], help="folders whose manifests name speakers, for the speaker probe, too"
     )
     parser.add_argument("--device", default="cpu", help="of codec and flow models (%(default)s)")
@@ -53,8 +56,9 @@ def run_judge(options: argparse.Namespace) -> None:
         )
     if options.clips < 1 or options.seed < 0:
         raise InputError(f"--clips {options.clips} --seed {options.seed}: give 1 or more, and 0 or more")
-    if options.latents and options.after is not None:
-        raise InputError("--after says what is filled in, and --latents fills in nothing: leave one of them out")
+    if options.latents and (options.after is not None or options.silenced):
+        name = "--silenced" if options.after is None else "--after"
+        raise InputError(f"{name} says what is filled in, and --latents fills in nothing: leave one of them out")
     if options.after is not None and not options.after > 0:
         raise InputError(
             f"--after {options.after:g}: a recording is gone on with after some of it, give seconds above 0"
@@ -106,7 +110,7 @@ def judge_models(options: argparse.Namespace, flows: Sequence[Path], dataset: Se
         print(f"left out: {file}: {reason}")
     if not recordings:
         raise InputError("no held-out recording can be used: hold out more, or ones with phones")
-    trial = Trial(space, recordings, panel, options.audio)
+    trial = Trial(space, recordings, panel, options.audio, options.silenced)
     reports = trial.bounds()
     for name, flow in models.items():
         told = {"steps": options.steps, "guidance": options.guidance, "sampler": options.sampler}

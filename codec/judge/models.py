@@ -6,8 +6,9 @@
     reports = trial.bounds() | {"flow": trial.judge(flow)}
     print(table(reports, trial.panel))
 
-Latents are those of the whole recording: where an encoder's frames see beyond themselves, traces of the span are left
-in its neighbours. All systems on one codec have the same, the floor among them; systems on different codecs have not.
+Latents are those of the whole recording, as in training: where an encoder's frames hear beyond themselves, traces of
+the span are left in its neighbours, which all systems on one codec have, the floor among them, and systems on different
+codecs have not. ``silenced`` shows what they are worth: what is known is then encoded without the span.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,10 +54,14 @@ class Trial:
         recordings: as :func:`codec.judge.table.with_spans` gives them, at the sample rate of ``space``.
         panel: the judges.
         heard: of so many recordings every system's sound is kept in ``sounds``, by system and clip.
+        silenced: what is known are latents of the recording with silence in the span; in the span they stay the true
+            ones, for the ceiling.
     """
 
-    def __init__(self, space: Any, recordings: Sequence[Recording], panel: Panel, heard: int = 0):
-        self.space, self.recordings, self.panel = space, list(recordings), panel
+    def __init__(
+        self, space: Any, recordings: Sequence[Recording], panel: Panel, heard: int = 0, silenced: bool = False
+    ):
+        self.space, self.recordings, self.panel, self.silenced = space, list(recordings), panel, silenced
         self.heard = self.recordings[:heard]
         self.sounds: dict[str, dict[str, np.ndarray | InputError]] = {}
         self.hidden = [self._encoded(recording) for recording in self.recordings]
@@ -116,13 +121,20 @@ class Trial:
             clip = hidden.recording.clip
             found[clip] = latents if isinstance(latents, InputError) else self._decoded(hidden, latents)
         self.sounds[name] = {recording.clip: found[recording.clip] for recording in self.heard}
-        about = {"frame_rate": self.space.frame_rate, **(facts or {})}
+        about = {"frame_rate": self.space.frame_rate, "silenced": self.silenced, **(facts or {})}
         return judged(name, self.recordings, found, self.space.sample_rate, self.panel, about)
 
     @torch.inference_mode()
     def _encoded(self, recording: Recording) -> Hidden:
-        known = self.space.encode(torch.from_numpy(recording.wav)[None, None])[0]
-        return Hidden(recording, known, frames_of(recording.span, known.shape[-1], self.space.frame_rate))
+        wav = torch.from_numpy(recording.wav)[None, None]
+        known = self.space.encode(wav)[0]
+        span = frames_of(recording.span, known.shape[-1], self.space.frame_rate)
+        if self.silenced:
+            start, end = (round(time * self.space.sample_rate) for time in recording.span)
+            quiet = wav.clone()
+            quiet[..., start:end] = 0
+            known = torch.where(span.to(known.device), known, self.space.encode(quiet)[0])
+        return Hidden(recording, known, span)
 
     @torch.inference_mode()
     def _decoded(self, hidden: Hidden, latents: Tensor) -> np.ndarray:

@@ -173,11 +173,13 @@ def table(reports: Mapping[str, Report], panel: Panel) -> str:
         rows.append([name, *cells, show(frechet if frechet is None else round(frechet, 2)), place])
     first = next(iter(reports.values()))
     many = first.clips["speaker"].fillna("").nunique()
+    silenced = any(report.facts.get("silenced") for report in reports.values())
     lines = [
         *aligned(rows),
         "",
         f"Spans of {len(first.clips)} recordings, {first.clips['seconds'].mean():.2f} s each on average, as decoded; "
         "95 % bootstrap intervals over " + (f"{many} speakers." if many > 1 else "recordings."),
+        *(["What is known was encoded with silence in the span."] if silenced else []),
         panel.in_words(),
         f"Frechet distance: between two halves of the recordings it is {show(first.facts['frechet_halves'])}; compare "
         "only distances of equally many spans.",

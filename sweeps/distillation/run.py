@@ -65,6 +65,8 @@ def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str],
             yield flow
             kept = [times * count * point // scale["points"] for point in range(1, scale["points"])]
             yield _judged(scale, out, flow, codec, kept if arm in plan["curves"] else [])
+            if arm in plan["silenced"]:
+                yield _judged(scale, out, flow, codec, [], "silenced", "--silenced")
 
 
 def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
@@ -91,11 +93,11 @@ def _said(overrides: list[str], scale: dict) -> list[str]:
     return [word for override in overrides for word in override.format(**words).split()]
 
 
-def _judged(scale: dict, out: Path, flow: Step, codec: Path, kept: list[int]) -> Step:
+def _judged(scale: dict, out: Path, flow: Step, codec: Path, kept: list[int], kind="judge", *how: str) -> Step:
     """What a flow model fills in at the end, and at kept steps of it."""
     models = [flow.done.parent / "checkpoints" / f"{step}.ckpt" for step in (*kept, "last")]
-    name = flow.name.replace("flow/", "judge/")
-    command = [sys.executable, "-m", "codec", "judge", *map(str, models), *_corpus(scale), "--ckpt", str(codec)]
+    name = flow.name.replace("flow/", f"{kind}/")
+    command = [sys.executable, "-m", "codec", "judge", *map(str, models), *_corpus(scale), "--ckpt", str(codec), *how]
     return _step(name, [*command, "--out", str(out / name)], out, (flow.name,))
 
 

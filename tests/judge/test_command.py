@@ -71,8 +71,11 @@ def test_a_table_and_its_reports(source, codec, flow, tmp_path, capsys, asked):
     assert len(list((tmp_path / "audio").iterdir())) == 2 * 5  # two recordings, and what four systems made of each
     page = (tmp_path / "examples.html").read_text()
     assert page.count(" s)") >= 2  # where the spans are
-    main(["judge", *words[1:-2], "--after", "0.5"])  # gone on with: spans are longer, and others
+    assert "silence in the span" not in printed
+    main(["judge", *words[1:-2], "--after", "0.5", "--silenced"])  # gone on with: spans are longer, and others
+    assert "What is known was encoded with silence in the span." in capsys.readouterr().out
     again = Report.read(tmp_path / "last.json")
+    assert again.facts["silenced"]
     assert len(again.clips) == 4
     assert not again.clips["span_mcd"].equals(report.clips["span_mcd"])
 
@@ -114,6 +117,7 @@ def test_words_are_checkpoints_or_a_corpus():
         (["DIR", "--ckpt", "c.ckpt", "--kind", "post"], "goes with --latents"),
         (["DIR", "--ckpt", "c.ckpt", "--clips", "0"], "give 1 or more"),
         (["DIR", "--ckpt", "c.ckpt", "--latents", "--after", "1"], "--latents fills in nothing"),
+        (["DIR", "--ckpt", "c.ckpt", "--latents", "--silenced"], "--silenced says .* --latents fills in nothing"),
         (["DIR", "--ckpt", "c.ckpt", "--after", "-1"], "--after -1: .* give seconds above 0"),
         (["DIR", "--ckpt", "c.ckpt", "--after", "nan"], "--after nan: .* give seconds above 0"),
         (["a.ckpt", "a.ckpt", "DIR", "--ckpt", "c.ckpt"], "named twice"),

@@ -116,6 +116,32 @@ def test_prompts_come_from_the_longer_side_far_from_the_span():
     assert prompt(x, span, 3)[0].tolist() == [9]
 
 
+class FarHearing(Space):
+    """Each frame hears its neighbours, too."""
+
+    def encode(self, wav):
+        x = super().encode(wav)
+        return x + 0.1 * (x.roll(1, -1) + x.roll(-1, -1))
+
+
+def test_what_is_known_has_traces_of_the_span_unless_that_is_silenced(trial, recordings):
+    def hidden(silenced: bool, gain: float):
+        """With another loudness in the span."""
+        changed = []
+        for recording in recordings:
+            wav, (start, end) = recording.wav.copy(), (round(RATE * time) for time in recording.span)
+            wav[start:end] *= gain
+            changed.append(recording.__class__(**(vars(recording) | {"wav": wav})))
+        return Trial(FarHearing(), changed, trial.panel, silenced=silenced).hidden
+
+    usual, loud, silenced, both = hidden(False, 1), hidden(False, 2), hidden(True, 1), hidden(True, 2)
+    for n, one in enumerate(usual):
+        outside, span = ~one.span, one.span
+        assert not torch.equal(one.known[:, outside], loud[n].known[:, outside])
+        assert torch.equal(silenced[n].known[:, outside], both[n].known[:, outside])
+        assert torch.equal(one.known[:, span], silenced[n].known[:, span])  # the ceiling's
+
+
 def test_what_a_model_cannot_be_told_is_a_failure_and_all_of_it_an_error(trial, recordings):
     odd = flow("phones", phones="a e i")  # not s
     with pytest.raises(InputError, match="any of 8 recordings: the recording is with unknown phones"):
