@@ -96,30 +96,37 @@ def test_the_rule():
     assert "not clearly below the floor" in TABLES.verdict(seeds, 0.405)
 
 
-def judged(out: Path, name: str, scores: dict[str, list[float]]) -> None:
-    """Reports as `python -m codec judge` leaves them."""
+def judged(out: Path, name: str, scores: dict[str, list[float]], kind: str = "judge") -> None:
+    """Reports as `python -m codec judge` leaves them; F0 of the first recording only."""
     for stem, values in scores.items():
         clips = [{"clip": f"c{n}", "speaker": f"s{n % 3}", "seconds": 1.0} for n in range(len(values))]
         table = pandas.DataFrame(clips)
         for metric in TABLES.METRICS:
             if metric != "frechet":
                 table[metric] = values
-        Report(table, [], {"frechet": 1.5}).write(out / "judge" / name, stem)
-    (out / "judge" / name / "ended").touch()
+        table.loc[1:, "span_f0_error"] = float("nan")
+        Report(table, [], {"frechet": 1.5}).write(out / kind / name, stem)
+    (out / kind / name / "ended").touch()
 
 
 def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     bounds = {"copy_synthesis_ceiling": [0.1, 0.1, 0.1], "interpolation_floor": [0.9, 0.9, 0.9], "recording": [0, 0, 0]}
-    for arm, level in (("a0", 0.5), ("a1", 0.3), ("a6", 0.5), ("a0x4", 0.4)):
+    for arm, level in (("a0", 0.5), ("a1", 0.3), ("a6", 0.5), ("a0x4", 0.4), ("a1x4", 0.35)):
         for seed in PLAN["seeds"]:
             values = [level + 0.01 * seed + 0.1 * n for n in range(3)]
             judged(tmp_path, f"{arm}-characters-{seed}", {"last": values, "200": [0.8] * 3, **bounds})
+    judged(tmp_path, "a0-characters-0", {"last": [0.6, 0.7, 0.8], **bounds}, kind="silenced")
     judged(tmp_path, "a3-characters-0", {"last": [0.1] * 3, **bounds})  # one seed has no spread: the rule leaves it out
     judged(tmp_path, "a0-aligned_phones-0", {"last": [0.2, 0.2, 0.2], **bounds})
     text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
     assert "| A1 | 3 | 0.41 [" in text
     assert "(0.4 to 0.42) | -0.200 [-0.200, -0.200] |" in text  # minus A0's, paired
-    assert text.count("| A0 | 1 |") == 2  # ceilings of the condition that comes first, and its spans
+    assert "| A1 x 4 | 3 | 0.46 [" in text
+    assert "(0.45 to 0.47) | -0.050 [-0.050, -0.050] |" in text  # minus A0 x 4's
+    assert text.count("| A0 | 1 |") == 3  # ceilings of the condition that comes first, its spans, and silenced
+    assert "| recording | 9 | 0 [0, 0] (0 to 0) | - |" in text  # of three codecs, not of more for A0 x 4 and A3
+    assert "| characters | A0 | 1 | 0.7 [0.6, 0.8] | - | +0.100 [+0.100, +0.100] |" in text
+    assert "- (1 of 3 spans)" in text
     assert re.search("By the rule: useful, and necessary.* reach a1; without A3, whose seeds are missing", text)
     assert "A1 is ahead of A0 by 0.200 (seed spread 0.020)" in text
     assert "By the rule: seeds are missing" in text
@@ -127,3 +134,24 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     once = [(tmp_path / name).read_bytes() for name in ("scores.svg", "curves.svg")]
     TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
     assert once == [(tmp_path / name).read_bytes() for name in ("scores.svg", "curves.svg")]
+    rows = TABLES.scores(TABLES.read(tmp_path), TABLES.read(tmp_path, "silenced"))
+    assert len(rows) == 5 * 3 * 5 + 4 + 4 + 4
+    assert rows["silenced"].sum() == 4
+    assert set(rows["spans_with_f0"]) == {1}
+
+
+def test_a_difference_of_one_seed_only_is_not_certain(tmp_path):
+    """Its interval says what other seeds and other voices might give."""
+    for seed, gain in enumerate([0.0, 0.0, 0.3]):
+        judged(tmp_path, f"a0-characters-{seed}", {"last": [0.5, 0.6, 0.7]})
+        judged(tmp_path, f"a1-characters-{seed}", {"last": [0.5 - gain, 0.6 - gain, 0.7 - gain]})
+        judged(tmp_path, f"a2-characters-{seed}", {"last": [0.5, 0.6, 0.4]})  # one voice only
+        judged(tmp_path, f"a3-characters-{seed}", {"last": [0.4, 0.5, 0.6]})
+    found = TABLES.read(tmp_path)
+    a0, *others = ([one for one in found if one.arm == arm] for arm in ("a0", "a1", "a2", "a3"))
+    seeds, voices, both = (TABLES.difference(other, a0) for other in others)
+    assert (seeds.mean, voices.mean, both.mean) == pytest.approx((-0.1, -0.1, -0.1))
+    assert (seeds.low, seeds.high) == pytest.approx((-0.3, 0.0))
+    assert (voices.low, voices.high) == pytest.approx((-0.3, 0.0))
+    assert (both.low, both.high) == pytest.approx((-0.1, -0.1))
+    assert seeds.n == 9

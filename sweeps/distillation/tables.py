@@ -1,7 +1,7 @@
 """What the distillation study has found so far: ``python sweeps/distillation/tables.py OUT [--to FOLDER]``.
 
-Reads the reports that run.py left in OUT -> tables.md and two plots (SVG) in FOLDER (default: OUT). Arms without all of
-their seeds are in the tables with what there is, and have no verdict.
+Reads the reports that run.py left in OUT -> tables.md, scores.csv (of every flow model and bound) and two plots (SVG)
+in FOLDER (default: OUT). Arms without all of their seeds are in the tables with what there is, and have no verdict.
 """
 
 import argparse
@@ -35,18 +35,20 @@ METRICS = {
     "span_f0_error": "F0 error (cents)",
     "frechet": "Frechet distance",
 }
-BOUNDS = {"ceiling": "copy_synthesis_ceiling", "floor": "interpolation_floor"}
+BOUNDS = {"recording": "recording", "ceiling": "copy_synthesis_ceiling", "floor": "interpolation_floor"}
+FEW = 20  # recordings: a mean over fewer is not shown; of many spans no F0 can be measured
+RESAMPLES = 2000
 NAME = re.compile(r"(?P<arm>[a-z]\d[a-z]?(x\d+)?)-(?P<condition>\w+)-(?P<seed>\d+)")
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One flow model at one step, or a bound of its codec (arm "ceiling" or "floor" of that arm's codec)."""
+    """One flow model at one step, or a bound of its codec."""
 
     arm: str
     condition: str
     seed: int
-    system: str  # "last", the number of a step, "ceiling" or "floor"
+    system: str  # "last", the number of a step, or one of BOUNDS
     report: Report
 
     def score(self, metric: str) -> float:
@@ -56,10 +58,10 @@ class Judged:
         return float(self.report.clips[metric].mean())
 
 
-def read(out: Path) -> list[Judged]:
-    """All that has been judged."""
+def read(out: Path, kind: str = "judge") -> list[Judged]:
+    """All that has been judged; ``kind`` "silenced": with what is known encoded without the span."""
     found = []
-    for folder in sorted((out / "judge").glob("*")):
+    for folder in sorted((out / kind).glob("*")):
         name = NAME.fullmatch(folder.name)
         if not name or not (folder / "ended").is_file():
             continue
@@ -85,15 +87,26 @@ def pooled(found: Sequence[Judged], metric: str) -> Interval:
 
 
 def difference(found: Sequence[Judged], others: Sequence[Judged], metric: str = CONTENT) -> Interval:
-    """``found`` minus ``others``, paired by seed and recording: mean, 95 % interval over speakers. Not what the rule
-    asks: it says how much there could be at most."""
+    """``found`` minus ``others``, paired by seed and recording: mean, 95 % interval over seeds and speakers, both drawn
+    with replacement and crossed (Owen 2007, doi 10.1214/07-AOAS122). Not what the rule asks: it says how much there
+    could be."""
     pairs = [(one, other) for one in found for other in others if one.seed == other.seed]
     if not pairs:
         return Interval(math.nan, math.nan, math.nan, 0)
     tables = [[side.report.clips.set_index("clip") for side in pair] for pair in pairs]
-    first = tables[0][0]
-    together = pandas.concat([one[metric] - other[metric] for one, other in tables], axis=1).mean(axis=1)
-    return bootstrap(together.reindex(first.index), groups=first["speaker"])
+    apart = pandas.concat([one[metric] - other[metric] for one, other in tables], axis=1)
+    by_speaker = apart.groupby(tables[0][0]["speaker"])
+    sums, counts = by_speaker.sum().to_numpy(), by_speaker.count().to_numpy()  # [speakers, seeds]
+    generator = np.random.default_rng(0)
+    who, which = (generator.integers(count, size=(RESAMPLES, count)) for count in sums.shape)
+    drawn = who[:, :, None], which[:, None, :]
+    ends = np.percentile(sums[drawn].sum((1, 2)) / counts[drawn].sum((1, 2)), [2.5, 97.5])
+    return Interval(float(sums.sum() / counts.sum()), *map(float, ends), int(counts.sum()))
+
+
+def codecs(found: Sequence[Judged], plan: Mapping) -> list[Judged]:
+    """One of each codec and seed: a bound is that of a codec, and some arms have that of another, or several models."""
+    return [one for one in found if one.arm in plan["arms"] and "codec_of" not in plan["arms"][one.arm]]
 
 
 def spread(one: Sequence[float], other: Sequence[float]) -> float:
@@ -108,9 +121,9 @@ def beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 def verdict(scores: Mapping[str, Sequence[float]], floor: float) -> str:
     """The rule of docs/distillation.md for one condition: scores of a0, a1 and a6 by seed, of a0x4 where a1 is useful,
-    and the floor's."""
+    and the floor's. Other models with more steps have no part in it."""
     a0, a1, a6 = (scores[arm] for arm in ("a0", "a1", "a6"))
-    arms = {arm: values for arm, values in scores.items() if arm != "a0x4"}
+    arms = {arm: values for arm, values in scores.items() if "x" not in arm}
     best = min(arms.values(), key=np.mean)
     if floor - float(np.mean(best)) <= max(best) - min(best):
         return "not decided at this scale: the best arm is not clearly below the floor"
@@ -134,39 +147,64 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
         mine = [one for one in found if one.condition == condition]
         lines += [f"### Filled-in spans, {condition.replace('_', ' ')}", ""]
         lines.append(_head(["arm", "seeds", METRICS[CONTENT], "minus A0's", *list(METRICS.values())[1:]]))
-        content, plain = {}, [one for one in mine if (one.arm, one.system) == ("a0", "last")]
+        content = {}
         for arm in sorted({one.arm for one in mine}, key=arms.index):
             last = [one for one in mine if (one.arm, one.system) == (arm, "last")]
             content[arm] = [one.score(CONTENT) for one in last]
-            cells = [_cell(pooled(last, metric), [one.score(metric) for one in last]) for metric in METRICS]
+            cells = [_cell(last, metric) for metric in METRICS]
+            plain = [one for one in mine if (one.arm, one.system) == (_plain(arm), "last")]
             cells.insert(1, "-" if arm == "a0" else _signed(difference(last, plain)))
             lines.append(_row([arm.upper().replace("X", " x "), str(len(last)), *cells]))
         for bound in BOUNDS:
-            own = [one for one in mine if one.system == bound and "x" not in one.arm]
-            cells = [_cell(pooled(own, metric), [one.score(metric) for one in own]) for metric in METRICS]
+            own = [one for one in codecs(mine, plan) if one.system == bound]
+            cells = [_cell(own, metric) for metric in METRICS]
             cells.insert(1, "-")
-            lines.append(_row([f"{bound}, all arms", str(len(own)), *cells]))
-        floor = float(np.mean([one.score(CONTENT) for one in mine if one.system == "floor"]))
+            lines.append(_row([bound if bound == "recording" else f"{bound}, all codecs", str(len(own)), *cells]))
+        floor = float(np.mean([one.score(CONTENT) for one in codecs(mine, plan) if one.system == "floor"]))
         whole = {arm: scores for arm, scores in content.items() if len(scores) >= len(plan["seeds"])}
         answer = verdict(whole, floor) if {"a0", "a1", "a6"} <= set(whole) else "seeds are missing"
         if left_out := [arm.upper() for arm in content if arm not in whole]:
             answer += f"; without {', '.join(left_out)}, whose seeds are missing"
         lines += ["", f"By the rule: {answer}. {_ahead(whole)}".rstrip(), ""]
-    return "\n".join([*lines, *_bounds(found, arms), *_codecs(out, plan)])
+        lines += ["A1 x 4 is compared with A0 x 4.", ""] if "a1x4" in content else []
+    return "\n".join([*lines, *_silenced(found, out, arms), *_bounds(found, plan), *_codecs(out, plan)])
 
 
-def _bounds(found: Sequence[Judged], arms: Sequence[str]) -> list[str]:
-    """Ceiling and floor of each arm's codec: what distillation costs. On the recordings of one condition, since those
-    of others are not quite the same."""
+def _plain(arm: str) -> str:
+    """What an arm is compared with: a0, with as many steps; a0 with more steps with itself."""
+    return "a0" if arm.startswith("a0") else arm.replace(arm.partition("x")[0], "a0")
+
+
+def _silenced(found: Sequence[Judged], out: Path, arms: Sequence[str]) -> list[str]:
+    """What the traces of a span in its neighbours' latents are worth."""
+    quiet = read(out, "silenced")
+    if not quiet:
+        return []
+    lines = ["### Phone error rate where what is known was encoded with silence in the span", ""]
+    lines.append(_head(["condition", "arm", "seeds", "silenced", "minus A0's", "minus that with traces"]))
+    for condition in sorted({one.condition for one in quiet}):
+        mine = [one for one in quiet if (one.condition, one.system) == (condition, "last")]
+        for arm in sorted({one.arm for one in mine}, key=arms.index):
+            own, plain = ([one for one in mine if one.arm == name] for name in (arm, _plain(arm)))
+            usual = [one for one in found if (one.condition, one.system, one.arm) == (condition, "last", arm)]
+            cells = [_cell(own, CONTENT)]
+            cells += ["-" if arm == "a0" else _signed(difference(own, plain)), _signed(difference(own, usual))]
+            lines.append(_row([condition.replace("_", " "), arm.upper().replace("X", " x "), str(len(own)), *cells]))
+    return [*lines, ""]
+
+
+def _bounds(found: Sequence[Judged], plan: Mapping) -> list[str]:
+    """Ceiling and floor of each codec: what distillation costs. On the recordings of one condition, since those of
+    others are not quite the same."""
     condition = min(one.condition for one in found)
     asked = [("ceiling", CONTENT), ("floor", CONTENT)]
     asked += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_error")]
     lines = [f"### Ceiling and floor of each codec, recordings of {condition.replace('_', ' ')}", ""]
     lines.append(_head(["arm", "seeds", *(f"{bound}: {METRICS[metric]}" for bound, metric in asked)]))
-    mine = [one for one in found if one.condition == condition and "x" not in one.arm]
-    for arm in sorted({one.arm for one in mine}, key=arms.index):
+    mine = [one for one in codecs(found, plan) if one.condition == condition]
+    for arm in sorted({one.arm for one in mine}, key=list(plan["arms"]).index):
         own = {bound: [one for one in mine if (one.arm, one.system) == (arm, bound)] for bound in BOUNDS}
-        cells = [_cell(pooled(own[b], metric), [one.score(metric) for one in own[b]]) for b, metric in asked]
+        cells = [_cell(own[b], metric) for b, metric in asked]
         lines.append(_row([arm.upper(), str(len(own["ceiling"])), *cells]))
     return [*lines, ""]
 
@@ -196,6 +234,17 @@ def _codecs(out: Path, plan: Mapping) -> list[str]:
     return [*lines, ""]
 
 
+def scores(found: Sequence[Judged], quiet: Sequence[Judged]) -> pandas.DataFrame:
+    """A row for every flow model, kept step and bound: means over recordings, and of how many where not of all."""
+    rows = []
+    for one in (*found, *quiet):
+        about = {"condition": one.condition, "arm": one.arm, "seed": one.seed, "system": one.system}
+        values = {name: round(one.score(name), 5) for name in METRICS}
+        spans = int(one.report.clips["span_f0_error"].notna().sum())
+        rows.append(about | {"silenced": any(one is other for other in quiet)} | values | {"spans_with_f0": spans})
+    return pandas.DataFrame(rows)
+
+
 def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
     """scores.svg: the content score of every seed; curves.svg: how it falls with training."""
     plt.rcParams["svg.hashsalt"] = "study"
@@ -210,7 +259,7 @@ def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
                 axis.plot([x] * len(values), values, "o", color="tab:blue", alpha=0.6)
                 axis.plot(x, np.mean(values), "_", color="black", markersize=16)
         for bound, style in (("ceiling", ":"), ("floor", "--")):
-            level = np.mean([one.score(CONTENT) for one in mine if one.system == bound])
+            level = np.mean([one.score(CONTENT) for one in codecs(mine, plan) if one.system == bound])
             axis.axhline(level, linestyle=style, color="grey", label=f"{bound}, mean of all codecs")
         axis.set_xlim(-0.5, len(arms) - 0.5)  # arms that are missing have their places, too
         axis.set_xticks(range(len(arms)), [arm.upper().replace("X", "x") for arm in arms], rotation=45)
@@ -244,15 +293,23 @@ def _save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def _cell(found: Interval, seeds: Sequence[float]) -> str:
-    """Mean [95 % over speakers] (smallest to largest of the seeds)."""
-    if math.isnan(found.mean):
+def _cell(found: Sequence[Judged], metric: str) -> str:
+    """Mean [95 % over speakers] (smallest to largest of the seeds). Where some recordings have no value, of how many it
+    is; where fewer than FEW have one, that is all."""
+    mean = pooled(found, metric)
+    count = len(found[0].report.clips)
+    some = metric != "frechet" and mean.n < count
+    if some and mean.n < FEW:
+        return f"- ({mean.n} of {count} spans)"
+    if math.isnan(mean.mean):
         return "-"
-    text = f"{found.mean:.3g}"
-    if not math.isnan(found.low):
-        text += f" [{found.low:.3g}, {found.high:.3g}]"
-    known = [value for value in seeds if not math.isnan(value)]
-    return text + (f" ({min(known):.3g} to {max(known):.3g})" if len(known) > 1 else "")
+    text = f"{mean.mean:.3g}"
+    if not math.isnan(mean.low):
+        text += f" [{mean.low:.3g}, {mean.high:.3g}]"
+    if some:
+        return f"{text}, {mean.n} of {count} spans"
+    seeds = [one.score(metric) for one in found]
+    return text + (f" ({min(seeds):.3g} to {max(seeds):.3g})" if len(seeds) > 1 else "")
 
 
 def _ahead(scores: Mapping[str, Sequence[float]]) -> str:
@@ -297,6 +354,7 @@ def main() -> None:
         sys.exit(f"{options.out} holds nothing that was judged: run sweeps/distillation/run.py first")
     text = f"# The distillation study: what was judged\n\n{tables(found, options.out, plan)}"
     (folder / "tables.md").write_text(text, encoding="utf-8")
+    scores(found, read(options.out, "silenced")).to_csv(folder / "scores.csv", index=False)
     plots(found, folder, plan)
     print(text)
 
