@@ -81,7 +81,7 @@ def test_steps_wait_for_what_they_need_and_are_done_once(tmp_path):
     assert "no" in (tmp_path / "bad.log").read_text()
 
 
-TABLES = program("tables")
+COST, TABLES = program("cost"), program("tables")
 
 
 def test_the_rule():
@@ -138,6 +138,13 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     assert len(rows) == 5 * 3 * 5 + 4 + 4 + 4
     assert rows["silenced"].sum() == 4
     assert set(rows["spans_with_f0"]) == {1}
+
+
+def test_discriminators_and_teachers_cost(speech_folder):
+    words = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "trainer=cpu", "data.workers=0"]
+    words += ["channels=4", "segment=0.52", "batch_size=1", "quantizer=none"]
+    plain = COST.training_gflop(words)
+    assert 0 < plain < COST.training_gflop([*words, "disc=mrd", "disc.members.mrd.width=8"])
 
 
 def test_a_difference_of_one_seed_only_is_not_certain(tmp_path):

@@ -71,7 +71,7 @@ def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str],
 
 def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
     """The codec of an arm, which begins with that of its seed where a scale has one, and what its latents hold."""
-    words, needs = [*scale["codec"], *_said(plan["arms"][arm].get("codec", []), scale)], ()
+    words, needs = codec_words(plan, scale, arm), ()
     if "begin" in scale:
         needs = (f"codec/begin-{seed}",)
         yield _training(needs[0], [*scale["begin"], f"seed={seed}"], out)
@@ -81,6 +81,11 @@ def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[
     command = [sys.executable, "-m", "codec", "judge", "--latents", *_corpus(scale), "--ckpt", str(out / name / LAST)]
     latents = f"latents/{arm}-{seed}"
     yield _step(latents, [*command, "--out", str(out / latents)], out, (name,))
+
+
+def codec_words(plan: dict, scale: dict, arm: str) -> list[str]:
+    """Overrides of train.py."""
+    return [*scale["codec"], *_said(plan["arms"][arm].get("codec", []), scale)]
 
 
 def _training(name: str, words: list[str], out: Path, needs: tuple[str, ...] = ()) -> Step:

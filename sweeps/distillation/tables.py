@@ -1,7 +1,8 @@
 """What the distillation study has found so far: ``python sweeps/distillation/tables.py OUT [--to FOLDER]``.
 
-Reads the reports that run.py left in OUT -> tables.md, scores.csv (of every flow model and bound) and two plots (SVG)
-in FOLDER (default: OUT). Arms without all of their seeds are in the tables with what there is, and have no verdict.
+Reads the reports that run.py and cost.py left in OUT -> tables.md, scores.csv (of every flow model and bound) and two
+plots (SVG) in FOLDER (default: OUT). Arms without all of their seeds are in the tables with what there is, and have no
+verdict.
 """
 
 import argparse
@@ -212,8 +213,18 @@ def _bounds(found: Sequence[Judged], plan: Mapping) -> list[str]:
 def _codecs(out: Path, plan: Mapping) -> list[str]:
     """Reconstruction, cost, and what the latents hold; means over seeds with their smallest and largest."""
     asked = {"STOI": "stoi", "PESQ-WB": "pesq_wb", "mel distance": "mel_distance"}
-    head = ["arm", "seeds", *asked, "GFLOP/s encode + decode", "linear probe", "MLP probe", "CTC PER, linear"]
+    head = [
+        "arm",
+        "seeds",
+        *asked,
+        "GFLOP/s encode + decode",
+        "training",
+        "linear probe",
+        "MLP probe",
+        "CTC PER, linear",
+    ]
     head += ["ABX within", "ABX across", "speaker EER"]
+    costs = json.loads((out / "cost.json").read_text()) if (out / "cost.json").is_file() else {}
     lines = ["### Codecs", "", _head(head)]
     for arm in plan["arms"]:
         runs = [run for run in sorted((out / "codec").glob(f"{arm}-*")) if (run / "ended").is_file()]
@@ -223,6 +234,7 @@ def _codecs(out: Path, plan: Mapping) -> list[str]:
         cells = [_range([report.summary()[metric]["mean"] for report in reports]) for metric in asked.values()]
         facts = reports[0].facts
         cells.append(f"{facts['gflop_encode']:.2f} + {facts['gflop_decode']:.2f}")
+        cells.append(f"{costs[arm]:.2f}" if arm in costs else "-")
         held = [out / "latents" / run.name / "latents.json" for run in runs]
         content = [json.loads(path.read_text(encoding="utf-8")) for path in held if path.is_file()]
         for part, number in (("linear", "accuracy"), ("mlp", "accuracy"), ("linear", "error_rate")):
