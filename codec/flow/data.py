@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from codec.data.drawn import DrawnData
 from codec.data.places import Places
 from codec.flow.condition import Conditions
 from codec.flow.spans import Spans, draw_prompt
+from codec.latents.beside import Beside
 from codec.latents.corpus import LatentClips, LatentCorpus, collate
-from codec.latents.features import Features
 
 log = logging.getLogger(__name__)
 LEAST = 2  # frames of a recording: one to fill in, and one for a prompt
@@ -39,8 +39,8 @@ class LatentData(DrawnData):
         max_seconds: of an example.
         prompt: shortest and longest prompt, in seconds.
         val_clips: how many held-out recordings serve for validation.
-        features: of every recording for training, what a teacher hears in it; None: nobody wants to know. With them, a
-            training batch has features ``[B, C', F]``, with zeros on the right.
+        beside: what else is wanted of every recording, by name; a batch has it with zeros on the right: ``features``
+            ``[B, C', F]``, what a teacher hears, or ``codes`` ``[B, K, F]`` int64.
         batch_size, workers, seed: see :class:`codec.data.drawn.DrawnData`.
     """
 
@@ -55,11 +55,11 @@ class LatentData(DrawnData):
         workers: int = 2,
         seed: int = 0,
         val_clips: int = 64,
-        features: Features | None = None,
+        beside: Mapping[str, Beside] | None = None,
     ):
         super().__init__(batch_size, workers, seed)
         self.corpus, self.condition, self.spans, self.prompt = corpus, condition, spans, prompt
-        self.features = features
+        self.beside = beside or {}
         self.max_frames, self.val_clips = int(max_seconds * corpus.frame_rate), val_clips
         if self.max_frames < LEAST:
             raise CorpusError(f"max_seconds={max_seconds:g} are fewer than {LEAST} frames of {corpus.frame_rate:g} Hz.")
@@ -114,7 +114,7 @@ class Examples(Places):
         self.clips, self.frame_rate = clips, data.corpus.frame_rate
         self.spans, self.condition = data.spans, data.condition
         self.prompt = data.prompt if data.condition.prompted else None
-        self.features = data.features
+        self.beside = data.beside
 
     def __getitem__(self, n: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, 1, n))
@@ -123,8 +123,6 @@ class Examples(Places):
             number, first = self.place(slot, rng.random())
             item = self.item(number, first, rng)
             if not self.condition.refusal(item, len(item["span"])):  # nothing may be said in a piece of a recording
-                if self.features is not None:
-                    item["features"] = self.features.item(item["file"], first, len(item["span"]))
                 return item
             slot = int(rng.integers(self.slots))
         raise CorpusError(f"{TRIES} pieces in a row cannot be used (last: {item['file']}): raise max_seconds.")
@@ -138,14 +136,15 @@ class Examples(Places):
             total = int(self.clips.lengths[number])
             span, begin, end = draw_prompt(span, first, total, wanted, rng)
             item["prompt"] = self.clips.item(number, begin, end - begin)["latents"]
-        return item | {"span": torch.from_numpy(span)}
+        beside = {name: of.item(item["file"], first, len(span)) for name, of in self.beside.items()}
+        return item | beside | {"span": torch.from_numpy(span)}
 
 
 def collated(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Examples -> a batch, with zeros and no span on the right of the shorter ones."""
     batch = collate(items) | {"span": pad_sequence([item["span"] for item in items], batch_first=True)}
-    if "features" in items[0]:
-        batch["features"] = pad_sequence([item["features"].t() for item in items], batch_first=True).transpose(1, 2)
+    for name in (name for name in ("features", "codes") if name in items[0]):
+        batch[name] = pad_sequence([item[name].t() for item in items], batch_first=True).transpose(1, 2)
     if "prompt" in items[0]:
         prompts = [item["prompt"] for item in items]
         batch["prompt"] = pad_sequence([prompt.t() for prompt in prompts], batch_first=True).transpose(1, 2)

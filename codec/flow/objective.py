@@ -23,6 +23,7 @@ class Objective(nn.Module):
 
     Attributes:
         weights: of the losses, by name.
+        wants_codes: whether :meth:`errors` asks for the codes of the latents.
 
     Args:
         time: how t is distributed in training: ``uniform``, or ``logit_normal`` (arXiv 2403.03206, section 3.1), which
@@ -30,6 +31,7 @@ class Objective(nn.Module):
     """
 
     weights: Mapping[str, float]
+    wants_codes = False
 
     def __init__(self, time: str = "logit_normal"):
         super().__init__()
@@ -53,8 +55,10 @@ class Objective(nn.Module):
             InputError: if it is not there.
         """
 
-    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """Each loss at each frame, ``[B, F]``; all others ``[B, C, F]``, t ``[B]``."""
+    def errors(
+        self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Each loss at each frame, ``[B, F]``; output, x1 and x0 ``[B, C, F]``, t ``[B]``, codes ``[B, K, F]``."""
         raise NotImplementedError
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -73,7 +77,9 @@ class FlowMatching(Objective):
 
     weights = {"velocity": 1.0}  # noqa: RUF012
 
-    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor) -> dict[str, Tensor]:
+    def errors(
+        self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None
+    ) -> dict[str, Tensor]:
         return {"velocity": (output.float() - (x1 - x0)).square().mean(1)}
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -85,14 +91,16 @@ class NaturalSpeech2(Objective):
 
     Its latents are sums of quantized vectors (``kind`` post of an RVQ), and the second loss asks level by level whether
     what remains of the estimate, after the levels above, is nearest to the vector that is there: cross entropy of a
-    softmax over negative distances. We differ in two ways. The path is the straight one, so that samplers are shared;
-    the paper's score loss, which is the first loss with another weight of t, is left to ``time``. And a recording's
-    codes are those that its latents have when they are quantized again, since no others are kept with them.
+    softmax over negative distances. We differ in the path, which is the straight one, so that samplers are shared; the
+    paper's score loss, which is the first loss with another weight of t, is left to ``time``. The codes are the codec's
+    own: quantizing the sums again would give others, the more the deeper the level.
 
     Args:
         codes: weight of the second loss.
         time: see :class:`Objective`.
     """
+
+    wants_codes = True
 
     def __init__(self, codes: float = 0.1, time: str = "uniform"):
         super().__init__(time)
@@ -112,17 +120,17 @@ class NaturalSpeech2(Objective):
         self.mean, self.std = mean[:, None].clone(), std[:, None].clone()
 
     @fp32
-    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor) -> dict[str, Tensor]:
-        if self.books is None:
-            raise ValueError("objective=ns2 has not met its codec: call learn_codes first")
+    def errors(
+        self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        if self.books is None or codes is None:
+            raise ValueError("objective=ns2 needs its codec (call learn_codes first) and the codes of the latents")
         data = (output - x1).square().mean(1)
-        left, true = ((x * self.std + self.mean).transpose(1, 2).flatten(0, 1) for x in (output, x1))  # [B * F, C]
+        left = (output * self.std + self.mean).transpose(1, 2).flatten(0, 1)  # [B * F, C]
         losses = []
-        for book in self.books:
-            codes = torch.cdist(true, book).argmin(-1)
-            losses.append(F.cross_entropy(-torch.cdist(left, book), codes, reduction="none"))
-            vectors = F.embedding(codes, book)
-            left, true = left - vectors, true - vectors
+        for book, true in zip(self.books, codes.transpose(1, 2).flatten(0, 1).unbind(-1), strict=True):
+            losses.append(F.cross_entropy(-torch.cdist(left, book), true, reduction="none"))
+            left = left - F.embedding(true, book)
         return {"data": data, "codes": torch.stack(losses).mean(0).unflatten(0, data.shape)}
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:

@@ -103,7 +103,7 @@ class FlowTask(BaseTask):
             output = flow(on_path(x1, x0, t), t, x1, span, inside, given, seen)
         (count,), losses, total = shared([span.sum().float()]), {}, 0.0
         of_examples = torch.zeros(len(x1), device=x1.device)
-        for name, errors in flow.objective.errors(output, x1, x0, t).items():
+        for name, errors in flow.objective.errors(output, x1, x0, t, batch.get("codes")).items():
             of_examples = of_examples + (errors * span).sum(1)
             losses[name] = (errors * span).sum() / count
             total = total + flow.objective.weights[name] * losses[name]

@@ -11,18 +11,21 @@ from omegaconf import DictConfig, OmegaConf
 
 from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
 from codec.errors import InputError
+from codec.extract import TOKENS
 from codec.flow.alignment import Alignment
 from codec.flow.data import LatentData
 from codec.flow.model import FlowModel
 from codec.flow.task import FlowTask
 from codec.flow.vocabulary import characters, phones
+from codec.latents.beside import Beside
 from codec.latents.corpus import LatentCorpus
-from codec.latents.features import Features
-from codec.latents.prepare import features_of, latents_of
+from codec.latents.features import FEATURES
+from codec.latents.prepare import codes_of, features_of, latents_of
 from codec.latents.space import LatentSpace
 from codec.resume import check_fits
 from codec.run import check_steps, record, resolved
 from codec.share import share
+from codec.teachers.base import Teacher
 
 
 def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]:
@@ -36,10 +39,11 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]
     flow.mean.copy_(corpus.mean)
     flow.std.copy_(corpus.std)
     flow.objective.learn_codes(space.codec.quantizer, space.kind, corpus.mean, corpus.std)
-    alignment, features = aligned(cfg, corpus)
+    alignment, teacher = aligned(cfg)
     task = FlowTask(flow, instantiate(cfg.optim, _convert_="all"), cfg.drop, cfg.drop_context, config, alignment)
     record(cfg.run_dir, config, task)
-    parts = {"corpus": corpus, "condition": flow.condition, "features": features}
+    wanted = beside(cfg, corpus, teacher, flow.objective.wants_codes)
+    parts = {"corpus": corpus, "condition": flow.condition, "beside": wanted}
     data = instantiate(cfg.data, _partial_=True, _convert_="all")(**parts)
     data.setup("fit")
     if not len(data.val_dataloader().dataset):
@@ -75,27 +79,41 @@ def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:
     return LatentCorpus(folder), LatentSpace.load(cfg.codec, folder, cfg.kind)
 
 
-def aligned(cfg: DictConfig, corpus: LatentCorpus) -> tuple[Alignment | None, Features | None]:
-    """What draws hidden states towards a teacher's features, and those of the recordings of ``corpus``.
-
-    Raises:
-        InputError: if the dataset has not all of these.
-    """
+def aligned(cfg: DictConfig) -> tuple[Alignment | None, Teacher | None]:
+    """What draws hidden states towards a teacher's features, and the teacher."""
     if not cfg.alignment:
         return None, None
     options = OmegaConf.to_container(cfg.alignment, resolve=True)
     teacher = instantiate(options.pop("teacher"), _convert_="all")
-    alignment = instantiate(options, channels=teacher.dim)
+    return instantiate(options, channels=teacher.dim), teacher
+
+
+def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes: bool) -> dict[str, Beside]:
+    """What a teacher hears in the recordings of ``corpus``, and their codes, where these are wanted.
+
+    Raises:
+        InputError: if the dataset has not all of these recordings.
+    """
+    if teacher is None and not codes:
+        return {}
+    dataset = instantiate(cfg.dataset, _convert_="all")
     how = {"part": my_share(), "device": device_for(cfg.trainer.accelerator)}
-    features = Features(features_of(teacher, instantiate(cfg.dataset, _convert_="all"), corpus.hop_length, **how))
-    files = [corpus.train.about(n)["file"] for n in range(len(corpus.train))]
-    frames = zip(files, corpus.train.lengths.tolist(), strict=True)
-    if others := [file for file, count in frames if features.frames(file) != count]:
-        raise InputError(
-            f"a teacher should hear the recordings of latents= in dataset=, and {len(others)} of {len(files)} are not "
-            f"there ({others[0]} is the first): name the dataset that they are of"
-        )
-    return alignment, features
+    found = {}
+    if teacher is not None:
+        found["features"] = Beside(features_of(teacher, dataset, corpus.hop_length, **how), FEATURES)
+    if codes:
+        found["codes"] = Beside(codes_of(cfg.codec, dataset, **how), TOKENS)
+    for clips in (corpus.train, corpus.clips("val")):
+        files = [clips.about(n)["file"] for n in range(len(clips))]
+        frames = list(zip(files, clips.lengths.tolist(), strict=True))
+        for one in found.values():
+            if others := [file for file, count in frames if one.frames(file) != count]:
+                raise InputError(
+                    f"{'alignment= hears' if teacher else 'objective=ns2 encodes'} the recordings of latents= in "
+                    f"dataset=, and {len(others)} of {len(files)} are not there ({others[0]} is the first): name the "
+                    "dataset that they are of"
+                )
+    return found
 
 
 def facts(corpus: LatentCorpus) -> dict[str, Any]:

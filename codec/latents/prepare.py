@@ -1,4 +1,4 @@
-"""The latents of a corpus, and a teacher's features, made where they are not yet: what training on them begins with."""
+"""Latents of a corpus, its codes and a teacher's features, made where they are not yet: what training begins with."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from codec.data.base import Corpus
 from codec.data.cache import cache_dir, key
 from codec.data.units import Units, cut
 from codec.errors import InputError
-from codec.extract import INDEX, Encoding, extract
+from codec.extract import INDEX, Encoding, ToTokens, extract
 from codec.latents.export import ToLatents
 from codec.latents.features import ToFeatures
 from codec.teachers.base import Teacher
@@ -49,6 +49,30 @@ def latents_of(
         raise InputError(f"kind={kind}: {error}") from error
     units = cut(corpus, UNIT)
     folder = cache_dir() / "latents" / key(units.digest, *what.facts.values())
+    if not (folder / INDEX).is_file():
+        codec.to(device).for_inference()
+        _make(what, units, folder, part, report)
+    return folder
+
+
+def codes_of(
+    ckpt: str | Path,
+    corpus: Corpus,
+    part: tuple[int, int] = (0, 1),
+    device: str | torch.device = "cpu",
+    report: Callable[[str], None] = print,
+) -> Path:
+    """The folder, in the user's cache, with the codes of a corpus, of all codebooks. Made as latents are
+    (:func:`latents_of`).
+
+    Raises:
+        CheckpointError: if the checkpoint cannot be used.
+        CorpusError: if the corpus cannot be cut into units, or too much of it cannot be read.
+        ValueError: if the codec has no codebooks.
+    """
+    codec, _ = load_codec(ckpt)
+    what, units = ToTokens(codec), cut(corpus, UNIT)
+    folder = cache_dir() / "codes" / key(units.digest, what.weights, *what.facts.values())
     if not (folder / INDEX).is_file():
         codec.to(device).for_inference()
         _make(what, units, folder, part, report)

@@ -9,7 +9,8 @@ from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.errors import InputError
 from codec.flow.alignment import Alignment
-from codec.latents.features import PIECE, Features, ToFeatures
+from codec.latents.beside import Beside
+from codec.latents.features import FEATURES, PIECE, ToFeatures
 from codec.latents.prepare import features_of
 from codec.teachers.random import RandomTeacher
 from codec.teachers.rate import to_frame_rate
@@ -76,7 +77,7 @@ def test_it_is_added_in_training_alone():
 
 
 def test_the_model_is_without_it_and_a_run_goes_on_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.flow.test_task.data", lambda: data(features=Beside()))
+    monkeypatch.setattr("tests.flow.test_task.data", lambda: data(beside={"features": Told()}))
     trainer = fit(small_task(alignment=alignment()), 3, tmp_path, enable_checkpointing=True)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
@@ -98,7 +99,7 @@ def test_the_block_is_two_sevenths_deep_or_as_told(layers, layer):
         Alignment(CHANNELS, W, layers, layers + 1)
 
 
-class Beside:
+class Told:
     """Features of the recordings in tests/flow/corpora.py that tell the recording and the frame."""
 
     def item(self, file: str, start_frame: int, frames: int) -> torch.Tensor:
@@ -107,12 +108,12 @@ class Beside:
 
 
 def test_features_are_of_the_frames_that_the_latents_are_of():
-    for given in batches(data(Corpus(), ("aligned_phones", "prompt"), features=Beside()), 8):
+    for given in batches(data(Corpus(), ("aligned_phones", "prompt"), beside={"features": Told()}), 8):
         for latents, features, length in zip(given["latents"], given["features"], given["lengths"], strict=True):
             assert torch.equal(latents[0, :length], features[0, :length].float())
             assert torch.equal((100 * latents[1, :length]).round(), features[1, :length].float())
             assert not features[:, length:].any()
-    assert "features" not in next(iter(data(features=Beside()).val_dataloader()))
+    assert "features" in next(iter(data(beside={"features": Told()}).val_dataloader()))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_a_corpus_has_the_features_of_each_recording(source, tmp_path, monkeypat
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path))
     teacher, corpus = RandomTeacher(4, 1), FolderCorpus(source, RATE, holdout=0.25)
     folder = features_of(teacher, corpus, HOP, report=lambda _: None)
-    features = Features(folder)
+    features = Beside(folder, FEATURES)
     for clip in FolderCorpus(source, RATE, holdout=1).clips("val"):
         frames = -(-clip["wav"].shape[-1] // HOP)
         wanted = to_frame_rate(teacher(clip["wav"][None], RATE), 50.0, RATE / HOP, frames)[0].t()
@@ -138,7 +139,7 @@ def test_a_corpus_has_the_features_of_each_recording(source, tmp_path, monkeypat
     path = next(folder.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(CorpusError, match="remove it and begin again"):
-        Features(folder)
+        Beside(folder, FEATURES)
 
 
 @pytest.mark.parametrize("samples", [1, HOP + 1, int(2.5 * PIECE) * RATE + 3])

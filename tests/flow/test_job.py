@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 import train
-from codec.checkpoint import CheckpointError, load_checkpoint
+from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
 from codec.errors import InputError
 from codec.flow.load import load_flow
 from codec.latents.index import load_index
@@ -44,6 +44,11 @@ def config(rvq: tuple[Path, Path], run: Path, *overrides: str):
     return composed("task=flow", f"codec={ckpt}", f"latents={latents}", f"run_dir={run}", *SMALL, *overrides)
 
 
+def heard(source: Path) -> list[str]:
+    """The dataset that the latents are of."""
+    return ["dataset=folder", f"dataset.path={source}", "dataset.holdout=0.25"]
+
+
 def whole(option: str) -> list[str]:
     return ["max_seconds=2.0"] if "characters" in option else []
 
@@ -62,10 +67,16 @@ def test_conditions_train_two_steps(condition, rvq, tmp_path):
 
 
 @pytest.mark.parametrize("objective", options("objective"))
-def test_objectives_train_two_steps(objective, rvq, tmp_path):
-    cfg = config(rvq, tmp_path, f"objective={objective}")
-    trainer, _ = train.fit(cfg)
+def test_objectives_train_two_steps(objective, source, rvq, tmp_path):
+    cfg = config(rvq, tmp_path, f"objective={objective}", *heard(source))
+    trainer, data = train.fit(cfg)
     assert trainer.global_step == 2
+    quantizer = load_codec(rvq[0])[0].quantizer
+    for batch in (next(iter(data.train_dataloader())), *data.val_dataloader()) if objective == "ns2" else ():
+        mean, std = (value[:, None] for value in (data.corpus.mean, data.corpus.std))
+        for latents, codes, frames in zip(batch["latents"], batch["codes"], batch["lengths"], strict=True):
+            wanted = quantizer.decode(codes[None, :, :frames])[0]  # the codec's own codes, of these frames
+            torch.testing.assert_close(latents[:, :frames] * std + mean, wanted, atol=1e-4, rtol=1e-4)
     assert all(bool(torch.isfinite(value)) for value in trainer.logged_metrics.values())
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} >= {"best.ckpt", "last.ckpt"}
     flow = load_flow(tmp_path / "checkpoints" / "last.ckpt")
@@ -83,7 +94,7 @@ TEACHERS = {
 @pytest.mark.parametrize("teacher", options("teacher"))
 def test_alignment_with_every_teacher(teacher, source, rvq, tmp_path):
     chosen = ["alignment=repa", f"teacher@alignment.teacher={teacher}", *TEACHERS.get(teacher, [])]
-    data = ["dataset=folder", f"dataset.path={source}", "dataset.holdout=0.25", "alignment.hidden=8"]
+    data = [*heard(source), "alignment.hidden=8"]
     cfg = config(rvq, tmp_path, *chosen, *data, "condition=phones", "~callbacks.best")
     trainer, _ = train.fit(cfg)
     assert 0 < float(trainer.logged_metrics["train/alignment"]) < 2
@@ -97,6 +108,8 @@ def test_a_teacher_wants_to_hear_the_recordings_of_the_latents(speech_folder, rv
     other = ["dataset=folder", f"dataset.path={speech_folder}"]
     with pytest.raises(InputError, match=r"(9|10|11|12) of \1 are not there"):
         train.fit(config(rvq, tmp_path, "alignment=repa", "teacher@alignment.teacher=random", *other))
+    with pytest.raises(InputError, match=r"objective=ns2 encodes .* in dataset=, and (9|10|11|12) of \1 are not there"):
+        train.fit(config(rvq, tmp_path, "objective=ns2", *other))
 
 
 @pytest.mark.parametrize("size", options("flow"))

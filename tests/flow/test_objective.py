@@ -10,11 +10,11 @@ from codec.quantizers.rvq import RVQ
 from codec.quantizers.split_rvq import SplitRVQ
 
 
-def known_quantizer(codebook_dim: int | None) -> RVQ:
+def known_quantizer(codebook_dim: int | None, scales: tuple[float, ...] = (30.0, 6.0, 1.5)) -> RVQ:
+    """Each level is far finer than the one above, or as ``scales`` say."""
     torch.manual_seed(0)
     quantizer = RVQ(6, 100, n_q=3, codebook_size=8, codebook_dim=codebook_dim, dropout=0.0).eval()
-    scales = torch.tensor([30.0, 6.0, 1.5])[:, None, None]  # each level far finer than the one above
-    quantizer.codebooks.copy_(scales * torch.randn(quantizer.codebooks.shape))
+    quantizer.codebooks.copy_(torch.tensor(scales)[:, None, None] * torch.randn(quantizer.codebooks.shape))
     return quantizer
 
 
@@ -28,7 +28,7 @@ def test_the_velocity_and_the_data_cost_nothing():
 
 
 @pytest.mark.parametrize("codebook_dim", [None, 4])
-def test_codes_are_found_again_and_held_to(codebook_dim):
+def test_an_estimate_is_held_to_the_codes(codebook_dim):
     """The sum of the quantized vectors, normalised, has the codes that made it; an estimate near it costs little, and
     one whose second level is another costs much, in the second level and below."""
     quantizer, objective = known_quantizer(codebook_dim), NaturalSpeech2()
@@ -41,7 +41,7 @@ def test_codes_are_found_again_and_held_to(codebook_dim):
 
     with torch.no_grad():
         x1, other = latents(codes), latents(torch.cat([codes[:, :1], (codes[:, 1:2] + 1) % 8, codes[:, 2:]], dim=1))
-        right, wrong = (objective.errors(x, x1, x1, torch.ones(2))["codes"] for x in (x1, other))
+        right, wrong = (objective.errors(x, x1, x1, torch.ones(2), codes)["codes"] for x in (x1, other))
         for level, book in enumerate(objective.books):
             own = torch.nn.functional.embedding(codes[:, level], book)
             torch.testing.assert_close(own.flatten(0, 1), book[codes[:, level].flatten()])
@@ -51,14 +51,37 @@ def test_codes_are_found_again_and_held_to(codebook_dim):
     assert objective.state_dict() == {}
 
 
+def test_the_codes_are_those_given_not_those_nearest_to_the_sum():
+    """Where no level is finer than another, a sum that is quantized again has other codes. The loss, level by level, by
+    its definition."""
+    quantizer, objective = known_quantizer(None, (3.0, 3.0, 3.0)), NaturalSpeech2()
+    objective.learn_codes(quantizer, "post", torch.zeros(6), torch.ones(6))
+    codes = torch.randint(8, (2, 3, 5), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        x1 = quantizer.decode(codes)
+        found = objective.errors(x1, x1, x1, torch.ones(2), codes)["codes"]
+        assert not torch.equal(quantizer.encode(x1), codes)
+    for b in range(2):
+        for frame in range(5):
+            left, expected = x1[b, :, frame], 0.0
+            for level, book in enumerate(objective.books):
+                distances = torch.stack([(left - vector).norm() for vector in book])
+                expected -= torch.log_softmax(-distances, 0)[codes[b, level, frame]] / 3
+                left = left - book[codes[b, level, frame]]
+            torch.testing.assert_close(found[b, frame], expected)
+    with pytest.raises(ValueError, match="the codes of the latents"):
+        objective.errors(x1, x1, x1, torch.ones(2))
+
+
 def test_the_gradient_of_the_codes_leads_to_them():
     quantizer, objective = known_quantizer(None), NaturalSpeech2()
     objective.learn_codes(quantizer, "post", torch.zeros(6), torch.ones(6))
-    x1 = quantizer.decode(torch.randint(8, (1, 3, 4))).detach()
+    codes = torch.randint(8, (1, 3, 4))
+    x1 = quantizer.decode(codes).detach()
     x = (x1 + 3 * torch.randn(x1.shape)).requires_grad_()
     optimizer, losses = torch.optim.SGD([x], 1.0), []
     for _ in range(50):
-        loss = objective.errors(x, x1, x1, torch.ones(1))["codes"].sum()
+        loss = objective.errors(x, x1, x1, torch.ones(1), codes)["codes"].sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

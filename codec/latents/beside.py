@@ -1,0 +1,53 @@
+"""What belongs to the frames of a recording beside its latents, for training on both: a teacher's features, codes."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from codec.data.base import CorpusError
+from codec.unit_file import ENDING, Layout, OpenUnits, UnitError, UnitFile
+
+
+class Beside:
+    """The matrices in a folder of units (codec/extract.py), by the names of the recordings.
+
+    Args:
+        layout: of the units: features, or tokens.
+
+    Raises:
+        CorpusError: if a unit is damaged.
+    """
+
+    def __init__(self, folder: Path, layout: Layout):
+        self.paths = sorted(folder.glob(f"*{ENDING}"))
+        self._units = OpenUnits(layout)
+        self._places: dict[str, tuple[int, int, int]] = {}
+        for number in range(len(self.paths)):
+            unit = self._unit(number)
+            self._places |= {known["file"]: (number, *unit.place(i)) for i, known in enumerate(unit.recordings)}
+
+    def frames(self, file: str) -> int:
+        """Of a recording; 0 if there is no such one."""
+        _, first, end = self._places.get(file, (0, 0, 0))
+        return end - first
+
+    def item(self, file: str, start_frame: int, frames: int) -> Tensor:
+        """``[C, frames]`` of a recording from a frame on, float16, codes int64.
+
+        Raises:
+            CorpusError: if its unit is damaged.
+        """
+        number, first, _ = self._places[file]
+        try:
+            matrix = self._unit(number).read(first + start_frame, first + start_frame + frames)
+        except UnitError as error:
+            raise CorpusError(f"{error}; remove it and begin again.") from None
+        return torch.from_numpy(matrix.astype(np.int64) if matrix.dtype.kind == "u" else matrix)
+
+    def _unit(self, number: int) -> UnitFile:
+        try:
+            return self._units(self.paths[number])
+        except UnitError as error:
+            raise CorpusError(f"{error}; remove it and begin again.") from None
