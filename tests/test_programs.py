@@ -10,7 +10,7 @@ import yaml
 
 from codec.metrics.table import METRICS
 from tests.programs import call, start
-from tests.test_config import CHOICES, TINY, _score_here  # noqa: F401
+from tests.test_config import CHOICES, TINY, _costs_nothing, _score_here  # noqa: F401
 
 SMALL = [*TINY, *(f"{k}={v}" for k, v in CHOICES.items() if k != "disc"), "segment=0.52", "val_every=2"]
 SMALL += ["data.workers=0", "data.val_clips=2", "data.val_seconds=1.0", "report.clips=2", "report.seconds=1.0"]
@@ -26,7 +26,8 @@ def losses(run_folder: Path) -> dict[int, dict[str, str]]:
     }
 
 
-def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
+@pytest.mark.usefixtures("_costs_nothing")
+def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25"]
     small = [*SMALL, *data, "disc=msd", "disc.members.msd.width=4", "adversarial_start=1"]
@@ -46,13 +47,13 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
     checkpoint = torch.load(last, weights_only=True)
     assert set(checkpoint["ema"]) < {k.removeprefix("codec.") for k in checkpoint["state_dict"]}
 
-    # A run of three steps, resumed to four in another process, goes exactly where the whole run went.
+    # A run of three steps, resumed to four, goes exactly where the whole run went.
     assert call("train.py", *small, "max_steps=3", f"run_dir={tmp_path / 'first'}") == 0  # validates at 2 only
     ckpt = f"ckpt_path={tmp_path / 'first' / 'checkpoints' / 'last.ckpt'}"
-    second = start("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}", cwd=tmp_path)
-    assert second.returncode == 0, second.stderr
-    for text in ("PESQ-WB", "STOI", "95 % interval", "report.html", "tensorboard --logdir", "python eval.py ckpt="):
-        assert text in second.stdout
+    assert call("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}") == 0
+    shown = capfd.readouterr().out
+    for text in ("95 % interval", "report.html", "tensorboard --logdir", "python eval.py ckpt="):
+        assert text in shown
     expected = losses(folder)
     assert len(expected) == 4
     assert losses(tmp_path / "first") | losses(tmp_path / "second") == expected
@@ -69,9 +70,11 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch):
     # Scored again on what training held out, in a process, by the run folder.
     scored = start("eval.py", f"ckpt={folder}", "n_q=3", "seconds=1.0", "workers=0", cwd=tmp_path)
     assert scored.returncode == 0, scored.stderr
+    assert all(text in scored.stdout for text in ("PESQ-WB", "STOI", "95 % interval"))
     stem = f"{config['name']}_n_q=3"
     report = json.loads((last.parent / "eval_last" / f"{stem}.json").read_text())
     assert report["facts"]["n_q"] == 3
+    assert report["facts"]["gflop_decode"] > 0
     assert report["facts"]["kbps"] == pytest.approx(3 * 4 * 50 / 1000)
     assert report["facts"]["run"] == "../.."
     assert set(report["summary"]) == set(METRICS)
