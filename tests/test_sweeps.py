@@ -15,7 +15,7 @@ import sweeps  # W&B's engine
 import train
 from codec.run import ending_wandb
 from tests.programs import ROOT, call
-from tests.test_config import MIMI, SHORT, _score_here, composed, narrow, only_fit  # noqa: F401
+from tests.test_config import MIMI, SHORT, _costs_nothing, _score_here, composed, narrow, only_fit  # noqa: F401
 from tests.test_security import SECRETS, kept
 
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
@@ -133,6 +133,7 @@ def test_hydra_grids_compose(name):
     assert len({OmegaConf.to_yaml(cfg) for cfg in configs}) == len(some)
 
 
+@pytest.mark.usefixtures("_costs_nothing")
 def test_a_multirun_goes_on_after_a_run_that_fails(speech_folder, tmp_path, capfd):
     """Two runs that train and two that are refused, in one process, each with a folder and a W&B run of its own.
 
