@@ -121,9 +121,10 @@ def run_inpaint(options: argparse.Namespace) -> None:
     generator = opened(options)
     wav = heard(options.source, generator.sample_rate)
     text, phones = told(options)
-    check_within(phones, len(wav) / generator.sample_rate)
     check_wanted(generator, text=options.text, phones=options.phones, prompt=options.prompt)
     condition = generator.flow.condition
+    if "phones" in condition.parts:
+        check_within(phones, len(wav) / generator.sample_rate)
     if "phones" in condition.parts and not phones:
         if condition.timed:
             raise InputError('this model is told when each phone starts: give --phones "h@0.1 e@0.2 ..."')
@@ -212,8 +213,9 @@ def told(options: argparse.Namespace) -> tuple[str, Phones]:
     if phones_are_timed(phones):
         return text or "", [(symbol, float(time)) for symbol, _, time in (p.rpartition("@") for p in phones.split())]
     if "@" in phones:
+        where = "" if options.phones else f"{manifest}: "
         raise InputError(
-            'phones are "h@0.1 e@0.2 ...", each with its start in seconds and in their order, or "h e ..." without'
+            f'{where}phones are "h@0.1 e@0.2 ...", each with its start in seconds, in their order, or "h e ..." without'
         )
     return text or "", [(symbol, None) for symbol in phones.split()]
 

@@ -164,6 +164,7 @@ ALLOWED = {
         "latents",
         "lineup",
         "page.write",
+        "quantizers.base",
         "resume",
         "run",
         "share",

@@ -84,7 +84,9 @@ REPORTED = ["quantizer", "trainer", "logger"]  # the others are over when the re
 
 def with_phones(folder: Path, out: Path) -> Path:
     """A manifest of the recordings in a folder."""
-    rows = [f"{path.name},s{n % 4},a@0.0 b@{0.1 * n:.1f} a@0.6" for n, path in enumerate(sorted(folder.glob("*.flac")))]
+    rows = [
+        f"{path.name},s{n % 4},a@0.0 b@{0.05 * n:.2f} a@0.6" for n, path in enumerate(sorted(folder.glob("*.flac")))
+    ]
     (out / "phones.csv").write_text("\n".join(["file,speaker,phones", *rows]) + "\n")
     return out / "phones.csv"
 

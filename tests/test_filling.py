@@ -135,7 +135,7 @@ BAD = [
     (
         "aligned_phones",
         [*INPAINT, *SPAN, "--phones", "b@0.5 a@0.1"],
-        "each with its start in seconds and in their order",
+        "each with its start in seconds, in their order",
     ),
     ("aligned_phones", [*INPAINT, *SPAN, "--phones", "a@-1 b@0.5"], "each with its start in seconds"),
     ("aligned_phones", [*INPAINT, *SPAN, "--phones", "a@0 b@2"], "b begins at 2 s, and the recording is 2.00 s long"),

@@ -50,6 +50,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch, 
     # A run of three steps, resumed to four, goes exactly where the whole run went.
     assert call("train.py", *small, "max_steps=3", f"run_dir={tmp_path / 'first'}") == 0  # validates at 2 only
     ckpt = f"ckpt_path={tmp_path / 'first' / 'checkpoints' / 'last.ckpt'}"
+    capfd.readouterr()
     assert call("train.py", *small, "max_steps=4", ckpt, f"run_dir={tmp_path / 'second'}") == 0
     shown = capfd.readouterr().out
     for text in ("95 % interval", "report.html", "tensorboard --logdir", "python eval.py ckpt="):

@@ -59,6 +59,9 @@ def test_arms_differ_by_what_they_say_and_share_what_they_can(tmp_path):
     assert int(long.partition("=")[2]) == 4 * int(short.partition("=")[2])
     curve = [word for word in found["judge/a1-aligned_phones-0"].command if word.endswith(".ckpt")]
     assert len(curve) == PLAN["scales"]["small"]["points"] + 1  # and the codec
+    quiet = [name for name, step in found.items() if "--silenced" in step.command]
+    assert {name.split("-")[0] for name in quiet} == {f"silenced/{arm}" for arm in ("a0", "a0x4", "a1", "a1x4", "a6")}
+    assert quiet == [name for name in found if name.startswith("silenced/")]
     names = list(found)
     assert max(i for i, name in enumerate(names) if name.endswith("-0")) < names.index("codec/a0-1")
 
@@ -92,6 +95,7 @@ def test_the_rule():
     assert "seeds are missing" in TABLES.verdict(seeds | {"a0x4": [0.45]}, 0.9)
     assert "placebo" in TABLES.verdict(seeds | {"a6": [0.40, 0.42]}, 0.9)
     assert "a1 does not beat a0" in TABLES.verdict(seeds | {"a1": [0.30, 0.60], "a6": [0.70, 0.71]}, 0.9)
+    assert TABLES.verdict(seeds | {"a1": [0.5, 0.51], "a1x4": [0.1, 0.1]}, 0.9).startswith("not decided")
     assert "within the seed spread" in TABLES.verdict({arm: [0.4, 0.6] for arm in seeds}, 0.9)
     assert "not clearly below the floor" in TABLES.verdict(seeds, 0.405)
 
@@ -125,7 +129,7 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     assert "(0.45 to 0.47) | -0.050 [-0.050, -0.050] |" in text  # minus A0 x 4's
     assert text.count("| A0 | 1 |") == 3  # ceilings of the condition that comes first, its spans, and silenced
     assert "| recording | 9 | 0 [0, 0] (0 to 0) | - |" in text  # of three codecs, not of more for A0 x 4 and A3
-    assert "| characters | A0 | 1 | 0.7 [0.6, 0.8] | - | +0.100 [+0.100, +0.100] |" in text
+    assert "| characters | A0 | 1 | 0.7 [0.6, 0.8] | - | +0.100 |" in text  # one seed: nothing is known of others
     assert "- (1 of 3 spans)" in text
     assert re.search("By the rule: useful, and necessary.* reach a1; without A3, whose seeds are missing", text)
     assert "A1 is ahead of A0 by 0.200 (seed spread 0.020)" in text
@@ -145,6 +149,29 @@ def test_discriminators_and_teachers_cost(speech_folder):
     words += ["channels=4", "segment=0.52", "batch_size=1", "quantizer=none"]
     plain = COST.training_gflop(words)
     assert 0 < plain < COST.training_gflop([*words, "disc=mrd", "disc.members.mrd.width=8"])
+    teacher = ["distill=random", "distill.target=bottleneck", "distill.weight=1"]
+    assert plain < COST.training_gflop([*words, *teacher])
+
+
+def test_what_could_not_be_measured_in_every_report_is_left_out(tmp_path):
+    """F0 in 22 recordings of each of two seeds, in 21 of them in both, and then in 19."""
+    names = [f"c{n:02d}" for n in range(30)]
+    for both, shown in ((21, "2, 21 of 30 spans"), (19, "- (19 of 30 spans)")):
+        reports = []
+        for seed, there in enumerate([range(22), range(22 - both, 44 - both)]):
+            table = pandas.DataFrame({"clip": names, "speaker": [name[-1] for name in names], "seconds": 1.0})
+            table["span_f0_error"] = [2.0 if n in there else float("nan") for n in range(30)]
+            reports.append(TABLES.Judged("a0", "none", seed, "last", Report(table, [], {})))
+        assert TABLES._cell(reports, "span_f0_error").replace(" [2, 2]", "") == shown
+
+
+def test_an_arm_with_the_codec_of_another_has_its_bounds(tmp_path):
+    judged(tmp_path, "a3-characters-0", {"last": [0.5] * 3, "copy_synthesis_ceiling": [0.1] * 3, "recording": [0] * 3})
+    judged(tmp_path, "a3-characters-1", {"last": [0.5] * 3, "interpolation_floor": [0.9] * 3})
+    text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
+    assert "| ceiling, all codecs | 1 | 0.1 [" in text
+    assert "| A0 | 1 | 0.1 [" in text  # its codec
+    TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
 
 
 def test_a_difference_of_one_seed_only_is_not_certain(tmp_path):

@@ -195,8 +195,10 @@ def unpacked(data: bytes, shard: str, number: int) -> Recording:
             sound, about = (tar.extractfile(member).read() for member in members)
         about = parse_json(about)
         facts = [about[part] for part in ("file", "speaker", "text", "phones")]
-        if not all(isinstance(fact, str) for fact in facts) or not phones_are_timed(facts[3]):
+        if not all(isinstance(fact, str) for fact in facts):
             raise TypeError
+        if not phones_are_timed(facts[3]):
+            raise AudioError(name, "has phones that are not symbol@seconds in the order of their times")
     except (tarfile.TarError, ValueError, TypeError, KeyError, OverflowError):
         raise AudioError(name, "is damaged, or not where the index says") from None
     return Recording(sound, *facts)

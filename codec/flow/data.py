@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,9 @@ class LatentData(DrawnData):
         max_seconds: of an example.
         prompt: shortest and longest prompt, in seconds.
         val_clips: how many held-out recordings serve for validation.
-        beside: what else is wanted of every recording, by name; a batch has it with zeros on the right: ``features``
-            ``[B, C', F]``, what a teacher hears, or ``codes`` ``[B, K, F]`` int64.
+        features: what a teacher hears in every recording for training; a training batch then has ``features``
+            ``[B, C', F]``, with zeros on the right.
+        codes: of every recording; a batch then has ``codes`` ``[B, K, F]`` int64, likewise.
         batch_size, workers, seed: see :class:`codec.data.drawn.DrawnData`.
     """
 
@@ -55,11 +56,12 @@ class LatentData(DrawnData):
         workers: int = 2,
         seed: int = 0,
         val_clips: int = 64,
-        beside: Mapping[str, Beside] | None = None,
+        features: Beside | None = None,
+        codes: Beside | None = None,
     ):
         super().__init__(batch_size, workers, seed)
         self.corpus, self.condition, self.spans, self.prompt = corpus, condition, spans, prompt
-        self.beside = beside or {}
+        self.features, self.codes = features, codes
         self.max_frames, self.val_clips = int(max_seconds * corpus.frame_rate), val_clips
         if self.max_frames < LEAST:
             raise CorpusError(f"max_seconds={max_seconds:g} are fewer than {LEAST} frames of {corpus.frame_rate:g} Hz.")
@@ -114,7 +116,7 @@ class Examples(Places):
         self.clips, self.frame_rate = clips, data.corpus.frame_rate
         self.spans, self.condition = data.spans, data.condition
         self.prompt = data.prompt if data.condition.prompted else None
-        self.beside = data.beside
+        self.features, self.codes = data.features, data.codes
 
     def __getitem__(self, n: int) -> dict[str, Any]:
         rng = np.random.default_rng((self.seed, 1, n))
@@ -123,6 +125,8 @@ class Examples(Places):
             number, first = self.place(slot, rng.random())
             item = self.item(number, first, rng)
             if not self.condition.refusal(item, len(item["span"])):  # nothing may be said in a piece of a recording
+                if self.features is not None:
+                    item["features"] = self.features.item(item["file"], first, len(item["span"]))
                 return item
             slot = int(rng.integers(self.slots))
         raise CorpusError(f"{TRIES} pieces in a row cannot be used (last: {item['file']}): raise max_seconds.")
@@ -136,8 +140,9 @@ class Examples(Places):
             total = int(self.clips.lengths[number])
             span, begin, end = draw_prompt(span, first, total, wanted, rng)
             item["prompt"] = self.clips.item(number, begin, end - begin)["latents"]
-        beside = {name: of.item(item["file"], first, len(span)) for name, of in self.beside.items()}
-        return item | beside | {"span": torch.from_numpy(span)}
+        if self.codes is not None:
+            item["codes"] = self.codes.item(item["file"], first, len(span))
+        return item | {"span": torch.from_numpy(span)}
 
 
 def collated(items: Sequence[dict[str, Any]]) -> dict[str, Any]:

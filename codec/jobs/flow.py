@@ -18,10 +18,11 @@ from codec.flow.model import FlowModel
 from codec.flow.task import FlowTask
 from codec.flow.vocabulary import characters, phones
 from codec.latents.beside import Beside
-from codec.latents.corpus import LatentCorpus
+from codec.latents.corpus import LatentClips, LatentCorpus
 from codec.latents.features import FEATURES
 from codec.latents.prepare import codes_of, features_of, latents_of
 from codec.latents.space import LatentSpace
+from codec.quantizers.base import Quantizer
 from codec.resume import check_fits
 from codec.run import check_steps, record, resolved
 from codec.share import share
@@ -42,8 +43,10 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]
     alignment, teacher = aligned(cfg)
     task = FlowTask(flow, instantiate(cfg.optim, _convert_="all"), cfg.drop, cfg.drop_context, config, alignment)
     record(cfg.run_dir, config, task)
-    wanted = beside(cfg, corpus, teacher, flow.objective.wants_codes)
-    parts = {"corpus": corpus, "condition": flow.condition, "beside": wanted}
+    more = beside(cfg, corpus, teacher, flow.objective.wants_codes)
+    if "codes" in more:
+        check_codes(more["codes"], corpus, space.codec.quantizer)
+    parts = {"corpus": corpus, "condition": flow.condition, **more}
     data = instantiate(cfg.data, _partial_=True, _convert_="all")(**parts)
     data.setup("fit")
     if not len(data.val_dataloader().dataset):
@@ -89,7 +92,7 @@ def aligned(cfg: DictConfig) -> tuple[Alignment | None, Teacher | None]:
 
 
 def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes: bool) -> dict[str, Beside]:
-    """What a teacher hears in the recordings of ``corpus``, and their codes, where these are wanted.
+    """What a teacher hears in the recordings of ``corpus`` for training, and the codes of all, where they are wanted.
 
     Raises:
         InputError: if the dataset has not all of these recordings.
@@ -101,19 +104,33 @@ def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes
     found = {}
     if teacher is not None:
         found["features"] = Beside(features_of(teacher, dataset, corpus.hop_length, **how), FEATURES)
+        check_all_there("alignment= hears", found["features"], corpus.train)
     if codes:
         found["codes"] = Beside(codes_of(cfg.codec, dataset, **how), TOKENS)
-    for clips in (corpus.train, corpus.clips("val")):
-        files = [clips.about(n)["file"] for n in range(len(clips))]
-        frames = list(zip(files, clips.lengths.tolist(), strict=True))
-        for one in found.values():
-            if others := [file for file, count in frames if one.frames(file) != count]:
-                raise InputError(
-                    f"{'alignment= hears' if teacher else 'objective=ns2 encodes'} the recordings of latents= in "
-                    f"dataset=, and {len(others)} of {len(files)} are not there ({others[0]} is the first): name the "
-                    "dataset that they are of"
-                )
+        for clips in (corpus.train, corpus.clips("val")):
+            check_all_there("objective=ns2 encodes", found["codes"], clips)
     return found
+
+
+def check_all_there(who: str, beside: Beside, clips: LatentClips) -> None:
+    """Raises InputError if something has not all recordings of the latents, or others by their names."""
+    files = [clips.about(n)["file"] for n in range(len(clips))]
+    frames = zip(files, clips.lengths.tolist(), strict=True)
+    if others := [file for file, count in frames if beside.frames(file) != count]:
+        raise InputError(
+            f"{who} the recordings of latents= in dataset=, and {len(others)} of {len(files)} are not there "
+            f"({others[0]} is the first): name the dataset that they are of"
+        )
+
+
+def check_codes(codes: Beside, corpus: LatentCorpus, quantizer: Quantizer) -> None:
+    """Raises InputError if the codes of the first recording do not give its latents (a few may differ: another device
+    rounds otherwise)."""
+    file, latents = (corpus.train[0][part] for part in ("file", "latents"))  # normalised
+    with torch.no_grad():
+        decoded = quantizer.decode(codes.item(file, 0, latents.shape[1])[None])[0]
+    if float(((decoded - corpus.mean[:, None]) / corpus.std[:, None] - latents).square().mean()) > 0.1:
+        raise InputError(f"the codes of {file} in dataset= do not give its latents in latents=: it is another sound")
 
 
 def facts(corpus: LatentCorpus) -> dict[str, Any]:

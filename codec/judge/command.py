@@ -58,7 +58,7 @@ def run_judge(options: argparse.Namespace) -> None:
         raise InputError(f"--clips {options.clips} --seed {options.seed}: give 1 or more, and 0 or more")
     if options.latents and (options.after is not None or options.silenced):
         name = "--silenced" if options.after is None else "--after"
-        raise InputError(f"{name} says what is filled in, and --latents fills in nothing: leave one of them out")
+        raise InputError(f"{name} is about spans to fill in, and --latents fills in none: leave one of them out")
     if options.after is not None and not options.after > 0:
         raise InputError(
             f"--after {options.after:g}: a recording is gone on with after some of it, give seconds above 0"

@@ -8,7 +8,7 @@
 
 Latents are those of the whole recording, as in training: where an encoder's frames hear beyond themselves, traces of
 the span are left in its neighbours, which all systems on one codec have, the floor among them, and systems on different
-codecs have not. ``silenced`` shows what they are worth: what is known is then encoded without the span.
+codecs have not. ``silenced`` bounds what they are worth: what is known is then encoded with silence in the span.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -20,6 +20,7 @@ from codec.report_check import ABOUT_CLIP
 
 RECORDING, CEILING, FLOOR = "recording", "copy synthesis (ceiling)", "interpolation (floor)"
 RESAMPLES = 2000
+SILENCED = "What is known was encoded with silence in the span; between it the ceiling has the true latents."
 
 
 def with_spans(
@@ -179,7 +180,7 @@ def table(reports: Mapping[str, Report], panel: Panel) -> str:
         "",
         f"Spans of {len(first.clips)} recordings, {first.clips['seconds'].mean():.2f} s each on average, as decoded; "
         "95 % bootstrap intervals over " + (f"{many} speakers." if many > 1 else "recordings."),
-        *(["What is known was encoded with silence in the span."] if silenced else []),
+        *([SILENCED] if silenced else []),
         panel.in_words(),
         f"Frechet distance: between two halves of the recordings it is {show(first.facts['frechet_halves'])}; compare "
         "only distances of equally many spans.",

@@ -14,6 +14,7 @@ from codec.errors import InputError
 from codec.extract import INDEX, Encoding, ToTokens, extract
 from codec.latents.export import ToLatents
 from codec.latents.features import ToFeatures
+from codec.latents.space import fingerprint
 from codec.teachers.base import Teacher
 
 UNIT = 600.0  # seconds of audio in a unit, about: several processes share a small corpus, too
@@ -68,11 +69,11 @@ def codes_of(
     Raises:
         CheckpointError: if the checkpoint cannot be used.
         CorpusError: if the corpus cannot be cut into units, or too much of it cannot be read.
-        ValueError: if the codec has no codebooks.
+        ValueError: if the codec has no codebooks, or no latents after them.
     """
     codec, _ = load_codec(ckpt)
     what, units = ToTokens(codec), cut(corpus, UNIT)
-    folder = cache_dir() / "codes" / key(units.digest, what.weights, *what.facts.values())
+    folder = cache_dir() / "codes" / key(units.digest, fingerprint(codec, "post"), *what.facts.values())
     if not (folder / INDEX).is_file():
         codec.to(device).for_inference()
         _make(what, units, folder, part, report)

@@ -76,21 +76,20 @@ def read(out: Path, kind: str = "judge") -> list[Judged]:
 
 
 def pooled(found: Sequence[Judged], metric: str) -> Interval:
-    """Mean over seeds and recordings; 95 % interval over speakers. All reports are of the same recordings and spans."""
+    """Mean over seeds and recordings; 95 % interval over speakers. All reports are of the same recordings and spans;
+    those are counted that have a value in each."""
     if metric == "frechet":
         values = np.array([one.score(metric) for one in found])
         return Interval(float(values.mean()), math.nan, math.nan, len(values))
     clips = [one.report.clips.set_index("clip") for one in found]
-    together = (
-        pandas.concat([table[metric] for table in clips], axis=1).mean(axis=1).reindex(clips[0].index)
-    )  # NaN: left out
-    return bootstrap(together, groups=clips[0]["speaker"])
+    together = pandas.concat([table[metric] for table in clips], axis=1).mean(axis=1, skipna=False)
+    return bootstrap(together.reindex(clips[0].index), groups=clips[0]["speaker"])
 
 
 def difference(found: Sequence[Judged], others: Sequence[Judged], metric: str = CONTENT) -> Interval:
     """``found`` minus ``others``, paired by seed and recording: mean, 95 % interval over seeds and speakers, both drawn
-    with replacement and crossed (Owen 2007, doi 10.1214/07-AOAS122). Not what the rule asks: it says how much there
-    could be."""
+    with replacement and crossed (Owen 2007, doi 10.1214/07-AOAS122), none of a single seed. Not what the rule asks: it
+    says how much there could be."""
     pairs = [(one, other) for one in found for other in others if one.seed == other.seed]
     if not pairs:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -98,16 +97,24 @@ def difference(found: Sequence[Judged], others: Sequence[Judged], metric: str = 
     apart = pandas.concat([one[metric] - other[metric] for one, other in tables], axis=1)
     by_speaker = apart.groupby(tables[0][0]["speaker"])
     sums, counts = by_speaker.sum().to_numpy(), by_speaker.count().to_numpy()  # [speakers, seeds]
+    mean, count = float(sums.sum() / counts.sum()), int(counts.sum())
+    if len(pairs) < 2:
+        return Interval(mean, math.nan, math.nan, count)
     generator = np.random.default_rng(0)
     who, which = (generator.integers(count, size=(RESAMPLES, count)) for count in sums.shape)
     drawn = who[:, :, None], which[:, None, :]
     ends = np.percentile(sums[drawn].sum((1, 2)) / counts[drawn].sum((1, 2)), [2.5, 97.5])
-    return Interval(float(sums.sum() / counts.sum()), *map(float, ends), int(counts.sum()))
+    return Interval(mean, *map(float, ends), count)
 
 
 def codecs(found: Sequence[Judged], plan: Mapping) -> list[Judged]:
-    """One of each codec and seed: a bound is that of a codec, and some arms have that of another, or several models."""
-    return [one for one in found if one.arm in plan["arms"] and "codec_of" not in plan["arms"][one.arm]]
+    """Of each codec, seed, condition and system one: a bound is that of a codec, and some arms have that of another, or
+    several models."""
+    own: dict[tuple, Judged] = {}
+    for one in found:
+        arm = one.arm.partition("x")[0]
+        own.setdefault((plan["arms"][arm].get("codec_of", arm), one.seed, one.condition, one.system), one)
+    return list(own.values())
 
 
 def spread(one: Sequence[float], other: Sequence[float]) -> float:
@@ -164,7 +171,7 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
         floor = float(np.mean([one.score(CONTENT) for one in codecs(mine, plan) if one.system == "floor"]))
         whole = {arm: scores for arm, scores in content.items() if len(scores) >= len(plan["seeds"])}
         answer = verdict(whole, floor) if {"a0", "a1", "a6"} <= set(whole) else "seeds are missing"
-        if left_out := [arm.upper() for arm in content if arm not in whole]:
+        if left_out := [arm.upper() for arm in content if arm not in whole and "x" not in arm]:
             answer += f"; without {', '.join(left_out)}, whose seeds are missing"
         lines += ["", f"By the rule: {answer}. {_ahead(whole)}".rstrip(), ""]
         lines += ["A1 x 4 is compared with A0 x 4.", ""] if "a1x4" in content else []
@@ -172,7 +179,7 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
 
 
 def _plain(arm: str) -> str:
-    """What an arm is compared with: a0, with as many steps; a0 with more steps with itself."""
+    """What an arm is compared with: a0, with as many steps; a0 with more steps with a0."""
     return "a0" if arm.startswith("a0") else arm.replace(arm.partition("x")[0], "a0")
 
 
@@ -202,9 +209,12 @@ def _bounds(found: Sequence[Judged], plan: Mapping) -> list[str]:
     asked += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_error")]
     lines = [f"### Ceiling and floor of each codec, recordings of {condition.replace('_', ' ')}", ""]
     lines.append(_head(["arm", "seeds", *(f"{bound}: {METRICS[metric]}" for bound, metric in asked)]))
-    mine = [one for one in codecs(found, plan) if one.condition == condition]
-    for arm in sorted({one.arm for one in mine}, key=list(plan["arms"]).index):
-        own = {bound: [one for one in mine if (one.arm, one.system) == (arm, bound)] for bound in BOUNDS}
+    mine: dict[str, list[Judged]] = {}
+    for one in codecs([one for one in found if one.condition == condition], plan):
+        arm = one.arm.partition("x")[0]
+        mine.setdefault(plan["arms"][arm].get("codec_of", arm), []).append(one)
+    for arm in sorted(mine, key=list(plan["arms"]).index):
+        own = {bound: [one for one in mine[arm] if one.system == bound] for bound in BOUNDS}
         cells = [_cell(own[b], metric) for b, metric in asked]
         lines.append(_row([arm.upper(), str(len(own["ceiling"])), *cells]))
     return [*lines, ""]
@@ -247,7 +257,7 @@ def _codecs(out: Path, plan: Mapping) -> list[str]:
 
 
 def scores(found: Sequence[Judged], quiet: Sequence[Judged]) -> pandas.DataFrame:
-    """A row for every flow model, kept step and bound: means over recordings, and of how many where not of all."""
+    """A row for every flow model, kept step and bound: means over recordings, and in how many F0 could be measured."""
     rows = []
     for one in (*found, *quiet):
         about = {"condition": one.condition, "arm": one.arm, "seed": one.seed, "system": one.system}
@@ -260,7 +270,7 @@ def scores(found: Sequence[Judged], quiet: Sequence[Judged]) -> pandas.DataFrame
 def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
     """scores.svg: the content score of every seed; curves.svg: how it falls with training."""
     plt.rcParams["svg.hashsalt"] = "study"
-    conditions = sorted({one.condition for one in found})
+    conditions = sorted({one.condition for one in found if one.arm == "a1"}) or sorted({one.condition for one in found})
     arms = [*plan["arms"], *(f"{arm}x{times}" for arm, times in plan["patience"].items())]
     figure, axes = plt.subplots(1, len(conditions), figsize=(6 * len(conditions), 4), sharey=True, squeeze=False)
     for axis, condition in zip(axes[0], conditions, strict=True):
@@ -306,8 +316,8 @@ def _save(figure: plt.Figure, path: Path) -> None:
 
 
 def _cell(found: Sequence[Judged], metric: str) -> str:
-    """Mean [95 % over speakers] (smallest to largest of the seeds). Where some recordings have no value, of how many it
-    is; where fewer than FEW have one, that is all."""
+    """Mean [95 % over speakers] (smallest to largest of the seeds). Where some recordings have no value in one of the
+    reports, of how many it is; where fewer than FEW have one, that is all."""
     mean = pooled(found, metric)
     count = len(found[0].report.clips)
     some = metric != "frechet" and mean.n < count
@@ -336,7 +346,9 @@ def _ahead(scores: Mapping[str, Sequence[float]]) -> str:
 
 
 def _signed(found: Interval) -> str:
-    return "-" if math.isnan(found.mean) else f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+    if math.isnan(found.mean):
+        return "-"
+    return f"{found.mean:+.3f}" + ("" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]")
 
 
 def _range(values: Sequence[float]) -> str:

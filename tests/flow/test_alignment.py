@@ -77,7 +77,7 @@ def test_it_is_added_in_training_alone():
 
 
 def test_the_model_is_without_it_and_a_run_goes_on_with_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tests.flow.test_task.data", lambda: data(beside={"features": Told()}))
+    monkeypatch.setattr("tests.flow.test_task.data", lambda: data(features=Told()))
     trainer = fit(small_task(alignment=alignment()), 3, tmp_path, enable_checkpointing=True)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
@@ -108,12 +108,12 @@ class Told:
 
 
 def test_features_are_of_the_frames_that_the_latents_are_of():
-    for given in batches(data(Corpus(), ("aligned_phones", "prompt"), beside={"features": Told()}), 8):
+    for given in batches(data(Corpus(), ("aligned_phones", "prompt"), features=Told()), 8):
         for latents, features, length in zip(given["latents"], given["features"], given["lengths"], strict=True):
             assert torch.equal(latents[0, :length], features[0, :length].float())
             assert torch.equal((100 * latents[1, :length]).round(), features[1, :length].float())
             assert not features[:, length:].any()
-    assert "features" in next(iter(data(beside={"features": Told()}).val_dataloader()))
+    assert "features" not in next(iter(data(features=Told()).val_dataloader()))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -110,6 +111,17 @@ def test_a_teacher_wants_to_hear_the_recordings_of_the_latents(speech_folder, rv
         train.fit(config(rvq, tmp_path, "alignment=repa", "teacher@alignment.teacher=random", *other))
     with pytest.raises(InputError, match=r"objective=ns2 encodes .* in dataset=, and (9|10|11|12) of \1 are not there"):
         train.fit(config(rvq, tmp_path, "objective=ns2", *other))
+
+
+def test_codes_are_those_of_the_latents(source, rvq, tmp_path, monkeypatch):
+    """Recordings of the same names and lengths may be others."""
+    monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "cache"))
+    for path in source.glob("*.flac"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(tmp_path / path.name, sound[::-1], rate)
+    (tmp_path / "manifest.csv").write_text((source / "manifest.csv").read_text())
+    with pytest.raises(InputError, match=r"the codes of \d+.flac in dataset= do not give its latents in latents="):
+        train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
 
 
 @pytest.mark.parametrize("size", options("flow"))

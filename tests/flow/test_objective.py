@@ -29,8 +29,8 @@ def test_the_velocity_and_the_data_cost_nothing():
 
 @pytest.mark.parametrize("codebook_dim", [None, 4])
 def test_an_estimate_is_held_to_the_codes(codebook_dim):
-    """The sum of the quantized vectors, normalised, has the codes that made it; an estimate near it costs little, and
-    one whose second level is another costs much, in the second level and below."""
+    """Where each level is far finer than the one above, the sum of the quantized vectors, normalised, costs little, and
+    one whose second level is another much, in the second level and below."""
     quantizer, objective = known_quantizer(codebook_dim), NaturalSpeech2()
     codes = torch.randint(8, (2, 3, 5), generator=torch.Generator().manual_seed(1))
     mean, std = torch.randn(6), torch.rand(6) + 0.5
