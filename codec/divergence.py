@@ -4,7 +4,8 @@ A safetensors file beside ``config.yaml``, one from each process that had a hand
 
 wav: ``[B, 1, T]`` float32, as the codec heard it, augmented; of a flow model latents ``[B, C, F]`` and span ``[B, F]``
 random, random_cuda: torch's random state before the step, bytes; the latter where there was a GPU
-metadata: ``step``, ``rank``, ``files`` (JSON, B names) and ``suspects`` (JSON, those of them that are not finite)
+metadata: ``step``, ``rank``, ``files`` (JSON, B names), ``suspects`` (JSON, those of them that are not finite) and
+    ``phones`` (JSON, of each clip [symbol, start in seconds]; null where nobody looked for any)
 
 The weights that the step met are in ``checkpoints/diverged.ckpt``.
 """
@@ -13,6 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from codec.checkpoint import CheckpointError, load_checkpoint, load_weights
 from codec.errors import ToldError
+from codec.lesson import Phones
 from codec.outside import parse_json
 from codec.task import CodecTask
 from codec.untrusted import STEP, build
@@ -43,6 +46,7 @@ class BadBatch:
     step: int
     rank: int
     random: dict[str, Tensor]
+    phones: Phones | None = None
 
     def save(self, folder: str | Path) -> Path:
         """Write it into a run folder -> the file."""
@@ -50,6 +54,7 @@ class BadBatch:
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = {"step": str(self.step), "rank": str(self.rank)}
         facts |= {"files": json.dumps(list(self.files)), "suspects": json.dumps(list(self.suspects))}
+        facts["phones"] = json.dumps(self.phones)
         tensors = {name: value.float().cpu().contiguous() for name, value in self.tensors.items()}
         save_file({**tensors, **self.random}, path, facts)
         return path
@@ -68,9 +73,18 @@ def load_batch(path: str | Path) -> BadBatch:
         found = {name: (value.ndim, value.dtype) for name, value in tensors.items()}
         if found not in ({"wav": (3, torch.float32)}, {"latents": (3, torch.float32), "span": (2, torch.float32)}):
             raise ValueError("its tensors are those of no step")
-        return BadBatch(tensors, files, suspects, int(facts["step"]), int(facts["rank"]), random)
+        phones = _phones(parse_json(facts["phones"]), len(files))
+        return BadBatch(tensors, files, suspects, int(facts["step"]), int(facts["rank"]), random, phones)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error
+
+
+def _phones(content: Any, clips: int) -> Phones | None:
+    if content is None:
+        return None
+    if len(content) != clips:
+        raise ValueError(f"it has phones of {len(content)} clips, and {clips} clips")
+    return [[(str(symbol), float(start)) for symbol, start in clip] for clip in content]
 
 
 def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
@@ -79,7 +93,7 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
 
     Raises:
         CheckpointError: if either file cannot be used.
-        InputError: if phones had a part in the step, which are in neither.
+        InputError: if the step was taught phones that the file has not.
     """
     batch, checkpoint = load_batch(path), Path(path).parent / "checkpoints" / DIVERGED
     content = load_checkpoint(checkpoint)
@@ -103,6 +117,6 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
         torch.set_rng_state(batch.random["random"])
     except (AttributeError, TypeError, RuntimeError) as error:  # parts of other kinds; a random state of another size
         raise CheckpointError(f"{path} cannot be replayed: {str(error).splitlines()[0][:200]}") from error
-    total, values = task.train().one_pass(wav)
+    total, values = task.train().one_pass(wav, batch.phones)
     total.backward()
     return task, values

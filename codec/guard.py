@@ -21,6 +21,7 @@ from torch import Tensor
 
 from codec.checkpoint_io import require_saved
 from codec.divergence import DIVERGED, BadBatch, DivergenceError
+from codec.lesson import Phones
 from codec.storage import StorageError, last_before, step_of
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Part:
     tensors: dict[str, Tensor]
     suspects: Tensor
     random: dict[str, Tensor]
+    phones: Phones | None = None
 
     def blamed(self) -> tuple[int, list[str]]:
         """The first level that says which clips, and these. Where the recordings are sound and all else is not, it is
@@ -89,7 +91,7 @@ class DivergenceGuard(Callback):
         self.random = {"random": torch.get_rng_state(), **cuda}
 
     def on_train_batch_end(self, trainer: lightning.Trainer, task, outputs, batch, batch_idx: int) -> None:
-        self.parts.append(Part(batch["file"], task.kept(batch), task.suspects, self.random))
+        self.parts.append(Part(batch["file"], task.kept(batch), task.suspects, self.random, batch.get("phones")))
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         cuda = task.skipped.is_cuda
@@ -150,11 +152,13 @@ class DivergenceGuard(Callback):
         )
 
     def _keep(self, trainer: lightning.Trainer, step: Step) -> None:
-        trainer.save_checkpoint(self.folder / "checkpoints" / DIVERGED)  # all processes together
+        path = self.folder / "checkpoints" / DIVERGED
+        trainer.save_checkpoint(path, weights_only=False)  # all processes together, and the optimiser with them
         part = min(step.parts, key=lambda part: part.blamed()[0])
         if part.suspects.any() or trainer.is_global_zero:
             names = part.files, part.blamed()[1]
-            BadBatch(part.tensors, *names, step.number, trainer.global_rank, part.random).save(self.folder)
+            where = step.number, trainer.global_rank
+            BadBatch(part.tensors, *names, *where, part.random, part.phones).save(self.folder)
         require_saved(trainer)
 
 

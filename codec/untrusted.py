@@ -8,8 +8,8 @@ seen), and no other of Hydra's instructions (``_partial_``, ``_args_``, ...) has
 network and no process (tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who
 asks for the dataset of a checkpoint (:func:`codec.lineup.corpus_of`): it may read what the user may read, ask the Hub
 for a dataset, and write to the user's cache folder, but to no folder of its choice: it gives fsspec no options, and
-chains no places. ``STEP`` is what a training step is made of, teachers that read weights included, and is for who
-repeats a step of a run (:func:`codec.divergence.replay`).
+chains no places. ``STEP`` is what a training step is made of, teachers that read weights and what they learnt from
+included, and is for who repeats a step of a run (:func:`codec.divergence.replay`).
 """
 
 import importlib
@@ -30,7 +30,7 @@ FLOW = ("codec.flow.model", "codec.flow.dit", "codec.flow.condition", "codec.flo
 FLOW += ("codec.flow.objective",)
 DATA = ("codec.data",)
 STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.optim", "codec.distillation", "codec.ctc")
-STEP += ("codec.teachers",)
+STEP += ("codec.teachers", "codec.data.espeak", "codec.data.folder")
 FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
 FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write where it is told to
 # options of fsspec's file systems, some of which write where they are told to, or run templates; and what chains them

@@ -17,7 +17,7 @@ from codec.layers.conv import fold_weight_norm
 from codec.metrics.pool import score_clips
 from codec.metrics.table import METRICS
 from codec.systems.codec import CodecSystem
-from codec.untrusted import check_targets
+from codec.untrusted import STEP, check_targets
 from tests.parts import count
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -267,6 +267,10 @@ def test_saved_configuration_builds_own_classes_only():
         cfg = composed(f"dataset={dataset}", *paths, *names)
         check_targets(OmegaConf.to_container(cfg.dataset, resolve=True))
         check_targets(OmegaConf.to_container(cfg.codec, resolve=True))
+    for distill in options("distill"):
+        cfg = composed(f"distill={distill}", *["distill.vocabulary=a"] * (distill == "ctc"))
+        for part in ("codec", "disc", "loss", "optim", "distill"):
+            check_targets(OmegaConf.to_container(cfg[part], resolve=True), STEP)
 
 
 def test_misspelt_options_list_what_is_valid():

@@ -213,10 +213,14 @@ def test_a_full_disk_does_not_hide_why_a_run_ended(tmp_path, monkeypatch):
 
 
 def test_the_program_ends_in_one_sentence_and_the_step_can_be_brought_back(speech_folder, tmp_path, monkeypatch):
-    """A learning rate that blows up: no clip is to blame."""
+    """A learning rate that blows up: no clip is to blame. What phones taught comes back, too."""
     monkeypatch.chdir(tmp_path)
+    manifest = shutil.copytree(speech_folder, tmp_path / "speech") / "manifest.csv"
+    head, *rows = manifest.read_text().split()
+    manifest.write_text("\n".join([f"{head},phones", *(f"{row},a@0.1 b@0.9" for row in rows)]))
     run = tmp_path / "run"
-    options = [*SMALL, "dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "disc=msd"]
+    options = [*SMALL, "dataset=folder", f"dataset.path={manifest.parent}", "dataset.holdout=0.25", "disc=msd"]
+    options += ["distill=ctc", "distill.target=full"]
     options += [
         "disc.members.msd.width=4",
         "adversarial_start=1",
@@ -236,6 +240,9 @@ def test_the_program_ends_in_one_sentence_and_the_step_can_be_brought_back(speec
         torch.save(content | {"config": content["config"] | change}, stranger / "checkpoints" / "diverged.ckpt")
         with pytest.raises(CheckpointError):
             replay(shutil.copy(file, stranger))
+    batch = load_batch(file)
+    assert len(batch.phones) == len(batch.files)
+    assert any(batch.phones)
     task, values = replay(file)
     losses = [values[name] for name in (*task.losses.terms, "disc", "commitment")]
     gradients = [p.grad for p in task.parameters() if p.grad is not None]
@@ -246,9 +253,9 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is no batch of a run that diverged"):
         load_batch(tmp_path / "a.safetensors")
-    facts = {"step": "1", "rank": "0", "files": "[]", "suspects": "[]"}
+    facts = {"step": "1", "rank": "0", "files": '["a"]', "suspects": "[]", "phones": "null"}
     good = {"wav": torch.zeros(1, 1, 8), "random": torch.get_rng_state()}
-    odd = [(good, {"files": "[" * 10**5}), (good, {"step": "x"}), ({"wav": good["wav"]}, {})]
+    odd = [(good, {"files": "[" * 10**5}), (good, {"step": "x"}), (good, {"phones": "[]"}), ({"wav": good["wav"]}, {})]
     odd += [(good | {"wav": torch.zeros(8)}, {}), (good | {"random": torch.zeros(3)}, {})]
     for tensors, change in odd:
         save_file(tensors, tmp_path / "a.safetensors", facts | change)

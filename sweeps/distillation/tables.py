@@ -174,7 +174,8 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
         if left_out := [arm.upper() for arm in content if arm not in whole and "x" not in arm]:
             answer += f"; without {', '.join(left_out)}, whose seeds are missing"
         lines += ["", f"By the rule: {answer}. {_ahead(whole)}".rstrip(), ""]
-        lines += ["A1 x 4 is compared with A0 x 4.", ""] if "a1x4" in content else []
+        others = [arm for arm in content if "x" in arm and _plain(arm) != "a0"]
+        lines += ["Arms with more steps are compared with A0 with as many.", ""] if others else []
     return "\n".join([*lines, *_silenced(found, out, arms), *_bounds(found, plan), *_codecs(out, plan)])
 
 
