@@ -15,13 +15,16 @@ from codec.data.folder import FolderCorpus
 from codec.data.shards import ShardCorpus
 from codec.data.units import cut
 from codec.divergence import BadBatch, load_batch
-from codec.extract import Encoding, ToTokens, extract, read_unit
+from codec.extract import TOKENS, Encoding, ToTokens, extract, read_unit
 from codec.files import FileError, encode_file, read_blocks
 from codec.flow.load import load_with_config, statistics_of
 from codec.interop.mimi import FILES, export_mimi, import_mimi
+from codec.latents.beside import Beside
 from codec.latents.corpus import LatentCorpus
 from codec.latents.export import ToLatents
+from codec.latents.features import FEATURES, ToFeatures
 from codec.lineup import find
+from codec.model import Codec
 from codec.page import sound
 from codec.page.base import Entry, timings
 from codec.page.ratings import read_results
@@ -29,7 +32,9 @@ from codec.report import Report, ReportError
 from codec.resume import resume_point
 from codec.runs import RunError, discover, names
 from codec.storage import write
+from codec.teachers.random import RandomTeacher
 from codec.tokens import TokenError, Tokens, load_tokens, save_tokens
+from codec.unit_file import Layout
 from tests.conftest import speechlike
 from tests.flow.saved import saved_flow
 from tests.interop.test_start import built
@@ -85,12 +90,16 @@ def _tokens(folder: Path) -> Path:
     return folder / "tokens"
 
 
-def _unit(folder: Path, encoding: type[Encoding], name: str) -> Path:
+def _unit(folder: Path, encoding: Callable[[Codec], Encoding], name: str) -> Path:
     (folder / "speech").mkdir()
     _speech(folder / "speech", "b.wav", 0.5)
     units = cut(FolderCorpus(folder / "speech", RATE, holdout=0), 10.0)
     extract(encoding(CODEC), units, folder / "units", report=lambda _: None)
     return folder / "units" / name
+
+
+def _features(codec: Codec) -> Encoding:
+    return ToFeatures(RandomTeacher(width=4, blocks=1), codec.sample_rate, codec.hop_length)
 
 
 def _read(path: Path) -> Any:
@@ -102,6 +111,16 @@ def _latents(path: Path) -> Any:
     corpus = LatentCorpus(path.parent)
     items = [corpus.train.item(n) for n in range(len(corpus.train))]
     return corpus.statistics.plain(), items
+
+
+def _beside(path: Path, layout: Layout) -> Any:
+    """What training on latents does with what belongs to their frames."""
+    found, files = Beside(path.parent, layout), ("b.wav", "good.wav")
+    if layout is TOKENS:
+        found.check()
+    if missing := [file for file in files if not found.frames(file)]:
+        raise LeftOut(missing[0])
+    return [found.item(file, 0, found.frames(file)) for file in files]
 
 
 def _batch(folder: Path) -> Path:
@@ -261,6 +280,12 @@ KINDS = {
     ),
     "unit of latents": Kind(partial(_unit, encoding=ToLatents, name=UNIT), _latents, CorpusError),
     "latents index": Kind(partial(_unit, encoding=ToLatents, name="index.json"), _latents, CorpusError),
+    "codes of latents": Kind(
+        partial(_unit, encoding=ToTokens, name=UNIT), partial(_beside, layout=TOKENS), CorpusError
+    ),
+    "unit of features": Kind(
+        partial(_unit, encoding=_features, name=UNIT), partial(_beside, layout=FEATURES), CorpusError
+    ),
     "manifest": Kind(_listed, _listen_listed, CorpusError),
     "shard index": Kind(partial(_shards, name="index.json"), _listen_shards, CorpusError),
     "shard entries": Kind(partial(_shards, name="train-000000.entries"), _listen_shards, CorpusError),

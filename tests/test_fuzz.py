@@ -103,7 +103,7 @@ ALONE = [
     "unit of tokens",
     "shard index",
 ]
-ALONE += ["shard entries", "shard tar"]
+ALONE += ["shard entries", "shard tar", "codes of latents", "unit of features"]
 JSON = ["report.json", "ratings.json", "timing.json", "shard index", "transformers: config.json", "moshi: mimi.json"]
 
 

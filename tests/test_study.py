@@ -124,13 +124,14 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     judged(tmp_path, "a3-characters-0", {"last": [0.1] * 3, **bounds})  # one seed has no spread: the rule leaves it out
     judged(tmp_path, "a0-aligned_phones-0", {"last": [0.2, 0.2, 0.2], **bounds})
     text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
-    assert "| A1 | 3 | 0.41 [" in text
-    assert "(0.4 to 0.42) | -0.200 [-0.200, -0.200] |" in text  # minus A0's, paired
-    assert "| A1 x 4 | 3 | 0.46 [" in text
-    assert "(0.45 to 0.47) | -0.050 [-0.050, -0.050] |" in text  # minus A0 x 4's
+    assert "| A1 | 3 | 0.410 [" in text
+    assert "(0.400 to 0.420) | -0.200 [-0.200, -0.200] |" in text  # minus A0's, paired
+    assert "| A1 x 4 | 3 | 0.460 [" in text
+    assert "(0.450 to 0.470) | -0.050 [-0.050, -0.050] |" in text  # minus A0 x 4's
     assert text.count("| A0 | 1 |") == 3  # ceilings of the condition that comes first, its spans, and silenced
-    assert "| recording | 9 | 0 [0, 0] (0 to 0) | - |" in text  # of three codecs, not of more for A0 x 4 and A3
-    assert "| characters | A0 | 1 | 0.7 [0.6, 0.8] | - | +0.100 |" in text  # one seed: nothing is known of others
+    bound = "| recording | 9 | 0.000 [0.000, 0.000] (0.000 to 0.000) | - |"
+    assert bound in text  # of three codecs, not of more for A0 x 4 and A3
+    assert "| characters | A0 | 1 | 0.700 [0.600, 0.800] | - | +0.100 |" in text  # one seed: nothing is known of others
     assert "- (1 of 3 spans)" in text
     assert re.search("By the rule: useful, and necessary.* reach a1; without A3, whose seeds are missing", text)
     assert "A1 is ahead of A0 by 0.200 (seed spread 0.020)" in text
@@ -170,8 +171,8 @@ def test_an_arm_with_the_codec_of_another_has_its_bounds(tmp_path):
     judged(tmp_path, "a3-characters-0", {"last": [0.5] * 3, "copy_synthesis_ceiling": [0.1] * 3, "recording": [0] * 3})
     judged(tmp_path, "a3-characters-1", {"last": [0.5] * 3, "interpolation_floor": [0.9] * 3})
     text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
-    assert "| ceiling, all codecs | 1 | 0.1 [" in text
-    assert "| A0 | 1 | 0.1 [" in text  # its codec
+    assert "| ceiling, all codecs | 1 | 0.100 [" in text
+    assert "| A0 | 1 | 0.100 [" in text  # its codec
     TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
 
 

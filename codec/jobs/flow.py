@@ -107,6 +107,7 @@ def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes
         check_all_there("alignment= hears", found["features"], corpus.train)
     if codes:
         found["codes"] = Beside(codes_of(cfg.codec, dataset, **how), TOKENS)
+        found["codes"].check()  # a damaged code may be none of its codebook's, which ends a GPU's work for good
         for clips in (corpus.train, corpus.clips("val")):
             check_all_there("objective=ns2 encodes", found["codes"], clips)
     return found

@@ -28,6 +28,14 @@ class Beside:
             unit = self._unit(number)
             self._places |= {known["file"]: (number, *unit.place(i)) for i, known in enumerate(unit.recordings)}
 
+    def check(self) -> None:
+        """Read all of it. Raises CorpusError if a byte is not as it was written."""
+        for number in range(len(self.paths)):
+            try:
+                self._unit(number).check()
+            except UnitError as error:
+                raise CorpusError(f"{error}; remove it and begin again.") from None
+
     def frames(self, file: str) -> int:
         """Of a recording; 0 if there is no such one."""
         _, first, end = self._places.get(file, (0, 0, 0))
@@ -37,14 +45,18 @@ class Beside:
         """``[C, frames]`` of a recording from a frame on, float16, codes int64.
 
         Raises:
-            CorpusError: if its unit is damaged.
+            CorpusError: if its unit is damaged, or holds features that are not finite.
         """
         number, first, _ = self._places[file]
         try:
             matrix = self._unit(number).read(first + start_frame, first + start_frame + frames)
         except UnitError as error:
             raise CorpusError(f"{error}; remove it and begin again.") from None
-        return torch.from_numpy(matrix.astype(np.int64) if matrix.dtype.kind == "u" else matrix)
+        if matrix.dtype.kind == "u":
+            return torch.from_numpy(matrix.astype(np.int64))
+        if not np.isfinite(matrix).all():
+            raise CorpusError(f"{self.paths[number]} is damaged: what it has for {file} is not finite; remove it.")
+        return torch.from_numpy(matrix)
 
     def _unit(self, number: int) -> UnitFile:
         try:

@@ -36,6 +36,7 @@ METRICS = {
     "span_f0_error": "F0 error (cents)",
     "frechet": "Frechet distance",
 }
+DIGITS = {"span_mcd": 2, "span_f0_error": 0, "frechet": 2, "pesq_wb": 2, "mel_distance": 2}  # of all others 3
 BOUNDS = {"recording": "recording", "ceiling": "copy_synthesis_ceiling", "floor": "interpolation_floor"}
 FEW = 20  # recordings: a mean over fewer is not shown; of many spans no F0 can be measured
 RESAMPLES = 2000
@@ -242,7 +243,10 @@ def _codecs(out: Path, plan: Mapping) -> list[str]:
         if not runs:
             continue
         reports = [Report.read(run / "report.json") for run in runs]
-        cells = [_range([report.summary()[metric]["mean"] for report in reports]) for metric in asked.values()]
+        cells = [
+            _range([report.summary()[metric]["mean"] for report in reports], DIGITS.get(metric, 3))
+            for metric in asked.values()
+        ]
         facts = reports[0].facts
         cells.append(f"{facts['gflop_encode']:.2f} + {facts['gflop_decode']:.2f}")
         cells.append(f"{costs[arm]:.2f}" if arm in costs else "-")
@@ -326,13 +330,14 @@ def _cell(found: Sequence[Judged], metric: str) -> str:
         return f"- ({mean.n} of {count} spans)"
     if math.isnan(mean.mean):
         return "-"
-    text = f"{mean.mean:.3g}"
+    digits = DIGITS.get(metric, 3)
+    text = f"{mean.mean:.{digits}f}"
     if not math.isnan(mean.low):
-        text += f" [{mean.low:.3g}, {mean.high:.3g}]"
+        text += f" [{mean.low:.{digits}f}, {mean.high:.{digits}f}]"
     if some:
         return f"{text}, {mean.n} of {count} spans"
     seeds = [one.score(metric) for one in found]
-    return text + (f" ({min(seeds):.3g} to {max(seeds):.3g})" if len(seeds) > 1 else "")
+    return text + (f" ({min(seeds):.{digits}f} to {max(seeds):.{digits}f})" if len(seeds) > 1 else "")
 
 
 def _ahead(scores: Mapping[str, Sequence[float]]) -> str:
@@ -352,10 +357,11 @@ def _signed(found: Interval) -> str:
     return f"{found.mean:+.3f}" + ("" if math.isnan(found.low) else f" [{found.low:+.3f}, {found.high:+.3f}]")
 
 
-def _range(values: Sequence[float]) -> str:
+def _range(values: Sequence[float], digits: int = 3) -> str:
     if not values:
         return "-"
-    return f"{np.mean(values):.3g}" + (f" ({min(values):.3g} to {max(values):.3g})" if len(values) > 1 else "")
+    ends = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{ends}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 
 import train
 from codec.checkpoint import CheckpointError, load_checkpoint, load_codec
+from codec.data.base import CorpusError
 from codec.errors import InputError
 from codec.flow.load import load_flow
 from codec.latents.index import load_index
@@ -114,13 +115,18 @@ def test_a_teacher_wants_to_hear_the_recordings_of_the_latents(speech_folder, rv
 
 
 def test_codes_are_those_of_the_latents(source, rvq, tmp_path, monkeypatch):
-    """Recordings of the same names and lengths may be others."""
+    """Recordings of the same names and lengths may be others, and what was kept may be damaged."""
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "cache"))
     for path in source.glob("*.flac"):
         sound, rate = soundfile.read(path)
         soundfile.write(tmp_path / path.name, sound[::-1], rate)
     (tmp_path / "manifest.csv").write_text((source / "manifest.csv").read_text())
     with pytest.raises(InputError, match=r"the codes of \d+.flac in dataset= do not give its latents in latents="):
+        train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
+    for unit in (tmp_path / "cache" / "codes").rglob("*.safetensors"):
+        content = unit.read_bytes()
+        unit.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CorpusError, match="its checksum does not agree; remove it and begin again"):
         train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
 
 
