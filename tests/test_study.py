@@ -132,6 +132,7 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     bound = "| recording | 9 | 0.000 [0.000, 0.000] (0.000 to 0.000) | - |"
     assert bound in text  # of three codecs, not of more for A0 x 4 and A3
     assert "| characters | A0 | 1 | 0.700 [0.600, 0.800] | - | +0.100 |" in text  # one seed: nothing is known of others
+    assert "| characters | A1 x 4 | 200 | 3 | 0.800 [0.800, 0.800] (0.800 to 0.800) | +0.000 [+0.000, +0.000] |" in text
     assert "- (1 of 3 spans)" in text
     assert re.search("By the rule: useful, and necessary.* reach a1; without A3, whose seeds are missing", text)
     assert "A1 is ahead of A0 by 0.200 (seed spread 0.020)" in text

@@ -177,12 +177,29 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
         lines += ["", f"By the rule: {answer}. {_ahead(whole)}".rstrip(), ""]
         others = [arm for arm in content if "x" in arm and _plain(arm) != "a0"]
         lines += ["Arms with more steps are compared with A0 with as many.", ""] if others else []
+    lines += _curves(found, plan)
     return "\n".join([*lines, *_silenced(found, out, arms), *_bounds(found, plan), *_codecs(out, plan)])
 
 
 def _plain(arm: str) -> str:
     """What an arm is compared with: a0, with as many steps; a0 with more steps with a0."""
     return "a0" if arm.startswith("a0") else arm.replace(arm.partition("x")[0], "a0")
+
+
+def _curves(found: Sequence[Judged], plan: Mapping) -> list[str]:
+    """How it went at the kept steps before the last."""
+    kept: dict[tuple, list[Judged]] = {}
+    for one in found:
+        arm, _, times = one.arm.partition("x")
+        if one.system.isdigit() and arm in plan["curves"]:
+            kept.setdefault((one.condition, times, int(one.system), arm), []).append(one)
+    head = ["condition", "arm", "step", "seeds", METRICS[CONTENT], "minus A0's with as many steps"]
+    lines = ["### On the way", "", _head(head)]
+    for (condition, times, step, arm), own in sorted(kept.items()):
+        less = "-" if arm == "a0" else _signed(difference(own, kept.get((condition, times, step, "a0"), [])))
+        name = arm.upper() + (f" x {times}" if times else "")
+        lines.append(_row([condition.replace("_", " "), name, str(step), str(len(own)), _cell(own, CONTENT), less]))
+    return [*lines, ""] if kept else []
 
 
 def _silenced(found: Sequence[Judged], out: Path, arms: Sequence[str]) -> list[str]:
