@@ -322,7 +322,10 @@ def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
                 points.setdefault(step, []).append(one.score(CONTENT))
             if points:
                 steps = sorted(points)
-                axis.plot(steps, [np.mean(points[step]) for step in steps], "o-", label=arm.upper().replace("X", "x"))
+                plain, _, times = arm.partition("x")
+                style = {"color": f"C{plan['curves'].index(plain)}", "linestyle": "--" if times else "-"}
+                means = [np.mean(points[step]) for step in steps]
+                axis.plot(steps, means, marker="o", label=arm.upper().replace("X", "x"), **style)
         axis.set_title(condition.replace("_", " "))
         axis.set_xlabel("steps of the flow model")
         axis.set_ylabel("phone error rate in the span")
