@@ -5,7 +5,7 @@ A safetensors file beside ``config.yaml``, one from each process that had a hand
 wav: ``[B, 1, T]`` float32, as the codec heard it, augmented; of a flow model latents ``[B, C, F]`` and span ``[B, F]``
 random, random_cuda: torch's random state before the step, bytes; the latter where there was a GPU
 metadata: ``step``, ``rank``, ``files`` (JSON, B names), ``suspects`` (JSON, those of them that are not finite) and
-    ``phones`` (JSON, of each clip [symbol, start in seconds]; null where nobody looked for any)
+    ``phones`` (JSON, of each clip [symbol, start in seconds]; null or missing where nobody looked for any)
 
 The weights that the step met are in ``checkpoints/diverged.ckpt``.
 """
@@ -73,7 +73,7 @@ def load_batch(path: str | Path) -> BadBatch:
         found = {name: (value.ndim, value.dtype) for name, value in tensors.items()}
         if found not in ({"wav": (3, torch.float32)}, {"latents": (3, torch.float32), "span": (2, torch.float32)}):
             raise ValueError("its tensors are those of no step")
-        phones = _phones(parse_json(facts["phones"]), len(files))
+        phones = _phones(parse_json(facts.get("phones", "null")), len(files))
         return BadBatch(tensors, files, suspects, int(facts["step"]), int(facts["rank"]), random, phones)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error

@@ -152,8 +152,7 @@ class DivergenceGuard(Callback):
         )
 
     def _keep(self, trainer: lightning.Trainer, step: Step) -> None:
-        path = self.folder / "checkpoints" / DIVERGED
-        trainer.save_checkpoint(path, weights_only=False)  # all processes together, and the optimiser with them
+        trainer.save_checkpoint(self.folder / "checkpoints" / DIVERGED)  # all processes together
         part = min(step.parts, key=lambda part: part.blamed()[0])
         if part.suspects.any() or trainer.is_global_zero:
             names = part.files, part.blamed()[1]

@@ -35,7 +35,7 @@ class SaveLastStep(Callback):
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
         if trainer.global_step >= trainer.max_steps:
-            trainer.save_checkpoint(self.path, weights_only=False)
+            trainer.save_checkpoint(self.path)
             require_saved(trainer)
 
 
@@ -85,7 +85,7 @@ class LeaveOnSignal(Callback):
 
     def _save(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         self.received = None
-        trainer.save_checkpoint(self.path, weights_only=False)
+        trainer.save_checkpoint(self.path)
         require_saved(trainer)
         if trainer.is_global_zero:
             again = f"hydra.run.dir={self.run_dir} ckpt_path=last"

@@ -233,9 +233,9 @@ def test_the_programs_stay_short():
 
 @pytest.mark.parametrize("path", [*FILES, ROOT / "train.py", ROOT / "eval.py"], ids=lambda p: p.name)
 def test_nothing_unpickles_or_decodes_with_torchaudio(path):
-    """Checkpoints are weights and plain values (tests/test_security.py looks at every call that loads one); audio is
-    read by soundfile (torchaudio.load needs an FFmpeg)."""
+    """Checkpoints are weights and plain values; audio is read by soundfile (torchaudio.load needs an FFmpeg)."""
     text = path.read_text()
+    assert "weights_only=False" not in text
     assert not imports(path) & {"pickle", "dill", "joblib"}
     for call in ("torchaudio.load(", "torchaudio.save(", "trust_remote_code=True"):
         assert call not in text

@@ -95,6 +95,7 @@ def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes
     """What a teacher hears in the recordings of ``corpus`` for training, and the codes of all, where they are wanted.
 
     Raises:
+        CorpusError: if what is kept of them is damaged.
         InputError: if the dataset has not all of these recordings.
     """
     if teacher is None and not codes:

@@ -1,5 +1,7 @@
 """What belongs to the frames of a recording beside its latents, for training on both: a teacher's features, codes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,8 @@ from torch import Tensor
 
 from codec.data.base import CorpusError
 from codec.unit_file import ENDING, Layout, OpenUnits, UnitError, UnitFile
+
+AGAIN = "remove it and begin again"
 
 
 class Beside:
@@ -31,10 +35,9 @@ class Beside:
     def check(self) -> None:
         """Read all of it. Raises CorpusError if a byte is not as it was written."""
         for number in range(len(self.paths)):
-            try:
-                self._unit(number).check()
-            except UnitError as error:
-                raise CorpusError(f"{error}; remove it and begin again.") from None
+            unit = self._unit(number)
+            with _told():
+                unit.check()
 
     def frames(self, file: str) -> int:
         """Of a recording; 0 if there is no such one."""
@@ -48,18 +51,24 @@ class Beside:
             CorpusError: if its unit is damaged, or holds features that are not finite.
         """
         number, first, _ = self._places[file]
-        try:
-            matrix = self._unit(number).read(first + start_frame, first + start_frame + frames)
-        except UnitError as error:
-            raise CorpusError(f"{error}; remove it and begin again.") from None
+        unit = self._unit(number)
+        with _told():
+            matrix = unit.read(first + start_frame, first + start_frame + frames)
         if matrix.dtype.kind == "u":
             return torch.from_numpy(matrix.astype(np.int64))
         if not np.isfinite(matrix).all():
-            raise CorpusError(f"{self.paths[number]} is damaged: what it has for {file} is not finite; remove it.")
+            raise CorpusError(f"{self.paths[number]} is damaged: what it has for {file} is not finite; {AGAIN}.")
         return torch.from_numpy(matrix)
 
     def _unit(self, number: int) -> UnitFile:
-        try:
+        with _told():
             return self._units(self.paths[number])
-        except UnitError as error:
-            raise CorpusError(f"{error}; remove it and begin again.") from None
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """An error of a unit says what to do."""
+    try:
+        yield
+    except UnitError as error:
+        raise CorpusError(f"{error}; {AGAIN}.") from None

@@ -16,6 +16,7 @@ from codec.latents.export import ToLatents
 from codec.latents.features import ToFeatures
 from codec.latents.space import fingerprint
 from codec.teachers.base import Teacher
+from codec.unit_file import ENDING
 
 UNIT = 600.0  # seconds of audio in a unit, about: several processes share a small corpus, too
 PATIENCE = 1.0  # seconds between two looks at what other processes have made
@@ -50,7 +51,7 @@ def latents_of(
         raise InputError(f"kind={kind}: {error}") from error
     units = cut(corpus, UNIT)
     folder = cache_dir() / "latents" / key(units.digest, *what.facts.values())
-    if not (folder / INDEX).is_file():
+    if not _whole(units, folder):
         codec.to(device).for_inference()
         _make(what, units, folder, part, report)
     return folder
@@ -74,7 +75,7 @@ def codes_of(
     codec, _ = load_codec(ckpt)
     what, units = ToTokens(codec), cut(corpus, UNIT)
     folder = cache_dir() / "codes" / key(units.digest, fingerprint(codec, "post"), *what.facts.values())
-    if not (folder / INDEX).is_file():
+    if not _whole(units, folder):
         codec.to(device).for_inference()
         _make(what, units, folder, part, report)
     return folder
@@ -96,14 +97,19 @@ def features_of(
     """
     what, units = ToFeatures(teacher, corpus.sample_rate, hop_length), cut(corpus, UNIT)
     folder = cache_dir() / "features" / key(units.digest, *what.facts.values())
-    if not (folder / INDEX).is_file():
+    if not _whole(units, folder):
         teacher.to(device)
         _make(what, units, folder, part, report)
     return folder
 
 
+def _whole(units: Units, folder: Path) -> bool:
+    """Whether the index and every unit are there: a damaged one may have been removed."""
+    return all((folder / name).is_file() for name in (INDEX, *(name + ENDING for name in units.names)))
+
+
 def _make(what: Encoding, units: Units, folder: Path, part: tuple[int, int], report: Callable[[str], None]) -> None:
     extract(what, units, folder, part, report)
-    while not (folder / INDEX).is_file():
+    while not _whole(units, folder):
         time.sleep(PATIENCE)
         extract(what, units, folder, part, report)

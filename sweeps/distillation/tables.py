@@ -163,7 +163,7 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
             cells = [_cell(last, metric) for metric in METRICS]
             plain = [one for one in mine if (one.arm, one.system) == (_plain(arm), "last")]
             cells.insert(1, "-" if arm == "a0" else _signed(difference(last, plain)))
-            lines.append(_row([arm.upper().replace("X", " x "), str(len(last)), *cells]))
+            lines.append(_row([_name(arm), str(len(last)), *cells]))
         for bound in BOUNDS:
             own = [one for one in codecs(mine, plan) if one.system == bound]
             cells = [_cell(own, metric) for metric in METRICS]
@@ -186,6 +186,11 @@ def _plain(arm: str) -> str:
     return "a0" if arm.startswith("a0") else arm.replace(arm.partition("x")[0], "a0")
 
 
+def _name(arm: str) -> str:
+    """As tables have it: A0, A0 x 4."""
+    return arm.upper().replace("X", " x ")
+
+
 def _curves(found: Sequence[Judged], plan: Mapping) -> list[str]:
     """How it went at the kept steps before the last."""
     kept: dict[tuple, list[Judged]] = {}
@@ -197,8 +202,8 @@ def _curves(found: Sequence[Judged], plan: Mapping) -> list[str]:
     lines = ["### On the way", "", _head(head)]
     for (condition, times, step, arm), own in sorted(kept.items()):
         less = "-" if arm == "a0" else _signed(difference(own, kept.get((condition, times, step, "a0"), [])))
-        name = arm.upper() + (f" x {times}" if times else "")
-        lines.append(_row([condition.replace("_", " "), name, str(step), str(len(own)), _cell(own, CONTENT), less]))
+        about = condition.replace("_", " "), _name(own[0].arm), str(step), str(len(own))
+        lines.append(_row([*about, _cell(own, CONTENT), less]))
     return [*lines, ""] if kept else []
 
 
@@ -216,7 +221,7 @@ def _silenced(found: Sequence[Judged], out: Path, arms: Sequence[str]) -> list[s
             usual = [one for one in found if (one.condition, one.system, one.arm) == (condition, "last", arm)]
             cells = [_cell(own, CONTENT)]
             cells += ["-" if arm == "a0" else _signed(difference(own, plain)), _signed(difference(own, usual))]
-            lines.append(_row([condition.replace("_", " "), arm.upper().replace("X", " x "), str(len(own)), *cells]))
+            lines.append(_row([condition.replace("_", " "), _name(arm), str(len(own)), *cells]))
     return [*lines, ""]
 
 

@@ -128,6 +128,10 @@ def test_codes_are_those_of_the_latents(source, rvq, tmp_path, monkeypatch):
         unit.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(CorpusError, match="its checksum does not agree; remove it and begin again"):
         train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
+    for unit in (tmp_path / "cache" / "codes").rglob("*.safetensors"):
+        unit.unlink()
+    with pytest.raises(InputError, match="do not give its latents"):  # made again
+        train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
 
 
 @pytest.mark.parametrize("size", options("flow"))
