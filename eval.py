@@ -11,17 +11,18 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from codec.cli.app import one_sentence
 from codec.data.base import CorpusError, readable
-from codec.errors import InputError
-from codec.evaluation import evaluate as score
-from codec.evaluation import file_name
-from codec.lineup import corpus_of, find, line_up, out_folder
-from codec.metrics.table import choose
-from codec.page.listening import MOST, rated
-from codec.page.write import write_pages
-from codec.report import overview
-from codec.run import check_evaluation, one_sentence, usable_device
-from codec.tracking import log_later
+from codec.evaluation.evaluate import check_evaluation, file_name
+from codec.evaluation.evaluate import evaluate as score
+from codec.evaluation.html.listening import MOST, rated
+from codec.evaluation.html.write import write_pages
+from codec.evaluation.metrics.table import choose
+from codec.evaluation.report import overview
+from codec.evaluation.systems import corpus_of, find, line_up, out_folder
+from codec.training.wandb import log_later
+from codec.utils.device import usable_device
+from codec.utils.errors import InputError
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")

@@ -14,8 +14,10 @@ from hydra.utils import get_object, instantiate
 from lightning import LightningDataModule
 from omegaconf import DictConfig
 
-from codec.resume import resume_point
-from codec.run import ending_wandb, join_sweep, one_sentence, precision
+from codec.cli.app import join_sweep, one_sentence
+from codec.training.resume import resume_point
+from codec.training.setup import precision
+from codec.training.wandb import ending_wandb
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -46,8 +48,8 @@ def fit(cfg: DictConfig) -> tuple[lightning.Trainer, LightningDataModule]:
 
 
 def job(cfg: DictConfig) -> ModuleType:
-    """What builds the task and reports on it, of codec/jobs/. A run's own configuration may be older than tasks."""
-    return get_object(cfg.get("task", "codec.jobs.codec"))
+    """What builds the task and reports on it, of codec/training/. A run's own configuration may be older than tasks."""
+    return get_object(cfg.get("task", "codec.training.run"))
 
 
 if __name__ == "__main__":

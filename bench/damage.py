@@ -24,7 +24,7 @@ import numpy as np
 import pandas
 import torch
 
-from tests.kinds import KINDS, Kind, LeftOut
+from tests.helpers.kinds import KINDS, Kind, LeftOut
 
 ROOM = 2 * 2**30  # bytes
 PATIENCE = 10.0  # seconds of computing for a file

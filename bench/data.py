@@ -18,12 +18,12 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from codec.data.drawn import Draws
+from codec.data.codec_datamodule import collate
 from codec.data.folder import FolderCorpus
-from codec.data.module import collate
-from codec.data.pack import pack
-from codec.data.shards import ShardCorpus
-from codec.data.units import cut
+from codec.data.infinite_datamodule import Draws
+from codec.data.shard_corpus import ShardCorpus
+from codec.data.shard_writer import pack
+from codec.data.work_units import cut
 
 BATCH = 16
 

@@ -37,13 +37,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from codec.data.espeak import EspeakCorpus
 from codec.data.folder import FolderCorpus
-from codec.evaluation import evaluate
-from codec.metrics.base import Metric
-from codec.metrics.pool import score_clips
-from codec.metrics.table import METRICS
+from codec.evaluation.baselines.base import System
+from codec.evaluation.baselines.codec import CodecSystem
+from codec.evaluation.evaluate import evaluate
+from codec.evaluation.metrics.base import Metric
+from codec.evaluation.metrics.table import METRICS
+from codec.evaluation.metrics.workers import score_clips
 from codec.model import Codec
-from codec.systems.base import System
-from codec.systems.codec import CodecSystem
 
 SNR = 20.0  # dB
 

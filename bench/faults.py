@@ -31,7 +31,7 @@ from bench.data import speechlike
 from bench.ddp import WAYS, ddp
 from bench.kills import kills
 from bench.saving import saving
-from tests.kinds import KINDS
+from tests.helpers.kinds import KINDS
 
 TRAINED = {  # models for `ddp`, with batches that compute for a while
     "soundstream_tiny": ["model=soundstream_tiny"],

@@ -23,9 +23,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from codec.checkpoint import load_codec
-from codec.interop.mimi import export_mimi, import_mimi
-from tests.parts import full_mimi
+from codec.checkpoints.convert.mimi import export_mimi, import_mimi
+from codec.checkpoints.load import load_codec
+from tests.helpers.parts import full_mimi
 
 RATE = 24_000
 SIDES = ("ours", "ours_bf16", "ours_trained_form", "transformers", "transformers_bf16", "moshi")

@@ -22,10 +22,10 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from codec.resume import resume_point
-from codec.storage import damage, step_of
-from tests.checkpoints import differences, state
-from tests.programs import call
+from codec.checkpoints.save import damage, step_of
+from codec.training.resume import resume_point
+from tests.helpers.checkpoints import differences, state
+from tests.helpers.programs import call
 from tests.test_config import CHOICES, SHORT, TINY
 
 # Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.

@@ -20,7 +20,7 @@ from torch.autograd.graph import saved_tensors_hooks
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.train_step import build
-from codec.task import CodecTask
+from codec.training.codec_task import CodecTask
 
 RECIPES = ["soundstream_tiny:none:mel", "soundstream:msd+mfd:encodec", "encodec:msstft:balancer"]
 RECIPES += ["mimi_transformer:none:mel", "mimi_transformer:msstft:balancer", "mimi_transformer:mpd+mrd:encodec"]

@@ -1,8 +1,8 @@
 """What checkpoints cost: seconds of each part of writing one, beside the steps between two.
 
 A case of bench/faults.py. train.py's `fit` takes a few steps (their median, without the first two) and then saves its
-checkpoint again and again as it does after a validation: Lightning collects it, and codec/storage.py writes, forces it
-to the disk, reads it back and renames it.
+checkpoint again and again as it does after a validation: Lightning collects it, and codec/checkpoints/save.py writes,
+forces it to the disk, reads it back and renames it.
 """
 
 import os
@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 
 import train
 from bench.kills import witness, witnessed
-from codec import checkpoint_io, storage
+from codec.checkpoints import lightning_plugin as checkpoint_io
+from codec.checkpoints import save as storage
 
 FEW = ["val_every=1000000", "data.workers=0", "logger=csv", "trainer=cpu", "warmup=1", "data.val_clips=1"]
 FEW += ["trainer.enable_progress_bar=false"]

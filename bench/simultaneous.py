@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.train_step import OnePass, Usual
 from codec.data.augment import AugmentedCrops
-from codec.evaluation import evaluate
-from codec.metrics.table import METRICS
-from codec.systems.codec import CodecSystem
-from codec.task import CodecTask
+from codec.evaluation.baselines.codec import CodecSystem
+from codec.evaluation.evaluate import evaluate
+from codec.evaluation.metrics.table import METRICS
+from codec.training.codec_task import CodecTask
 
 SCORES = ("mel_distance", "stoi", "pesq_wb")
 SMALL = ["encoder=seanet_small", "decoder=istft", "channels=8", "disc=msstft", "disc.members.msstft.width=8"]

@@ -21,9 +21,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from codec.interop.mimi import export_mimi
+from codec.checkpoints.convert.mimi import export_mimi
 from codec.model import Codec
-from tests.parts import full_mimi
+from tests.helpers.parts import full_mimi
 
 HOP = 1920
 

@@ -32,7 +32,7 @@ from torch import autograd
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from codec.losses.balancer import Balancer
-from codec.task import CodecTask
+from codec.training.codec_task import CodecTask
 
 
 def build(model: str, disc: str, loss: str) -> CodecTask:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from codec.decoders.base import Decoder
 from codec.encoders.base import Encoder
 from codec.layers.inference import InPrecision, for_inference
-from codec.layers.streaming import State, in_pieces
+from codec.layers.streaming import State, Stream, in_pieces
 from codec.quantizers.base import Quantized, Quantizer
-from codec.stream import Stream
 
 PIECE = 2.0  # seconds of audio that go through a causal part at a time, where no gradient is wanted
 

@@ -16,8 +16,9 @@ import soundfile
 import torch
 import torch.distributed as dist
 
-from tests.ranks import Pair
+from tests.helpers.ranks import Pair
 
+pytest_plugins = ["tests.helpers.judges"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
 os.environ.setdefault("WANDB_MODE", "offline")
 torch.set_num_threads(1)  # the same
@@ -91,7 +92,7 @@ TINY_WAVLM = {
 @pytest.fixture
 def _tiny_wavlm(monkeypatch):
     """The structures of base and of large at a size for tests, as tiny-base and tiny-large."""
-    from codec.teachers import wavlm
+    from codec.distillation.teachers import wavlm
 
     for name, bundle in (("base", wavlm.WAVLM_BASE), ("large", wavlm.WAVLM_LARGE)):
         tiny = dataclasses.replace(bundle, _path=f"tiny_{name}.pth", _params=bundle._params | TINY_WAVLM)

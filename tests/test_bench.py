@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import flow
-from tests.programs import ROOT
+from tests.helpers.programs import ROOT
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "bench").glob("[!_]*.py")))

@@ -12,13 +12,14 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import train
-from codec import evaluation, lineup
+from codec.checkpoints.safe_instantiate import STEP, check_targets
+from codec.evaluation import evaluate as evaluation
+from codec.evaluation import systems as lineup
+from codec.evaluation.baselines.codec import CodecSystem
+from codec.evaluation.metrics.table import METRICS
+from codec.evaluation.metrics.workers import score_clips
 from codec.layers.conv import fold_weight_norm
-from codec.metrics.pool import score_clips
-from codec.metrics.table import METRICS
-from codec.systems.codec import CodecSystem
-from codec.untrusted import STEP, check_targets
-from tests.parts import count
+from tests.helpers.parts import count
 
 CONF = Path(__file__).parents[1] / "conf"
 # A few thousand parameters, half a second of audio, no files but the checkpoint: what is left is the wiring.
@@ -154,7 +155,7 @@ def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
     plain = composed(f"experiment={experiment}")
     mimi = "mimi" in plain.encoder._target_
     size = [*narrow(plain.disc.members), *([*MIMI, *STARTS.get(experiment, [])] if mimi else [])]
-    if plain.distill and plain.distill.teacher._target_ == "codec.teachers.wavlm.WavLM":
+    if plain.distill and plain.distill.teacher._target_ == "codec.distillation.teachers.wavlm.WavLM":
         size += [*WAVLM, "distill.teacher.pretrained=false"]
     size = [word for word in size if not word.startswith("quantizer.") or "codebook_size" in plain.quantizer]
     size += ["quantizer.kmeans_iters=2"] if "kmeans_iters" in plain.quantizer else []
@@ -170,7 +171,7 @@ def test_experiments_of_flow_models_compose(experiment):
     """They are trained in tests/flow, where there are latents."""
     assert f"experiment={experiment}" in EXPERIMENTS[experiment].read_text()
     cfg = composed("task=flow", f"experiment={experiment}", "codec=a.ckpt")
-    assert cfg.task == "codec.jobs.flow"
+    assert cfg.task == "codec.flow.run"
     assert cfg.max_steps % cfg.callbacks.curve.every_n_train_steps == 0
 
 

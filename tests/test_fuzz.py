@@ -18,16 +18,16 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 
-from codec.checkpoint import load_codec
+from codec.checkpoints.load import load_codec
+from codec.checkpoints.safe_instantiate import DATA, CheckpointError, build, check_targets
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
+from codec.evaluation.runs.run_folder import RunError
 from codec.flow.load import load_flow, statistics_of
-from codec.runs import RunError
-from codec.tokens import TokenError, load_tokens
-from codec.untrusted import DATA, CheckpointError, build, check_targets
-from tests.flow.saved import configuration
-from tests.kinds import KINDS, RUN, LeftOut
-from tests.test_checkpoint import CONFIG
+from codec.latents.token_file import TokenError, load_tokens
+from tests.checkpoints.test_load import CONFIG
+from tests.helpers.flow_checkpoints import configuration
+from tests.helpers.kinds import KINDS, RUN, LeftOut
 
 BRIEF = settings(
     max_examples=40, derandomize=True, deadline=10_000, database=None, suppress_health_check=list(HealthCheck)

@@ -6,7 +6,7 @@ from codec.decoders.seanet import SEANetDecoder
 from codec.model import Codec
 from codec.quantizers.none import NoQuantizer
 from codec.quantizers.rvq import RVQ
-from tests.parts import SMALL, small_codec
+from tests.helpers.parts import SMALL, small_codec
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 160, 161])

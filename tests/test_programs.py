@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from codec.metrics.table import METRICS
-from tests.programs import call, start
+from codec.evaluation.metrics.table import METRICS
+from tests.helpers.programs import call, start
 from tests.test_config import CHOICES, TINY, _costs_nothing, _score_here  # noqa: F401
 
 SMALL = [*TINY, *(f"{k}={v}" for k, v in CHOICES.items() if k != "disc"), "segment=0.52", "val_every=2"]

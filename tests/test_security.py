@@ -12,23 +12,23 @@ import soundfile
 import torch
 import yaml
 
-from codec.checkpoint import load_checkpoint, load_codec
-from codec.errors import InputError
-from codec.lineup import corpus_of, find
-from codec.outside import OutsideError, inside, read_yaml
-from codec.page.base import Entry
-from codec.page.listening import write_listening_test
-from codec.page.report import write_page
-from codec.redact import HIDDEN, redact, redact_hydra, redact_override
-from codec.report import Report, ReportError
-from codec.run import one_sentence
-from codec.runs import Run, RunError
-from codec.storage import damage
-from codec.untrusted import DATA, CheckpointError, build
-from tests import programs
+from codec.checkpoints.load import load_checkpoint, load_codec
+from codec.checkpoints.safe_instantiate import DATA, CheckpointError, build
+from codec.checkpoints.save import damage
+from codec.cli.app import one_sentence
+from codec.evaluation.html.base import Entry
+from codec.evaluation.html.listening import write_listening_test
+from codec.evaluation.html.report import write_page
+from codec.evaluation.report import Report, ReportError
+from codec.evaluation.runs.run_folder import Run, RunError
+from codec.evaluation.systems import corpus_of, find
+from codec.utils.errors import InputError
+from codec.utils.redact import HIDDEN, redact, redact_hydra, redact_override
+from codec.utils.safe_io import OutsideError, inside, read_yaml
+from tests.helpers import programs
+from tests.checkpoints.test_load import CONFIG, saved
 from tests.conftest import speechlike
-from tests.run_folders import report, write_run
-from tests.test_checkpoint import CONFIG, saved
+from tests.helpers.run_folders import report, write_run
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*sorted((ROOT / "codec").rglob("*.py")), ROOT / "train.py", ROOT / "eval.py"]
@@ -73,11 +73,13 @@ def test_nothing_that_is_read_is_run(path):
         assert not name.startswith(tuple(f"{module}." for module in UNPICKLERS)), ast.unparse(call)
 
 
-FLOW = ["model", "dit", "condition", "text", "prompt", "objective", "sampler", "vocabulary"]
+FLOW = ["model", "dit", "conditioning", "text_conditioning", "speaker_prompt", "objective", "sampler"]
 
 
 @pytest.mark.parametrize(
-    "folder", ["encoders", "decoders", "quantizers", "layers", "model.py", *(f"flow/{name}.py" for name in FLOW)]
+    "folder",
+    ["encoders", "decoders", "quantizers", "layers", "model.py", "data/vocabulary.py"]
+    + [f"flow/{name}.py" for name in FLOW],
 )
 def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(folder):
     top = ROOT / "codec" / folder
@@ -110,11 +112,11 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(f
         {**UNITS, "dilations": [1], "_partial_": True},
         {**UNITS, "_args_": [[1]]},
         {**UNITS, "_recursive_": False},
-        {"_target_": "codec.saving.SaveLastStep"},
+        {"_target_": "codec.training.callbacks.preemption.SaveLastStep"},
         {"_target_": "codec.data.espeak.EspeakCorpus", "sample_rate": 16000, "cache": "owned"},
         {"_target_": "codec.data.folder.FolderCorpus", "path": ".", "sample_rate": 16000},
-        {"_target_": "codec.teachers.wavlm.WavLM"},
-        {"_target_": "codec.systems.pretrained.Pretrained", "source": "stranger/model"},
+        {"_target_": "codec.distillation.teachers.wavlm.WavLM"},
+        {"_target_": "codec.evaluation.baselines.pretrained.Pretrained", "source": "stranger/model"},
         {"_target_": "codec.quantizers.rvq.nn.Module"},
         {"_target_": "codec.layers.seanet.Units.__class__"},
         {"_target_": "codec.."},
@@ -134,7 +136,10 @@ def test_a_model_is_built_of_own_layers_and_plain_values_only(tmp_path, monkeypa
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("name", ["saving.SaveLastStep", "data.espeak.EspeakCorpus", "teachers.wavlm.WavLM"])
+@pytest.mark.parametrize(
+    "name",
+    ["training.callbacks.preemption.SaveLastStep", "data.espeak.EspeakCorpus", "distillation.teachers.wavlm.WavLM"],
+)
 def test_a_class_that_a_model_may_not_be_built_of_is_there_and_refused(name):
     """So that a case above does not pass because a class has moved."""
     module, _, found = f"codec.{name}".rpartition(".")
@@ -189,7 +194,7 @@ def test_the_dataset_of_a_checkpoint_writes_nowhere_but_in_the_users_cache(tmp_p
 def test_the_dataset_of_a_checkpoint_opens_no_other_file_system_than_it_says(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda *_, **__: pytest.fail("opened"))
-    shards = {"_target_": "codec.data.shards.ShardCorpus", "sample_rate": 16_000, **options}
+    shards = {"_target_": "codec.data.shard_corpus.ShardCorpus", "sample_rate": 16_000, **options}
     for config in (shards, {"_target_": "codec.data.mix.MixCorpus", "corpora": {"a": shards}, "weights": {"a": 1}}):
         with pytest.raises(CheckpointError, match="name a dataset= of yours") as error:
             build(config, DATA)

@@ -9,7 +9,7 @@ import pandas
 import pytest
 from hydra import compose, initialize
 
-from codec.report import Report
+from codec.evaluation.report import Report
 
 STUDY = Path(__file__).parents[1] / "sweeps" / "distillation"
 

@@ -13,8 +13,8 @@ from wandb import wandb_agent
 
 import sweeps  # W&B's engine
 import train
-from codec.run import ending_wandb
-from tests.programs import ROOT, call
+from codec.training.wandb import ending_wandb
+from tests.helpers.programs import ROOT, call
 from tests.test_config import MIMI, SHORT, _costs_nothing, _score_here, composed, narrow, only_fit  # noqa: F401
 from tests.test_security import SECRETS, kept
 

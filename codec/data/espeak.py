@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from codec.data.base import CorpusError
-from codec.data.cache import cache_dir, key
 from codec.data.folder import FolderCorpus
+from codec.utils.cache import cache_dir, key
 
 MOST = 100_000  # utterances: a hundred hours
 FORMAT = 1  # raise it when synth.py or sentences.py changes what is made
@@ -99,11 +99,11 @@ def _library(purpose: str) -> str:
 
 
 def _run(task: str, content: str = "") -> str:
-    """What codec/data/synth.py prints, in a process of its own: eSpeak keeps state that shapes what it says next, and
-    starts from the same only there."""
+    """What codec/data/espeak_worker.py prints, in a process of its own: eSpeak keeps state that shapes what it says
+    next, and starts from the same only there."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
-    command = [sys.executable, "-m", "codec.data.synth", task]
+    command = [sys.executable, "-m", "codec.data.espeak_worker", task]
     done = subprocess.run(command, env=environment, input=content, capture_output=True, encoding="utf-8")
     if done.returncode:
         reason = (done.stderr.strip() or "it crashed").splitlines()[-1].removeprefix("RuntimeError: ")

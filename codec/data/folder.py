@@ -12,9 +12,9 @@ import numpy as np
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
-from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
 from codec.data.manifest import Row, phones_are_timed, read_manifest
+from codec.utils.cache import cache_dir, key, load_json, save_json
 
 EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")

@@ -13,11 +13,11 @@ from datasets import Audio, Dataset, IterableDataset, Value, load_dataset, load_
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
-from codec.data.cache import cache_dir, key, load_json, save_json
 from codec.data.hf_stream import HubStream
-from codec.data.hub import RETRIES, passing, pause, reason
+from codec.data.hub_retry import RETRIES, passing, pause, reason
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
-from codec.data.store import shown
+from codec.data.remote_files import shown
+from codec.utils.cache import cache_dir, key, load_json, save_json
 
 MOST_BYTES = 2**30  # of one recording
 

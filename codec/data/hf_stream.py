@@ -18,7 +18,7 @@ from datasets import IterableDataset
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording, Stream
-from codec.data.hub import RETRIES, pause, reason
+from codec.data.hub_retry import RETRIES, pause, reason
 
 SHUFFLE = 256  # crops among which a reader draws
 CROPS = 8  # at most, of one recording in one pass

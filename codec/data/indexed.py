@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import TRIES, Corpus, CorpusError, Recording
-from codec.data.cache import key
-from codec.data.places import Places
+from codec.data.crop_index import Places
+from codec.utils.cache import key
 
 
 class IndexedCorpus(Corpus):

@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from codec.data.base import CorpusError
-from codec.data.listing import listed
-from codec.data.store import Store
-from codec.outside import OutsideError, parse_json
+from codec.data.index_schema import listed
+from codec.data.remote_files import Store
+from codec.utils.safe_io import OutsideError, parse_json
 
 FORMAT, VERSION = "codec-shards", 1
 INDEX = "index.json"

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.flow.condition import Given
+from codec.flow.conditioning import Given
 from codec.layers.precision import fp32
 from codec.layers.transformer import rotary
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from codec.checkpoint import load_part
+from codec.checkpoints.load import load_part
+from codec.checkpoints.safe_instantiate import FLOW, CheckpointError
 from codec.flow.model import FlowModel
 from codec.latents.index import Statistics
-from codec.untrusted import FLOW, CheckpointError
 
 
 def load_flow(path: str | Path, ema: bool = True) -> FlowModel:
@@ -32,6 +32,7 @@ def load_with_config(path: str | Path, ema: bool = True) -> tuple[FlowModel, dic
 
 
 def statistics_of(flow: FlowModel) -> Statistics:
-    """Of the latents that it was trained on: what :class:`codec.latents.space.LatentSpace` asks for beside a codec."""
+    """Of the latents that it was trained on: what :class:`codec.latents.latent_space.LatentSpace` asks for beside a
+    codec."""
     facts = flow.kind, flow.fingerprint, flow.sample_rate, flow.hop_length
     return Statistics(*facts, flow.mean.detach().cpu().clone(), flow.std.detach().cpu().clone())

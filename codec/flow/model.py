@@ -7,16 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec.errors import InputError
-from codec.flow.condition import Batch, Conditions, Given
+from codec.flow.conditioning import Batch, Conditions, Given
 from codec.flow.dit import DiT
 from codec.flow.objective import Objective, on_path
 from codec.flow.sampler import EVALUATIONS, integrate, noise_like, windows
 from codec.quantizers.base import KINDS
+from codec.utils.errors import InputError
 
 
 class FlowModel(nn.Module):
-    """Fills in spans of normalised latents ``[B, C, F]`` (codec/latents/space.py).
+    """Fills in spans of normalised latents ``[B, C, F]`` (codec/latents/latent_space.py).
 
     Its buffers ``mean`` and ``std`` ``[C]`` are those of the latents before they were normalised.
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.errors import InputError
 from codec.layers.precision import fp32
 from codec.quantizers.base import Quantizer
 from codec.quantizers.rvq import RVQ
+from codec.utils.errors import InputError
 
 TIMES = ("uniform", "logit_normal")
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from codec.errors import InputError
+from codec.utils.errors import InputError
 
 Field = Callable[[Tensor, float], Tensor]  # (x, t) -> dx/dt
 EVALUATIONS = {"euler": 1, "midpoint": 2}  # of the field, for a step

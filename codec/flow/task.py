@@ -6,25 +6,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codec.base_task import BaseTask
-from codec.flow.alignment import Alignment
 from codec.flow.model import FlowModel
 from codec.flow.objective import on_path
-from codec.layers.processes import shared
-from codec.optim import Single
+from codec.flow.repa import Alignment
+from codec.training.base_task import BaseTask
+from codec.training.optim import Single
+from codec.utils.distributed import shared
 
 
 class FlowTask(BaseTask):
-    """Batches are those of :class:`codec.flow.data.LatentData`.
+    """Batches are those of :class:`codec.flow.datamodule.LatentData`.
 
-    A step whose loss or gradient is not finite, in any process, is not taken (codec/guard.py).
+    A step whose loss or gradient is not finite, in any process, is not taken
+    (codec/training/callbacks/nonfinite_guard.py).
 
     Args:
         flow: the model.
         optim: how it learns.
         drop: share of the examples that are told nothing and see nothing but their span: the free side of guidance.
         drop_context: share of those that are told, but see nothing but their span.
-        config: see :class:`codec.base_task.BaseTask`.
+        config: see :class:`codec.training.base_task.BaseTask`.
         alignment: what draws hidden states towards ``features`` ``[B, C', F]`` of a batch, in training; None: nothing.
 
     Raises:

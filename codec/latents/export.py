@@ -11,12 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from codec.data.base import CorpusError
-from codec.data.units import Units
-from codec.extract import Encoding
+from codec.data.work_units import Units
+from codec.latents.extract import Encoding
 from codec.latents.index import LATENTS, LEAST
-from codec.latents.space import fingerprint
+from codec.latents.latent_space import fingerprint
+from codec.latents.shard_file import UnitError, UnitFile
 from codec.model import Codec
-from codec.unit_file import UnitError, UnitFile
 
 Moments = tuple[int, np.ndarray, np.ndarray]
 """(count, mean ``[C]``, sum of squared deviations from it ``[C]``) of frames, in float64."""

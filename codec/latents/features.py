@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.data.units import Units
-from codec.extract import Encoding
-from codec.teachers.base import Teacher
-from codec.teachers.rate import to_frame_rate
-from codec.unit_file import Layout
+from codec.data.work_units import Units
+from codec.distillation.teachers.base import Teacher
+from codec.distillation.teachers.rate import to_frame_rate
+from codec.latents.extract import Encoding
+from codec.latents.shard_file import Layout
 
 FEATURES = Layout("codec-features", 1, "features", "F16", "features", "teacher")
 LARGEST = torch.finfo(torch.float16).max

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from codec.data.base import CorpusError
-from codec.data.listing import listed
-from codec.outside import OutsideError, read_json
+from codec.data.index_schema import listed
+from codec.latents.shard_file import Layout
 from codec.quantizers.base import KINDS
-from codec.unit_file import Layout
+from codec.utils.safe_io import OutsideError, read_json
 
 LATENTS = Layout("codec-latents", 1, "latents", "F32", "latents", "fingerprint")
 INDEX = "index.json"
@@ -30,12 +30,12 @@ LEAST = 1e-30  # standard deviation; of a channel that changes less it is given 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Whose latents these are, and how they are distributed: all that a :class:`~codec.latents.space.LatentSpace` needs
-    besides the codec.
+    """Whose latents these are, and how they are distributed: all that a
+    :class:`~codec.latents.latent_space.LatentSpace` needs besides the codec.
 
     Attributes:
         kind: "pre" or "post" quantization.
-        fingerprint: of the codec that made them (codec/latents/space.py).
+        fingerprint: of the codec that made them (codec/latents/latent_space.py).
         sample_rate, hop_length: of the codec, in Hz and samples.
         mean, std: ``[C]`` float32 of each channel over all training frames. A channel that never changes has std 1.
     """

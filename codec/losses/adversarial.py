@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.layers.processes import shared
+from codec.utils.distributed import shared
 
 Logits = list[Tensor]
 Maps = list[list[Tensor]]

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, autograd, nn
 
-from codec.layers.processes import processes, shared
+from codec.utils.distributed import processes, shared
 
 
 class Weighted(nn.Module):

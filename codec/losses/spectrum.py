@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.precision import fp32
-from codec.layers.processes import shared
+from codec.utils.distributed import shared
 
 
 class RelativeSpectrum(nn.Module):

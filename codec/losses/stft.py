@@ -9,7 +9,7 @@ import torch
 from auraloss.freq import MultiResolutionSTFTLoss
 from torch import Tensor, nn
 
-from codec.layers.processes import processes, shared
+from codec.utils.distributed import processes, shared
 
 
 class SpectralConvergence(nn.Module):

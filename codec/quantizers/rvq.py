@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.precision import fp32
-from codec.layers.processes import processes, shared
 from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask, per_codebook_metrics
+from codec.utils.distributed import processes, shared
 
 
 class RVQ(Quantizer):

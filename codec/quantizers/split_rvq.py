@@ -8,9 +8,9 @@ Kyutai's code in that quantizer dropout is drawn for each example (SoundStream),
 import torch
 from torch import Tensor
 
-from codec.layers.processes import shared
 from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask
 from codec.quantizers.rvq import RVQ
+from codec.utils.distributed import shared
 
 
 class SplitRVQ(Quantizer):

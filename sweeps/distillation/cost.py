@@ -20,7 +20,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
 
 from run import codec_words, study  # noqa: E402
 
-from codec.jobs.codec import build  # noqa: E402
+from codec.training.run import build  # noqa: E402
 
 
 class Untracked(contextlib.nullcontext):

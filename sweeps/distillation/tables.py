@@ -25,8 +25,8 @@ import yaml
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from codec.metrics.intervals import Interval, bootstrap  # noqa: E402
-from codec.report import Report  # noqa: E402
+from codec.evaluation.metrics.intervals import Interval, bootstrap  # noqa: E402
+from codec.evaluation.report import Report  # noqa: E402
 
 CONTENT = "span_per"
 METRICS = {

@@ -10,7 +10,7 @@ from codec.data import espeak
 from codec.data.base import CorpusError
 from codec.data.espeak import EspeakCorpus
 from codec.data.folder import FolderCorpus
-from tests.ranks import at_once
+from tests.helpers.ranks import at_once
 
 
 @pytest.fixture(scope="module")

@@ -19,15 +19,15 @@ from datasets import Audio, load_dataset
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError
+from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
 from codec.data.hf import Columns
 from codec.data.hf_stream import HubStream
-from codec.data.module import SpeechData
-from codec.files import FileError, read_blocks
-from codec.waiting import DataWait
+from codec.latents.audio_files import FileError, read_blocks
+from codec.training.callbacks.progress import DataWait
 from tests.conftest import speechlike
+from tests.data.test_codec_datamodule import Listener, fit
 from tests.data.test_hf import hub
-from tests.data.test_module import Listener, fit
 
 RATE = 16_000
 
@@ -124,7 +124,7 @@ def test_files_that_vanish_or_shrink_while_training_are_skipped_and_named_once(f
                 write(folder / "new.flac", 1.0)
             return super().training_step(batch, number)
 
-    import tests.data.test_module as module_tests
+    import tests.data.test_codec_datamodule as module_tests
 
     with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
         patch.setattr(module_tests, "Listener", Thief)
@@ -220,7 +220,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(tmp_path, monkeypatch):
     """A dataset of three files behind a server; nobody waits long before another try."""
     hub(tmp_path)
-    monkeypatch.setattr("codec.data.hub.time", SimpleNamespace(sleep=lambda _: None))
+    monkeypatch.setattr("codec.data.hub_retry.time", SimpleNamespace(sleep=lambda _: None))
     monkeypatch.setattr("datasets.config.STREAMING_READ_MAX_RETRIES", 1)
     monkeypatch.setattr("datasets.config.STREAMING_READ_RETRY_INTERVAL", 0)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)  # of loopback
@@ -273,7 +273,7 @@ def test_a_slow_reader_is_one_line(folder, tmp_path, caplog, monkeypatch, slow):
     clock = itertools.count()
     waits = DataWait(share=0.3, window=5)
     now = [0.0]
-    monkeypatch.setattr("codec.waiting.perf_counter", lambda: now[0])
+    monkeypatch.setattr("codec.training.callbacks.progress.perf_counter", lambda: now[0])
     trainer = SimpleNamespace(log_every_n_steps=10**9, is_global_zero=True)
     with caplog.at_level(logging.WARNING):
         for _ in range(40):

@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError
+from codec.data.codec_datamodule import collate
 from codec.data.hf import Columns, open_hub
 from codec.data.hf_stream import HubStream
-from codec.data.module import collate
 from tests.data.conftest import noise
 
 RATE = 16_000

@@ -7,7 +7,7 @@ from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.seanet import SEANetEncoder
 from codec.layers.conv import fold_weight_norm
 from codec.layers.seanet import Units
-from tests.parts import ENCODEC, MIMI, SMALL, count
+from tests.helpers.parts import ENCODEC, MIMI, SMALL, count
 
 SOUNDSTREAM = dict(channels=32, strides=[2, 4, 5, 8], units=Units())
 CASES = {  # arguments -> parameters of encoder and decoder, weight norm folded

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from codec.errors import InputError
 from codec.flow.dit import turned
 from codec.flow.model import cut_phones
 from codec.flow.objective import NaturalSpeech2, on_path
-from codec.flow.text import SpreadCharacters
+from codec.flow.text_conditioning import SpreadCharacters
 from codec.layers.transformer import rotary, rotate
-from tests.flow.parts import CONDITIONS, C, example, small_flow, told
+from codec.utils.errors import InputError
+from tests.helpers.flow_parts import CONDITIONS, C, example, small_flow, told
 
 ALL = tuple(CONDITIONS)
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from codec.errors import InputError
 from codec.flow.objective import FlowMatching, NaturalSpeech2, on_path
 from codec.quantizers.none import NoQuantizer
 from codec.quantizers.rvq import RVQ
 from codec.quantizers.split_rvq import SplitRVQ
+from codec.utils.errors import InputError
 
 
 def known_quantizer(codebook_dim: int | None, scales: tuple[float, ...] = (30.0, 6.0, 1.5)) -> RVQ:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from codec.errors import InputError
 from codec.flow.objective import on_path
 from codec.flow.sampler import integrate, noise_like, windows
+from codec.utils.errors import InputError
 
 
 def test_the_velocity_of_the_path_leads_to_its_end_in_one_step():

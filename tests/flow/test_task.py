@@ -6,19 +6,20 @@ import lightning
 import pytest
 import torch
 
-from codec.callbacks import EMA, Progress, Throughput
-from codec.flow.condition import Conditions
-from codec.flow.data import LatentData
+from codec.checkpoints.safe_instantiate import CheckpointError
+from codec.flow.conditioning import Conditions
+from codec.flow.datamodule import LatentData
 from codec.flow.load import load_flow, statistics_of
-from codec.flow.spans import Spans
+from codec.flow.masking import Spans
 from codec.flow.task import FlowTask
-from codec.guard import DivergenceGuard
-from codec.optim import Cosine, Side, Single
-from codec.random_state import RandomState
-from codec.untrusted import CheckpointError
-from tests.checkpoints import same
-from tests.flow.corpora import Corpus
-from tests.flow.parts import CONDITIONS, C, example, small_flow, told
+from codec.training.callbacks.ema import EMA
+from codec.training.callbacks.nonfinite_guard import DivergenceGuard
+from codec.training.callbacks.progress import Progress, Throughput
+from codec.training.callbacks.rng_state import RandomState
+from codec.training.optim import Cosine, Side, Single
+from tests.helpers.checkpoints import same
+from tests.helpers.flow_parts import CONDITIONS, C, example, small_flow, told
+from tests.helpers.latent_corpora import Corpus
 
 ALL = ("aligned_phones", "phones", "prompt", "prompt_attention")
 
@@ -262,8 +263,8 @@ def test_a_checkpoint_brings_the_model_back(tmp_path):
     assert statistics_of(flow).mean.tolist() == [0, 1, 2]
     assert not flow.training
     for change, sentence in (
-        ({"_target_": "codec.flow.data.LatentData"}, "not a class of this package"),
-        ({"_target_": "codec.flow.text.Slots"}, "refused|cannot be built|unexpected"),
+        ({"_target_": "codec.flow.datamodule.LatentData"}, "not a class of this package"),
+        ({"_target_": "codec.flow.text_conditioning.Slots"}, "refused|cannot be built|unexpected"),
     ):
         torch.save(content | {"config": {"flow": described(task) | change}}, tmp_path / "b.ckpt")
         with pytest.raises(Exception, match=sentence):

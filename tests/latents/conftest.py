@@ -4,7 +4,7 @@ from typing import NamedTuple
 import pytest
 
 from codec.model import Codec
-from tests.latents.codecs import latents_of, recordings, saved
+from tests.helpers.codecs import latents_of, recordings, saved
 
 
 class Made(NamedTuple):

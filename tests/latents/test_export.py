@@ -10,14 +10,14 @@ import torch
 from codec.__main__ import main
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
-from codec.data.units import cut
-from codec.extract import extract
+from codec.data.work_units import cut
 from codec.latents.export import ToLatents, merged, moments
+from codec.latents.extract import extract
 from codec.latents.index import LATENTS
-from codec.unit_file import UnitFile
-from tests.latents.codecs import HOP, RATE, latents_of, made, saved
-from tests.test_cli import fails
-from tests.test_pack import content
+from codec.latents.shard_file import UnitFile
+from tests.cli.test_cli import fails
+from tests.data.test_shard_writer import content
+from tests.helpers.codecs import HOP, RATE, latents_of, made, saved
 
 
 def found(folder) -> dict[str, tuple[np.ndarray, dict, int]]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d, fold_weight_norm
-from tests.parts import count
+from tests.helpers.parts import count
 
 DOWN = [(7, 1, 1), (3, 1, 9), (8, 4, 1), (4, 2, 1), (16, 8, 1), (1, 1, 1), (5, 5, 1)]  # kernel, stride, dilation
 

@@ -7,13 +7,7 @@ import torch
 from torch import nn
 
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d
-from codec.layers.inference import (
-    InPrecision,
-    MatrixConv1d,
-    MatrixConvTranspose1d,
-    RingTransformer,
-    for_inference,
-)
+from codec.layers.inference import InPrecision, MatrixConv1d, MatrixConvTranspose1d, RingTransformer, for_inference
 from codec.layers.transformer import Transformer
 from tests.layers.test_conv import DOWN
 

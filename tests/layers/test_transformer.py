@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codec.layers.transformer import Transformer, rotate
-from tests.parts import count
+from tests.helpers.parts import count
 
 
 def small(context: int = 6, layers: int = 2) -> Transformer:

@@ -12,7 +12,7 @@ from codec.quantizers.rvq import RVQ
 from codec.quantizers.sigma_vae import SigmaVAE
 from codec.quantizers.split_rvq import SplitRVQ
 from codec.quantizers.vae import VAE
-from tests.parts import small_codec, tone_batch
+from tests.helpers.parts import small_codec, tone_batch
 
 SMALL = dict(codebook_size=16, kmeans_iters=3)
 DISCRETE = {

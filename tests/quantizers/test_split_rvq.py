@@ -8,7 +8,7 @@ import torch
 from codec.quantizers.base import bypass_mask
 from codec.quantizers.rvq import RVQ
 from codec.quantizers.split_rvq import SplitRVQ
-from tests.parts import count
+from tests.helpers.parts import count
 
 F = 50
 

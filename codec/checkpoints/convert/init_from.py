@@ -1,0 +1,59 @@
+"""Begin training with the codec of someone else's, or of an earlier, run."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from codec.checkpoints.convert.mimi import import_mimi
+from codec.checkpoints.convert.weight_norm import load_plain, plain_state
+from codec.checkpoints.load import CheckpointError, load_codec
+from codec.layers.transformer import Transformer
+from codec.model import Codec
+from codec.quantizers.base import Continuous
+
+log = logging.getLogger(__name__)
+LEVELS = ("usage", "sums", "codebooks")  # buffers of an RVQ, one row for each of its codebooks
+
+
+def start_from(codec: Codec, source: str | Path) -> None:
+    """Copy the weights of ``source`` into ``codec``, which may have fewer codebooks, and weight norm or not.
+
+    A continuous bottleneck that ``source`` does not have, or has with other channels, stays as it is: encoder and
+    decoder alone are taken.
+
+    Args:
+        source: a checkpoint (.ckpt; its averaged weights where it has them), or a Mimi file, folder or Hub id.
+
+    Raises:
+        CheckpointError: if it cannot be read, or another architecture is in it; names the tensors.
+    """
+    trained = load_codec(source)[0] if str(source).endswith(".ckpt") else import_mimi(source)[0]
+    theirs, ours = _unseen(trained), _unseen(codec)
+    for name in theirs:
+        if name in ours and theirs[name] != ours[name]:
+            raise CheckpointError(f"{source} has {name}={theirs[name]:g}, and this model {name}={ours[name]:g}")
+    weights = plain_state(trained)
+    if isinstance(codec.quantizer, Continuous) and _shapes(trained.quantizer) != _shapes(codec.quantizer):
+        log.warning("%s has another quantizer: only encoder and decoder begin with its weights", source)
+        weights = {name: value for name, value in weights.items() if not name.startswith("quantizer.")}
+        weights |= {f"quantizer.{name}": value for name, value in codec.quantizer.state_dict().items()}
+    for name, own in codec.state_dict().items():
+        if name.rpartition(".")[2] in LEVELS and name in weights:
+            weights[name] = weights[name][: len(own)]
+    load_plain(codec, weights, str(source))
+
+
+def _shapes(part: nn.Module) -> tuple[type, list[torch.Size]]:
+    return type(part), [value.shape for value in part.parameters()]
+
+
+def _unseen(codec: Codec) -> dict[str, float]:
+    """What makes an architecture and leaves no trace in the shapes of its tensors."""
+    found = {"sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
+    for name, part in codec.named_modules():
+        if isinstance(part, Transformer):
+            kinds = {"heads": part.layers[0].heads, "context": part.context, "base": part.base}
+            found |= {f"{name}.{kind}": value for kind, value in kinds.items()}
+    return found

@@ -1,0 +1,141 @@
+"""From a checkpoint file back to a codec, without trusting the file.
+
+A checkpoint is looked at (``codec/checkpoints/pickle_check.py``) and loaded with ``weights_only=True`` (tensors and
+plain values, nothing unpickled), and the configuration inside it may build classes of this package only
+(``codec/checkpoints/safe_instantiate.py``).
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codec.checkpoints.pickle_check import check_archive
+from codec.checkpoints.safe_instantiate import MODEL, CheckpointError, build, no_larger_than
+from codec.checkpoints.save import PREVIOUS, bad_record
+from codec.model import Codec
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Everything in a checkpoint, on the CPU.
+
+    Raises:
+        CheckpointError: if there is no such file, it is damaged, holds more than tensors and plain values, or has no
+        ``config``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
+    try:
+        check_archive(path)
+        if reason := bad_record(path):  # torch.load would take it
+            beside = f"; the one before is {path.with_name(PREVIOUS)}" if path.with_name(PREVIOUS).is_file() else ""
+            raise CheckpointError(f"{path} is damaged: {reason}{beside}")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint of weights and plain values: {first[:200]}"
+        ) from error
+    if (
+        not isinstance(checkpoint, dict)
+        or not isinstance(checkpoint.get("config"), dict)
+        or not isinstance(checkpoint.get("state_dict"), dict)
+        or not isinstance(checkpoint.get("global_step", 0), int)
+    ):
+        raise CheckpointError(f"{path} is no checkpoint of this project: it has no configuration and weights")
+    return checkpoint
+
+
+def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any]]:
+    """The codec of a checkpoint in eval mode, and the checkpoint's configuration with ``step`` added.
+
+    Args:
+        ema: take the averaged weights where the checkpoint has them.
+
+    Raises:
+        CheckpointError: also if weights and configuration do not fit; names the tensors.
+    """
+    codec, config = load_part(path, "codec", MODEL, ema)
+    if not isinstance(codec, Codec):
+        raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration builds a {type(codec).__name__}")
+    return codec, config
+
+
+def load_part(path: str | Path, name: str, among: tuple[str, ...], ema: bool) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """What a checkpoint's configuration describes under ``name``, with its weights and in eval mode; and the
+    configuration, with ``step`` added.
+
+    Args:
+        among: the parts of the package whose classes it may name (codec/checkpoints/safe_instantiate.py).
+        ema: take the averaged weights where the checkpoint has them.
+
+    Raises:
+        CheckpointError: also if weights and configuration do not fit; names the tensors.
+    """
+    checkpoint = load_checkpoint(path)
+    config, state = checkpoint["config"], checkpoint["state_dict"]
+    if not isinstance(config.get(name), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a {name}: its configuration has none")
+    weights = {k.removeprefix(f"{name}."): v for k, v in state.items() if str(k).startswith(f"{name}.")}
+    if ema and isinstance(checkpoint.get("ema"), dict):
+        weights |= checkpoint["ema"]
+    _check_whole(weights, Path(path))
+    with no_larger_than(weights):
+        module = build(config[name], among)
+    if not isinstance(module, torch.nn.Module):
+        raise CheckpointError(
+            f"{path} is no checkpoint of a {name}: its configuration builds a {type(module).__name__}"
+        )
+    load_weights(module, weights, str(path))
+    return module.eval(), {**config, "step": checkpoint.get("global_step", 0)}
+
+
+def _check_whole(weights: dict[Any, Any], path: Path) -> None:
+    """Refuse tensors that claim more numbers than the file holds, such as one number that is repeated without end."""
+    tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
+    odd = [str(name) for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized]
+    odd += [str(name)[:100] for name in weights if not isinstance(name, str)]
+    if odd or sum(v.numel() * v.element_size() for v in tensors.values()) > path.stat().st_size:
+        what = f" ({odd[0]})" if odd else ""
+        raise CheckpointError(f"{path} is no checkpoint of this project: its weights are no plain tensors{what}")
+
+
+def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
+    """``module.load_state_dict`` whose refusal is one sentence.
+
+    Raises:
+        CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each) and loads
+        nothing.
+    """
+    compare_tensors(module.state_dict(), weights, f"the weights in {source} do not fit this model")
+    try:
+        module.load_state_dict(weights)
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:  # values of another kind than tensors
+        first = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+        raise CheckpointError(f"the weights in {source} do not fit this model: {first[:200]}") from error
+
+
+def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str) -> None:
+    """Check the names and shapes of a state; where None is expected, any shape will do.
+
+    Raises:
+        CheckpointError: the claim, and the missing, unknown and wrongly shaped tensors (the first three of each).
+    """
+    shape = lambda value: list(value.shape) if isinstance(value, torch.Tensor) else None  # noqa: E731
+    problems = {
+        "missing": sorted(expected.keys() - found.keys()),
+        "unknown": sorted(found.keys() - expected.keys()),
+        "wrongly shaped": [
+            f"{name} {shape(found[name])} instead of {shape(expected[name])}"
+            for name in sorted(expected.keys() & found.keys())
+            if expected[name] is not None and shape(expected[name]) != shape(found[name])
+        ],
+    }
+    named = [
+        f"{len(v)} {kind} ({', '.join(v[:3])}{', ...' if len(v) > 3 else ''})" for kind, v in problems.items() if v
+    ]
+    if named:
+        raise CheckpointError(f"{claim}: {'; '.join(named)}")

@@ -1,0 +1,68 @@
+"""Semantic distillation: latents that point where a teacher's features point. Mimi, arXiv 2410.00037, section 3.3.
+
+The projection is on the student's side: one on the teacher's side could make the target collapse.
+"""
+
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from codec.distillation.base import Lesson, Phones
+from codec.distillation.teachers.base import Teacher
+from codec.distillation.teachers.cached import CachedTeacher
+from codec.distillation.teachers.rate import to_frame_rate
+from codec.layers.precision import fp32
+
+
+class Distillation(Lesson):
+    """1 - mean over frames of the cosine between projected latents and the teacher's features.
+
+    Args:
+        teacher: held outside the module tree, so that it is in no checkpoint, no moving average, no optimiser and no
+            DDP bucket; it follows the waveforms to their device.
+        sample_rate, frame_rate: the codec's, in Hz.
+        dim, target: what is distilled; see :class:`~codec.distillation.base.Lesson`.
+        weight: of the loss, for the training step. Mimi's is unpublished; Semantic-VAE uses 1.
+        cache: folder in which features are kept (:class:`~codec.distillation.teachers.cached.CachedTeacher` says when
+            that helps).
+
+    Raises:
+        ValueError: if there is no such target.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        dim: int,
+        sample_rate: int,
+        frame_rate: float,
+        target: str = "semantic",
+        weight: float = 1.0,
+        cache: str | Path | None = None,
+    ):
+        super().__init__(dim, teacher.dim, target, weight)
+        teacher = teacher if cache is None else CachedTeacher(teacher, cache)
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self.sample_rate, self.frame_rate = sample_rate, frame_rate
+
+    @property
+    def teacher(self) -> Teacher:
+        return self._teacher[0]
+
+    @fp32
+    def forward(self, student: Tensor, wav: Tensor, phones: Phones | None = None) -> Tensor:
+        """student ``[B, channels, F]``, wav ``[B, 1, T]`` at the codec's rate -> scalar in [0, 2].
+
+        Raises:
+            ValueError: if F frames at the codec's frame rate are not as long as T samples.
+        """
+        expected = wav.shape[-1] / self.sample_rate * self.frame_rate
+        if abs(student.shape[-1] - expected) > 1:
+            raise ValueError(
+                f"{student.shape[-1]} latent frames for a waveform that has {expected:g} at {self.frame_rate:g} Hz: "
+                "give the distillation the codec's own sample_rate and frame_rate."
+            )
+        features = self.teacher.to(wav.device)(wav, self.sample_rate)
+        target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, student.shape[-1])
+        return 1 - F.cosine_similarity(self.projection(student.transpose(1, 2)), target, dim=-1).mean()

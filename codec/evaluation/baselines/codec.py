@@ -1,0 +1,68 @@
+"""A codec of ours with so many codebooks, and what its codes really cost."""
+
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from codec.evaluation.baselines.base import System
+from codec.evaluation.profiling import algorithmic_delay, gflop_per_second
+from codec.model import Codec
+from codec.quantizers.base import codebook_statistics
+
+
+class CodecSystem(System):
+    """Encodes and decodes with the first ``n_q`` codebooks (None: all), and counts the codes that go by.
+
+    ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate, algorithmic delay (ms; None where it is the whole
+    clip), GFLOP per second of audio (see ``codec/evaluation/profiling.py``), and, over the codes of these very clips,
+    entropy bitrate (kbit/s, an ideal coder without context), usage and perplexity of each codebook.
+
+    Raises:
+        ValueError: if the codec has fewer than ``n_q`` codebooks.
+    """
+
+    def __init__(self, codec: Codec, n_q: int | None = None, device: str | torch.device = "cpu"):
+        self.n_q = codec.quantizer.check_n_q(n_q)
+        self.codec, self.sample_rate, self.counts = codec.to(device).eval(), codec.sample_rate, None
+
+    @cached_property
+    def cost(self) -> dict[str, Any]:
+        """Algorithmic delay (ms) and GFLOP per second of audio; None and the reason, for parts that elude them."""
+        try:
+            delay, gflop = algorithmic_delay(self.codec), gflop_per_second(self.codec, self.n_q or None)
+        except Exception as error:  # a part of one's own must not cost the scores
+            unknown = dict.fromkeys(("latency_ms", "gflop_encode", "gflop_decode"))
+            return unknown | {"cost": f"not known: {type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+        latency = None if delay is None else 1000 * delay
+        return {"latency_ms": latency, "gflop_encode": gflop["encode"], "gflop_decode": gflop["decode"]}
+
+    @torch.inference_mode()
+    def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
+        device = next(self.codec.parameters()).device
+        out = self.codec(wav.to(device), self.n_q or None)
+        if out.quantized.codes is not None:
+            codes = out.quantized.codes.transpose(0, 1).flatten(1).cpu()  # [K, B * F]
+            counts = torch.stack([torch.bincount(c, minlength=self.codec.quantizer.size) for c in codes])
+            self.counts = counts if self.counts is None else self.counts + counts
+        return out.wav.float()
+
+    def facts(self) -> dict[str, Any]:
+        known = {
+            "parameters": sum(p.numel() for p in self.codec.parameters()),
+            "frame_rate_hz": self.codec.frame_rate,
+            "n_q": self.n_q,
+            "kbps": self.codec.bitrate(self.n_q or None),
+        }
+        return known | self.cost | self._code_facts()
+
+    def _code_facts(self) -> dict[str, Any]:
+        if self.counts is None:
+            return {}
+        statistics = codebook_statistics(self.counts.float())
+        return {
+            "entropy_kbps": float(statistics["entropy"].sum()) * self.codec.frame_rate / 1000,
+            "codebook_usage": [round(float(v), 4) for v in statistics["usage"]],
+            "codebook_perplexity": [round(float(v), 1) for v in statistics["perplexity"]],
+        }

@@ -1,0 +1,100 @@
+"""The numbers of a page: means, paired differences, and what is the best of them."""
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas
+
+from codec.evaluation.html.base import Entry
+from codec.evaluation.metrics.intervals import Interval, bootstrap, paired
+from codec.evaluation.metrics.table import TITLED
+from codec.evaluation.report import metric_title
+
+ALL_PAIRS = 12  # systems; of more, each is compared with the first only
+FEWEST = 6  # clips: even if all of five lie on one side, that is chance in more than 5 % of cases
+
+
+class Scores:
+    """Every score of every system on the same clips.
+
+    Attributes:
+        metrics: the names of the metrics that any report has, in the order of the metrics' table.
+        clips: clip, speaker and seconds of every clip that any report has.
+        values: ``[systems, metrics, clips]``, NaN where there is no score.
+    """
+
+    def __init__(self, entries: Sequence[Entry]):
+        found = {name: None for entry in entries for name in entry.report.metrics}
+        known = [name for name in TITLED if name in found]
+        self.metrics = known + [name for name in found if name not in known]
+        about = pandas.concat([entry.report.clips[["clip", "speaker", "seconds"]] for entry in entries])
+        self.clips = about.drop_duplicates("clip").reset_index(drop=True)
+        tables = [entry.report.clips.set_index("clip").reindex(self.clips["clip"]) for entry in entries]
+        self.values = np.stack(
+            [table.reindex(columns=self.metrics).to_numpy(dtype=np.float64).T for table in tables]
+        )  # [systems, metrics, clips]
+
+    def mean(self, system: int, metric: int) -> Interval:
+        """The mean over clips with its 95 % interval."""
+        return bootstrap(self.values[system, metric])
+
+    def difference(self, system: int, against: int, metric: int) -> Interval:
+        """``system`` minus ``against`` over the clips that both have, with its 95 % interval."""
+        return paired(self.values[system, metric], self.values[against, metric])
+
+    def differences(self) -> dict[str, list[Interval]]:
+        """``"i,j"`` -> i minus j per metric: for i < j, or beyond ``ALL_PAIRS`` systems for j = 0 alone."""
+        count = len(self.values)
+        pairs = combinations(range(count), 2) if count <= ALL_PAIRS else ((i, 0) for i in range(1, count))
+        return {f"{i},{j}": [self.difference(i, j, m) for m in range(len(self.metrics))] for i, j in pairs}
+
+    def best(self, metric: int, systems: Sequence[int]) -> int | None:
+        """The system with the best mean, if its paired difference to the next one excludes 0; else None."""
+        higher = higher_is_better(self.metrics[metric])
+        means = {system: self.mean(system, metric).mean for system in systems}
+        ranked = sorted((s for s in systems if not math.isnan(means[s])), key=lambda s: means[s], reverse=bool(higher))
+        if higher is None or len(ranked) < 2:
+            return None
+        first, second = ranked[:2]
+        return first if verdict(self.difference(first, second, metric), higher) == "better" else None
+
+    def worst_first(self, system: int, metric: int) -> list[int]:
+        """The clips, the worst of this system first, those without a score last."""
+        values = self.values[system, metric]
+        order = values if higher_is_better(self.metrics[metric]) is not False else -values
+        return list(np.argsort(order, kind="stable"))
+
+
+def higher_is_better(metric: str) -> bool | None:
+    """None for a metric that is not in the table."""
+    known = TITLED.get(metric)
+    return known.higher_is_better if known else None
+
+
+def title(metric: str) -> str:
+    """Name, unit and direction; the arrow begins no line."""
+    return metric_title(metric).replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
+
+
+def verdict(difference: Interval, higher: bool | None, fewest: int = FEWEST) -> str:
+    """better or worse where the interval excludes 0 and comes from enough clips, else undecided."""
+    if higher is None or difference.n < fewest or not (difference.low > 0 or difference.high < 0):
+        return "undecided"
+    return "better" if (difference.low > 0) == higher else "worse"
+
+
+def decimals(intervals: Sequence[Interval]) -> int:
+    """So many that the half width of all but the narrowest quarter of the intervals shows a digit; at most 4."""
+    widths = [(interval.high - interval.low) / 2 for interval in intervals]
+    widths = [width for width in widths if math.isfinite(width) and width > 0]
+    return int(np.clip(-math.floor(math.log10(np.quantile(widths, 0.25))), 0, 4)) if widths else 2
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """``1.64``, ``−0.3``, ``+0.3`` with ``sign``, and a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")

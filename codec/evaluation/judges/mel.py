@@ -1,0 +1,45 @@
+"""What the judges hear: log-mel energies."""
+
+import numpy as np
+import soxr
+import torch
+import torch.nn.functional as F
+import torchaudio
+from torch import Tensor, nn
+
+from codec.evaluation.metrics.base import MetricError
+
+VERSION = 1  # raise it when anything here changes what comes out: caches are keyed by it
+SAMPLE_RATE, FFT, WINDOW, HOP, BANDS = 16_000, 512, 400, 160, 64  # Hz, samples, 25 ms, 10 ms, bands
+MEL_RATE = SAMPLE_RATE / HOP  # frames per second
+FLOOR = 1e-2  # of the mel energies of a waveform of unit power: 60 dB under the loudest ones
+
+
+class LogMel(nn.Module):
+    """wav ``[B, T]`` at 16 kHz -> natural log of mel energies ``[B, 64, F]``, F an even number, 100 per second.
+
+    Frame i is centred on samples 160 i ... 160 i + 159. Each waveform's power is made 1 before.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, FFT, WINDOW, HOP, n_mels=BANDS, center=False)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        wav = wav / wav.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-5)
+        edge = (FFT - HOP) // 2
+        return self.mel(F.pad(wav, (edge, edge + -wav.shape[-1] % (2 * HOP)))).clamp(min=FLOOR).log()
+
+
+def at_16k(wav, sample_rate: int) -> Tensor:
+    """wav ``[T]`` (array or tensor) at ``sample_rate`` Hz -> ``[1, T']`` float32 at 16 kHz.
+
+    Raises:
+        MetricError: if it is empty, or not finite.
+    """
+    wav = np.asarray(wav, dtype=np.float32)
+    if not wav.size or not np.isfinite(wav).all():
+        raise MetricError("The audio is empty, or has samples that are not finite.")
+    if sample_rate != SAMPLE_RATE:
+        wav = soxr.resample(wav, sample_rate, SAMPLE_RATE)
+    return torch.from_numpy(np.ascontiguousarray(wav))[None]

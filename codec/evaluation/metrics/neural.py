@@ -1,0 +1,153 @@
+"""Metrics that need a package or weights beyond requirements.txt: off unless they are named.
+
+Each has a loader, which a process calls once, on its first clip, and a check, which calls the loader before any clip
+and turns what it lacks into one sentence. Weights come from the Hugging Face Hub or, where that cannot be reached, from
+its cache. These networks hear a clip at once, on the CPU: they are for clips of at most about a minute.
+"""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from codec.evaluation.metrics.base import MetricError, MissingError, finite, prepared
+
+RATE = 16_000  # Hz; of all models here
+SHORTEST = 0.5  # seconds
+SPEAKER_MODEL = "microsoft/wavlm-base-plus-sv"
+RECOGNISER = "facebook/hubert-large-ls960-ft"
+
+
+def visqol(reference, estimate, sample_rate: int) -> float:
+    """ViSQOL v3 in speech mode (Chinen et al., QoMEX 2020, arXiv 2004.09584), MOS-LQO in [1, 5], higher is better, at
+    16 kHz, with the lattice network of the C++ original.
+
+    It compares patches of a gammatone spectrogram after aligning them in time; a perfect copy has about 4.6. Needs
+    `visqol-python[lattice]`.
+    """
+    r, e = _at_16k("ViSQOL", reference, estimate, sample_rate)
+    return finite("ViSQOL", _visqol().measure_from_arrays(r, e, RATE).moslqo)
+
+
+def dnsmos(reference, estimate, sample_rate: int) -> float:
+    """DNSMOS P.835, overall quality (Reddy et al., ICASSP 2022, arXiv 2110.01763), MOS in [1, 5], higher is better, at
+    16 kHz, in torchmetrics.
+
+    It hears the estimate only, so another voice or other words cost nothing; clips under 9 s are repeated to that.
+    Needs librosa, onnxruntime, requests and, once, GitHub for the weights.
+    """
+    _, e = _at_16k("DNSMOS", reference, estimate, sample_rate)
+    return finite("DNSMOS", _dnsmos()(e))
+
+
+def word_error_rate(reference, estimate, sample_rate: int) -> float:
+    """Differential word error rate: edits between what a recogniser writes for the estimate and for the reference, per
+    word of the latter, in [0, inf), lower is better, at 16 kHz.
+
+    HuBERT-large with CTC, trained on LibriSpeech (Hsu et al., IEEE/ACM TASLP 2021, arXiv 2106.07447), greedy: English
+    only. Both transcripts have the recogniser's own errors, so it is no word error rate against the true text. A mean
+    over clips weighs clips, not words. No score where the recogniser hears no word in the reference.
+    """
+    r, e = _at_16k("The word error rate", reference, estimate, sample_rate)
+    recognise = _recogniser()
+    said, heard = recognise(r).split(), recognise(e).split()
+    if not said:
+        raise MetricError("The word error rate has no words to count: the recogniser hears none in the reference.")
+    return edits(said, heard) / len(said)
+
+
+def speaker_similarity(reference, estimate, sample_rate: int) -> float:
+    """Cosine between speaker embeddings of WavLM-base-plus trained for verification (Chen et al., IEEE JSTSP 2022,
+    arXiv 2110.13900), in [-1, 1], higher is better, at 16 kHz.
+
+    The example of the model's card takes 0.86 or more for one speaker, so copies of one voice differ by hundredths.
+    """
+    r, e = (_embedding()(wav) for wav in _at_16k("The speaker similarity", reference, estimate, sample_rate))
+    return finite("The speaker similarity", r @ e / np.sqrt((r @ r) * (e @ e)))
+
+
+def edits(source: list[str], target: list[str]) -> int:
+    """Least number of insertions, deletions and substitutions (Levenshtein 1966)."""
+    row = list(range(len(target) + 1))
+    for i, a in enumerate(source, 1):
+        previous, row = row, [i]
+        for j, b in enumerate(target, 1):
+            row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (a != b)))
+    return row[-1]
+
+
+def check(name: str, load: Callable[[], object], remedy: str) -> None:
+    """Raise `MissingError` with one sentence where the cached `load` fails, for whatever reason; keep nothing."""
+    try:
+        load()
+        load.cache_clear()  # each process of the pool loads its own
+    except Exception as error:  # foreign code and networks fail in many ways
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
+        raise MissingError(f"{name} cannot run here ({first}): {remedy}") from error
+
+
+def _at_16k(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    return prepared(name, reference, estimate, sample_rate, RATE, SHORTEST)
+
+
+@functools.cache
+def _visqol():
+    from visqol import VisqolApi
+
+    api = VisqolApi()
+    api.create(mode="speech", use_lattice_model=True)  # the other mapping is 1 or 2 MOS too high on bad speech
+    return api
+
+
+@functools.cache
+def _dnsmos() -> Callable[[np.ndarray], float]:
+    import torch
+    from torchmetrics.functional.audio.dnsmos import deep_noise_suppression_mean_opinion_score as score
+
+    def overall(wav: np.ndarray) -> float:
+        mos = score(torch.from_numpy(wav).float(), RATE, personalized=False, num_threads=1)
+        return float(mos[3])  # P.808, signal, background, overall
+
+    overall(np.random.default_rng(0).normal(scale=0.01, size=10 * RATE))  # the weights are fetched on first use
+    return overall
+
+
+@functools.cache
+def _recogniser() -> Callable[[np.ndarray], str]:
+    import torch
+    from transformers import AutoModelForCTC, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(RECOGNISER)
+    model = AutoModelForCTC.from_pretrained(RECOGNISER).eval()
+
+    @torch.inference_mode()
+    def recognise(wav: np.ndarray) -> str:
+        inputs = processor(wav, sampling_rate=RATE, return_tensors="pt")
+        return processor.batch_decode(model(**inputs).logits.argmax(dim=-1))[0]
+
+    return recognise
+
+
+@functools.cache
+def _embedding() -> Callable[[np.ndarray], np.ndarray]:
+    import torch
+    from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+    extractor = AutoFeatureExtractor.from_pretrained(SPEAKER_MODEL)
+    model = AutoModelForAudioXVector.from_pretrained(SPEAKER_MODEL).eval()
+
+    @torch.inference_mode()
+    def embed(wav: np.ndarray) -> np.ndarray:
+        inputs = extractor(wav, sampling_rate=RATE, return_tensors="pt")
+        return model(**inputs).embeddings[0].double().numpy()
+
+    return embed
+
+
+HUB = "the weights {} come from the Hugging Face Hub, once"
+check_visqol = functools.partial(check, "ViSQOL", _visqol, 'pip install "visqol-python[lattice]"')
+check_dnsmos = functools.partial(
+    check, "DNSMOS", _dnsmos, "pip install librosa onnxruntime requests; its weights come from GitHub, once"
+)
+check_recogniser = functools.partial(check, "The word error rate", _recogniser, HUB.format(RECOGNISER))
+check_speaker = functools.partial(check, "The speaker similarity", _embedding, HUB.format(SPEAKER_MODEL))

@@ -1,0 +1,117 @@
+"""Pitch and voicing: does the estimate keep the melody of the voice, and does it have a voice in the same places?
+
+The tracker is YIN (de Cheveigne and Kawahara, JASA 111(4), 2002), steps 1 to 5, on 25 ms windows every 10 ms at 16 kHz,
+from 60 to 500 Hz, after a low pass at 1 kHz, without which a little hiss makes a voice unvoiced. The paper leaves
+voicing open: here a frame is voiced where the normalised difference has a dip under 0.2 and the frame is within 40 dB
+of its signal's loudest. Own code: torchaudio's tracker decides no voicing, librosa's pYIN takes as long as the clip
+lasts, and WORLD, which is built in C++, would cost every user more than these lines.
+"""
+
+import hashlib
+
+import numpy as np
+import scipy.fft
+import scipy.signal
+import soxr
+
+from codec.evaluation.metrics.base import MetricError, finite, pair, refuse_short, refuse_silence
+
+RATE, HOP, WINDOW = 16_000, 160, 400  # Hz; samples (10 ms, 25 ms)
+LONGEST, SHORTEST = RATE // 60 + 1, RATE // 500  # periods in samples
+PASS = scipy.signal.butter(4, 1_000, fs=RATE, output="sos")
+DIP = 0.2  # aperiodic share of the power, about: the paper's 0.1 loses breathy voices
+LOUD = 40.0  # dB under the loudest frame at most
+PITCH_SHORTEST = 0.1  # seconds
+BLOCK = 1000  # frames at a time, to bound memory
+COMMON = 10  # frames voiced in both, for an F0 error
+
+
+def f0_error(reference, estimate, sample_rate: int) -> float:
+    """F0 error: RMSE in cents (1200 log2 of the ratio) over the frames voiced in both, in [0, 3671] (500 Hz to 60 Hz),
+    lower is better, at 16 kHz (both signals are resampled). F0 from YIN, see the head of this file.
+
+    Unweighted, so an octave error counts 1200 in its frame. Frames in which either signal is unvoiced are
+    `voicing_error`'s matter: read the two together, as a codec that loses the difficult frames has fewer errors here. A
+    gain is not heard. Needs 0.1 s (10 frames) voiced in both.
+    """
+    r, e = _tracks("The F0 error", reference, estimate, sample_rate)
+    voiced = (r > 0) & (e > 0)
+    if voiced.sum() < COMMON:
+        raise MetricError(f"The F0 error needs {COMMON} frames (10 ms) voiced in both; here are {voiced.sum()}.")
+    return finite("The F0 error", np.sqrt(np.mean(np.square(1200 * np.log2(e[voiced] / r[voiced])))))
+
+
+def voicing_error(reference, estimate, sample_rate: int) -> float:
+    """Voicing decision error (Chu and Alwan, ICASSP 2009): the share of 10 ms frames that are voiced in one signal and
+    unvoiced in the other, in [0, 1], lower is better, at 16 kHz (both signals are resampled). Voicing from YIN, see the
+    head of this file.
+
+    Pauses count as frames, unvoiced ones, so clips with longer pauses have smaller errors. A gain is not heard. Needs
+    0.1 s, and a voiced frame in the reference.
+    """
+    r, e = _tracks("The voicing error", reference, estimate, sample_rate)
+    if not r.any():
+        raise MetricError("The voicing error needs a voice; no frame of the reference is voiced.")
+    return float(np.mean((r > 0) != (e > 0)))
+
+
+def _tracks(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    reference, estimate = pair(reference, estimate)
+    refuse_silence(reference, estimate)
+    refuse_short(name, reference, sample_rate, PITCH_SHORTEST)
+    keys = [(sample_rate, hashlib.blake2b(np.ascontiguousarray(wav)).digest()) for wav in (reference, estimate)]
+    tracks = dict(_tracked)
+    for key, wav in zip(keys, (reference, estimate), strict=True):
+        if key not in tracks:
+            tracks[key] = track(soxr.resample(wav, sample_rate, RATE))
+            tracks[key].flags.writeable = False
+    _tracked.clear()
+    _tracked.update((key, tracks[key]) for key in keys)
+    return tracks[keys[0]], tracks[keys[1]]
+
+
+# The tracks of the last pair, by the rate and a hash of the samples: both metrics need them, and no clip is kept.
+_tracked: dict[tuple[int, bytes], np.ndarray] = {}
+
+
+def track(wav: np.ndarray) -> np.ndarray:
+    """wav [T] at 16 kHz -> F0 in Hz [F], one value per 10 ms, 0 where unvoiced; T of at least 667 samples."""
+    length = WINDOW + LONGEST
+    wav = scipy.signal.sosfiltfilt(PASS, wav - wav.mean())
+    frames = np.lib.stride_tricks.sliding_window_view(wav, length)[::HOP]  # [F, length], not a copy
+    blocks = [frames[start : start + BLOCK] for start in range(0, len(frames), BLOCK)]
+    power = np.concatenate([np.mean(np.square(block), axis=-1) for block in blocks])
+    pitch = np.concatenate([_pitch(_normalised_difference(block)) for block in blocks])
+    return np.where(power >= power.max() * 10 ** (-LOUD / 10), pitch, 0.0)
+
+
+def _pitch(dips: np.ndarray) -> np.ndarray:
+    """Normalised differences [F, LONGEST + 1] -> F0 in Hz [F], 0 where no dip is deep enough."""
+    # step 4: the first minimum that is deep enough, not the deepest, which may be a multiple of the period
+    inner = dips[:, SHORTEST:LONGEST]
+    minima = (inner < DIP) & (inner <= dips[:, SHORTEST - 1 : LONGEST - 1]) & (inner < dips[:, SHORTEST + 1 :])
+    voiced, period = minima.any(axis=-1), SHORTEST + minima.argmax(axis=-1)
+    # step 5: the vertex of the parabola through the minimum and its neighbours
+    before, at, after = (np.take_along_axis(dips, period[:, None] + shift, axis=1)[:, 0] for shift in (-1, 0, 1))
+    shift = np.divide(before - after, 2 * (before - 2 * at + after), out=np.zeros_like(at), where=voiced)
+    return np.where(voiced, RATE / (period + shift), 0.0)
+
+
+def _normalised_difference(frames: np.ndarray) -> np.ndarray:
+    """frames [F, WINDOW + LONGEST] -> d'(lag) [F, LONGEST + 1], the cumulative mean normalised difference (steps 2, 3).
+
+    d(lag) = sum over the window of (x_j - x_{j + lag})^2 from two energies and a correlation (by FFT).
+    """
+    size = scipy.fft.next_fast_len(frames.shape[1], real=True)
+    spectrum = scipy.fft.rfft(frames, size, axis=-1)
+    window = scipy.fft.rfft(frames[:, :WINDOW], size, axis=-1)
+    correlation = scipy.fft.irfft(spectrum * window.conj(), size, axis=-1)[:, : LONGEST + 1]
+    energies = np.cumsum(np.square(frames), axis=-1)
+    energies = np.pad(energies, ((0, 0), (1, 0)))
+    energies = energies[:, WINDOW:] - energies[:, : LONGEST + 1]  # [F, LONGEST + 1] of the window moved by each lag
+    difference = np.maximum(energies[:, :1] + energies - 2 * correlation, 0)
+    total = np.cumsum(difference[:, 1:], axis=-1)
+    lags = np.arange(1, LONGEST + 1)
+    normalised = np.ones_like(difference)
+    np.divide(difference[:, 1:] * lags, total, out=normalised[:, 1:], where=total > 0)
+    return normalised

@@ -1,0 +1,58 @@
+"""The metrics by name: `METRICS`, the default, need requirements.txt only; `OPTIONAL` ones are asked for by name."""
+
+from collections.abc import Iterable
+
+from codec.evaluation.metrics import neural as optional
+from codec.evaluation.metrics.base import Metric, MissingError, Title
+from codec.evaluation.metrics.intelligibility import estoi, stoi
+from codec.evaluation.metrics.pesq import pesq_nb, pesq_wb
+from codec.evaluation.metrics.pitch import f0_error, voicing_error
+from codec.evaluation.metrics.spectral import mel_cepstral_distortion, mel_distance, stft_distance
+from codec.evaluation.metrics.waveform import loudness_difference, si_sdr
+
+METRICS = {
+    "pesq_wb": Metric("PESQ-WB", pesq_wb, "MOS-LQO", True),
+    "pesq_nb": Metric("PESQ-NB", pesq_nb, "MOS-LQO", True),
+    "stoi": Metric("STOI", stoi, "", True),
+    "estoi": Metric("ESTOI", estoi, "", True),
+    "si_sdr": Metric("SI-SDR", si_sdr, "dB", True),
+    "mel_distance": Metric("Mel distance", mel_distance, "log10", False),
+    "stft_distance": Metric("STFT distance", stft_distance, "", False),
+    "mcd": Metric("MCD", mel_cepstral_distortion, "dB", False),
+    "f0_error": Metric("F0 error", f0_error, "cents", False),
+    "voicing_error": Metric("Voicing error", voicing_error, "", False),
+    "loudness_difference": Metric("Loudness difference", loudness_difference, "LU", False),
+}
+OPTIONAL = {
+    "visqol": Metric("ViSQOL", optional.visqol, "MOS-LQO", True, optional.check_visqol),
+    "dnsmos": Metric("DNSMOS", optional.dnsmos, "MOS", True, optional.check_dnsmos),
+    "wer": Metric("Word error rate", optional.word_error_rate, "", False, optional.check_recogniser),
+    "speaker_similarity": Metric("Speaker similarity", optional.speaker_similarity, "", True, optional.check_speaker),
+}
+# Of spans that a model filled in; codec/flow/evaluation/panel.py has the functions.
+SPANS = {
+    "span_per": Title("Phone error rate", "", False),
+    "span_speaker": Title("Speaker similarity", "", True),
+    "span_mcd": Title("MCD", "dB", False),
+    "span_f0_error": Title("F0 error", "cents", False),
+    "span_voicing_error": Title("Voicing error", "", False),
+}
+TITLED: dict[str, Metric | Title] = {**METRICS, **OPTIONAL, **SPANS}  # every column of scores that a report may have
+
+
+def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:
+    """The metrics of these names, in their order, or of one name; None is all of `METRICS`.
+
+    Raises MissingError for a name that is not known, and where an optional metric cannot run here.
+    """
+    if names is None:
+        return dict(METRICS)
+    known = METRICS | OPTIONAL
+    chosen = {}
+    for name in [names] if isinstance(names, str) else names:
+        if name not in known:
+            raise MissingError(f"there is no metric {name}; there are {', '.join(METRICS)}, and {', '.join(OPTIONAL)}")
+        metric = chosen[name] = known[name]
+        if metric.check is not None:
+            metric.check()
+    return chosen

@@ -1,0 +1,167 @@
+"""ABX discrimination: is a sound nearer to another of its kind than to one that differs in a single phone?
+
+After Schatz et al. (Interspeech 2013) and the ZeroSpeech challenges: A and X are triphones such as b-a-g, B is b-i-g.
+The error is how often X is nearer to B than to A. There is nothing to train; 50 % is chance. Within a speaker all three
+are one person's, across speakers X is another's.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import permutations
+from typing import NamedTuple
+
+import numpy as np
+
+from codec.evaluation.judges.phone_edits import Said, said
+from codec.evaluation.metrics.intervals import Interval, bootstrap
+from codec.utils.errors import InputError
+
+MOST_TOKENS = 6  # of one triphone by one speaker
+MOST_CELLS = 4000  # comparisons of two triphones
+BLOCK = 4096  # pairs whose distances are computed at a time
+
+
+class Token(NamedTuple):
+    """A triphone as it was said: latents ``[n, C]`` of length 1 each."""
+
+    frames: np.ndarray
+    speaker: str
+    context: tuple[str, str]
+    centre: str
+
+
+def abx(items: Iterable[dict], frame_rate: float, sample_rate: int, across: bool = False, seed: int = 0) -> Interval:
+    """ABX error, in [0, 1], lower is better, with a 95 % interval over speakers (those of X).
+
+    Triphones are three phones without a pause between them, and the frames whose middle lies in them, one at least. A
+    cell is a pair of triphones (of A and X, and of B) by one speaker, or by two: its error is the mean over all its
+    triples, ties being half an error. The error is the mean over cells. At most 6 tokens of each triphone and 4000
+    cells are drawn at random by ``seed``. Distances: :func:`distances`.
+
+    Synthetic voices say a word the same way each time: errors of theirs are lower than errors of people's.
+
+    Args:
+        items: with ``latents`` ``[C, F]``, ``phones`` (symbol, start in s), ``speaker`` and ``samples``.
+        frame_rate: of the latents, in Hz; ``sample_rate`` that of ``samples``.
+
+    Raises:
+        InputError: if no two triphones can be compared.
+    """
+    rng = np.random.default_rng(seed)
+    said_by: dict[tuple, list[Token]] = defaultdict(list)  # by context, then centre and speaker
+    for item in items:
+        for token in tokens(item, frame_rate, sample_rate):
+            said_by[token.context, token.centre, token.speaker].append(token)
+    kinds = {
+        kind: [found[i] for i in rng.permutation(len(found))[:MOST_TOKENS]] for kind, found in sorted(said_by.items())
+    }
+    cells = list(_cells(kinds, across))
+    if not cells:
+        where = "across speakers" if across else "within a speaker"
+        raise InputError(f"no two triphones that differ in their middle can be compared {where}: give more recordings")
+    cells = [cells[i] for i in sorted(rng.permutation(len(cells))[:MOST_CELLS])]
+    measured = _Distances([pair for a, b, x in cells for pair in _pairs(a, b, x)])
+    errors = [_error(measured, *cell) for cell in cells]
+    return bootstrap(errors, seed=seed, groups=[x[0].speaker for _, _, x in cells])
+
+
+def tokens(item: dict, frame_rate: float, sample_rate: int) -> list[Token]:
+    """The triphones of one recording."""
+    latents = np.asarray(item["latents"], dtype=np.float64).T  # [F, C]
+    latents = latents / np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
+    phones = said(item["phones"], item["samples"] / sample_rate)
+    found = []
+    for before, phone, after in zip(phones, phones[1:], phones[2:]):
+        if before.end < phone.start or phone.end < after.start:  # a pause
+            continue
+        frames = latents[_frames(before, after, frame_rate, len(latents))]
+        found.append(Token(frames, item["speaker"], (before.symbol, after.symbol), phone.symbol))
+    return found
+
+
+def _frames(first: Said, last: Said, frame_rate: float, count: int) -> slice:
+    begin, end = (round(time * frame_rate) for time in (first.start, last.end))  # middles: i + 1/2
+    begin = min(begin, count - 1)
+    return slice(begin, max(begin + 1, min(end, count)))
+
+
+Cell = tuple[Sequence[Token], Sequence[Token], Sequence[Token]]  # tokens of A, of B, of X
+
+
+def _cells(kinds: dict[tuple, list[Token]], across: bool) -> Iterable[Cell]:
+    heard: dict[tuple, list[tuple]] = defaultdict(list)
+    for context, centre, speaker in kinds:
+        heard[context].append((centre, speaker))
+    for context, known in heard.items():
+        for (centre, speaker), (other, same) in permutations(known, 2):
+            if other == centre or same != speaker:
+                continue
+            a, b = kinds[context, centre, speaker], kinds[context, other, speaker]
+            if not across and len(a) > 1:
+                yield a, b, a
+            elif across:
+                for third, x in known:
+                    if third == centre and x != speaker:
+                        yield a, b, kinds[context, centre, x]
+
+
+def _pairs(a: Sequence[Token], b: Sequence[Token], x: Sequence[Token]) -> Iterable[tuple[Token, Token]]:
+    for one in x:
+        yield from ((one, other) for other in (*a, *b) if other is not one)
+
+
+def _error(measured: "_Distances", a: Sequence[Token], b: Sequence[Token], x: Sequence[Token]) -> float:
+    wrong, triples = 0.0, 0
+    for one in x:
+        right = np.array([measured(one, other) for other in a if other is not one])[:, None]
+        foreign = np.array([measured(one, other) for other in b])
+        wrong += (foreign < right).sum() + 0.5 * (foreign == right).sum()
+        triples += right.size * foreign.size
+    return wrong / triples
+
+
+class _Distances:
+    """Distances of pairs of tokens, each computed once."""
+
+    def __init__(self, pairs: Iterable[tuple[Token, Token]]):
+        unique = {self._key(one, other): (one.frames, other.frames) for one, other in pairs}
+        self.known = dict(zip(unique, distances(list(unique.values())), strict=True))
+
+    def __call__(self, one: Token, other: Token) -> float:
+        return self.known[self._key(one, other)]
+
+    @staticmethod
+    def _key(one: Token, other: Token) -> tuple[int, int]:
+        return id(one), id(other)
+
+
+def distances(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Pairs of sequences (``[n, C]``, ``[m, C]``) of unit vectors -> ``[pairs]``.
+
+    Dynamic time warping of 1 - cosine: the mean along the path, in steps down, right or both, with the smallest sum.
+    """
+    result = np.empty(len(pairs))
+    by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for number, (one, other) in enumerate(pairs):
+        by_shape[len(one), len(other)].append(number)
+    for numbers in by_shape.values():
+        for block in (numbers[i : i + BLOCK] for i in range(0, len(numbers), BLOCK)):
+            one, other = (np.stack([pairs[number][side] for number in block]) for side in (0, 1))
+            result[block] = _warped(1 - one @ other.transpose(0, 2, 1))
+    return result
+
+
+def _warped(cost: np.ndarray) -> np.ndarray:
+    """Costs ``[B, n, m]`` -> the mean along the cheapest path of each, ``[B]``."""
+    batch, n, m = cost.shape
+    total, steps = np.full((batch, n + 1, m + 1), np.inf), np.zeros((batch, n + 1, m + 1))
+    total[:, 0, 0] = 0
+    rows = np.arange(batch)
+    for i in range(1, n + 1):
+        for j in range(1, m + 1):
+            before = np.stack([total[:, i - 1, j - 1], total[:, i - 1, j], total[:, i, j - 1]])
+            best = before.argmin(axis=0)  # both at once, where that is as cheap
+            lengths = np.stack([steps[:, i - 1, j - 1], steps[:, i - 1, j], steps[:, i, j - 1]])
+            total[:, i, j] = cost[:, i - 1, j - 1] + before[best, rows]
+            steps[:, i, j] = 1 + lengths[best, rows]
+    return total[:, n, m] / steps[:, n, m]

@@ -1,0 +1,216 @@
+"""Who takes part in an evaluation: codecs of ours, with so many codebooks each, and baselines."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from codec.checkpoints.load import CheckpointError, load_checkpoint, load_codec
+from codec.checkpoints.safe_instantiate import DATA, build
+from codec.data.base import Corpus, CorpusError
+from codec.evaluation.baselines.base import System
+from codec.evaluation.baselines.codec import CodecSystem
+from codec.evaluation.evaluate import file_name
+from codec.evaluation.html.base import Entry, family_of
+from codec.evaluation.profiling import real_time_factors
+from codec.evaluation.report import Report
+from codec.evaluation.runs.run_folder import Run, RunError, discover, is_run, names, unique_ends
+from codec.quantizers.base import Quantizer
+
+log = logging.getLogger(__name__)
+RESERVED = ("reference", "timing", "compare")  # file names that mean something else
+
+
+@dataclass
+class Candidate:
+    """A checkpoint, the configuration inside it, and its run, where it lies in a run folder."""
+
+    path: Path
+    config: dict[str, Any]
+    step: int
+    run: Run | None
+    averaged: bool  # whether it has averaged weights
+
+    @property
+    def sample_rate(self) -> int:
+        return self.config["codec"]["sample_rate"]
+
+
+@dataclass
+class Contestant:
+    """One system of an evaluation.
+
+    name: unique.
+    make: builds it; a codec only when it is its turn.
+    family: the same for systems that differ in bitrate alone; of baselines, the name without its number.
+    """
+
+    name: str
+    make: Callable[[], System]
+    family: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    run: Run | None = None
+    baseline: bool = False
+    first: bool = True  # of its family
+
+    def where(self, folder: Path) -> dict[str, str]:
+        """The fact ``run`` of a report in ``folder``: the run folder, from there."""
+        return {"run": os.path.relpath(self.run.folder.resolve(), folder.resolve())} if self.run else {}
+
+    def entry(self, report: Report, folder: Path, system: System) -> Entry:
+        """What a page shows of it, real-time factors on this machine included."""
+        timing = real_time_factors(system.codec, system.n_q or None) if isinstance(system, CodecSystem) else {}
+        command = self.run.command if self.run else ""
+        curves = self.run.curves() if self.run and self.first else None
+        return Entry(self.name, report, folder, self.family, self.baseline, command, timing, curves)
+
+
+def find(ckpt: str | Iterable[str] | None) -> list[Candidate]:
+    """The checkpoints at these paths: files, run folders (their last one), or folders of runs, such as a sweep's.
+
+    Raises:
+        CheckpointError: if there is none at a path, or one cannot be used.
+    """
+    if ckpt is not None and not isinstance(ckpt, str | list):
+        raise CheckpointError(f"ckpt={ckpt}: give a path, or a list of paths")
+    found: dict[Path, Run | None] = {}
+    for given in [ckpt] if isinstance(ckpt, str) else ckpt or []:
+        path = Path(given)
+        if path.is_dir():
+            found |= _last_of_runs(path)
+        else:
+            folder = path.resolve().parent.parent
+            found[path.resolve()] = Run(folder) if is_run(folder) else None
+    candidates = []
+    for path, run in found.items():
+        checkpoint = load_checkpoint(path)
+        config = checkpoint["config"]
+        if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("sample_rate"), int):
+            raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration has none with a sample_rate")
+        step, averaged = checkpoint.get("global_step", 0), bool(checkpoint.get("ema"))
+        candidates.append(Candidate(path, config, step, run, averaged))
+    return candidates
+
+
+def _last_of_runs(folder: Path) -> dict[Path, Run]:
+    """Last checkpoint -> run, of the runs below a folder; who has none is named in the log."""
+    try:
+        runs = discover([folder])
+    except RunError as error:
+        raise CheckpointError(str(error)) from error
+    without = [run.folder for run in runs if not run.checkpoint.is_file()]
+    if len(without) == len(runs):
+        raise CheckpointError(f"no run in {folder} has got as far as a checkpoint")
+    for run in without:
+        log.warning("%s is left out: it has no checkpoint yet", run)
+    return {run.checkpoint.resolve(): run for run in runs if run.checkpoint.is_file()}
+
+
+def line_up(
+    candidates: list[Candidate],
+    n_q: int | str | Iterable[int] | None = None,
+    baselines: Mapping[str, System] | None = None,
+    ema: bool = True,
+    device: str | torch.device = "cpu",
+) -> list[Contestant]:
+    """Every candidate with every number of codebooks, then the baselines.
+
+    Args:
+        n_q: one or several numbers of codebooks; None is all, ``curve`` is 1, 2, 4, ... and all.
+
+    Raises:
+        CheckpointError: if there is nobody, two have one name, or a codec has fewer codebooks.
+    """
+    load = lru_cache(maxsize=1)(lambda path: load_codec(path, ema)[0])  # of a curve, a codec is loaded once
+    contestants = []
+    for candidate, family in zip(candidates, _names(candidates), strict=True):
+        counts = [None] if n_q is None else codebooks(candidate.path, load(candidate.path).quantizer, n_q)
+        weights = "averaged" if ema and candidate.averaged else "last"
+        facts = {"checkpoint": candidate.path.name, "step": candidate.step, "weights": weights}
+        for count in counts:
+            name = f"{family} n_q={count}" if len(counts) > 1 or n_q is not None else family
+            make = partial(_make, load, candidate.path, count, device)
+            named = {"system": name, **facts}
+            contestants.append(Contestant(name, make, family, named, candidate.run, first=count == counts[0]))
+    for name, system in (baselines or {}).items():
+        named = {"system": name}
+        contestants.append(Contestant(name, partial(_itself, system), family_of(name), named, baseline=True))
+    if not contestants:
+        raise CheckpointError("there is nothing to evaluate: give ckpt=PATH, baseline=NAME, or both")
+    files = [file_name(contestant.name) for contestant in contestants]
+    for contestant, file in zip(contestants, files, strict=True):
+        if file in RESERVED or files.count(file) > 1:
+            raise CheckpointError(f"{contestant.name!r} is no name of its own: rename it, or evaluate it by itself")
+    return contestants
+
+
+def corpus_of(candidates: list[Candidate], sample_rate: int) -> Corpus:
+    """The dataset that the first candidate was trained on, at ``sample_rate`` Hz; says which, since the checkpoint may
+    be somebody else's.
+
+    Raises:
+        CheckpointError: if it is not one of this package, or would write outside of the user's cache folder.
+        CorpusError: if it names none, as an imported codec does.
+    """
+    if candidates and "dataset" in candidates[0].config:
+        config = candidates[0].config["dataset"]
+        corpus = build({**config, "sample_rate": sample_rate}, DATA)
+        told = " ".join(f"{key}={value}" for key, value in config.items() if not isinstance(value, dict))
+        log.info("the dataset is that of %s (dataset= names another): %s", candidates[0].path, told)
+        return corpus
+    raise CorpusError("no checkpoint here was trained on a dataset of ours: give dataset=folder dataset.path=DIR")
+
+
+def out_folder(candidates: list[Candidate]) -> Path:
+    """Where a report of these goes by itself: beside the only one, or in the folder that all have in common."""
+    if not candidates:
+        return Path("runs", "eval")
+    if len(candidates) == 1:
+        return candidates[0].path.parent / f"eval_{candidates[0].path.stem}"
+    return Path(os.path.commonpath([c.path.resolve().parent for c in candidates])) / "eval"
+
+
+def codebooks(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) -> list[int | None]:
+    """The numbers of codebooks that ``n_q`` asks of the codec at ``path``; [None] for a continuous one.
+
+    Raises:
+        CheckpointError: if the codec has fewer, or ``n_q`` is a word other than ``curve``.
+    """
+    if n_q == "curve" and not quantizer.n_q:
+        return [None]
+    if n_q == "curve":
+        powers = [2**i for i in range(quantizer.n_q.bit_length()) if 2**i < quantizer.n_q]
+        return [*powers, quantizer.n_q]
+    counts = list(dict.fromkeys([n_q] if isinstance(n_q, int) else n_q)) if not isinstance(n_q, str | float) else []
+    if not counts or not all(isinstance(count, int) for count in counts):
+        raise CheckpointError(f"n_q={n_q}: give a number, a list such as [1,2,4], or curve")
+    try:
+        return [quantizer.check_n_q(count) for count in counts]
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _names(candidates: list[Candidate]) -> list[str]:
+    """Runs by what differs between them, a single one by what it was called, other checkpoints by their file, with as
+    much of their path as it takes."""
+    if len(candidates) == 1 and candidates[0].run:
+        return [str(candidates[0].config.get("name", candidates[0].path.stem))]
+    runs = list({c.run.folder.resolve(): c.run for c in candidates if c.run}.values())
+    of_run = dict(zip((run.folder.resolve() for run in runs), names(runs), strict=True)) if runs else {}
+    of_file = unique_ends([c.path.with_suffix("") for c in candidates])
+    short = [of_run[c.run.folder.resolve()] if c.run else file for c, file in zip(candidates, of_file, strict=True)]
+    # several checkpoints of one run: their files tell them apart
+    return [f"{s} {c.path.stem}" if c.run and short.count(s) > 1 else s for s, c in zip(short, candidates, strict=True)]
+
+
+def _make(load: Callable[[Path], Any], path: Path, n_q: int | None, device: str | torch.device) -> CodecSystem:
+    return CodecSystem(load(path), n_q, device)
+
+
+def _itself(system: System) -> System:
+    return system

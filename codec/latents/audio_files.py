@@ -1,0 +1,134 @@
+"""Audio files to token files and back, in bounded memory: a stream of blocks, however long the recording."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from codec.data.audio import AudioError, blocks, opened
+from codec.latents.token_file import TokenError, Tokens, codebooks, fingerprint, load_tokens, save_tokens
+from codec.layers.streaming import Stream
+from codec.model import Codec
+
+BLOCK = 2.0  # seconds of audio at a time
+
+
+class FileError(ValueError):
+    """An audio file cannot be read or written; the message says why."""
+
+
+@torch.inference_mode()
+def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
+    """Encode any file that soundfile reads (any rate; channels are averaged) -> its tokens, written to ``target``, too.
+
+    A codec that looks ahead cannot stream and sees the whole recording at once.
+
+    Raises:
+        FileError: if the source cannot be read or is empty.
+        TokenError: if the target cannot be written.
+        ValueError: if the codec has fewer than ``n_q`` codebooks, or none at all.
+    """
+    n_q = codebooks(codec.quantizer, n_q)
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    device = next(codec.buffers()).device
+    blocks, length, stream = read_blocks(source, codec.sample_rate), 0, _stream(codec, n_q)
+    if not stream:
+        blocks = [np.concatenate([np.zeros(0, np.float32), *blocks])]
+    frames = bytearray()  # one buffer that grows: small tensors would pin the memory of the large ones between them
+    for block in blocks:
+        wav = torch.from_numpy(block)[None, None].to(device)
+        length += wav.shape[-1]
+        if length:
+            frames += _frames(stream.encode(wav) if stream else codec.encode(wav, n_q))
+    if not length:
+        raise FileError(f"{source} holds no sample")
+    if stream:
+        frames += _frames(stream.finish())
+    codes = torch.from_numpy(np.frombuffer(frames, np.int32).reshape(-1, n_q).T.astype(np.int64))
+    tokens = Tokens(codes, length, codec.sample_rate, codec.hop_length, fingerprint(codec.quantizer, n_q))
+    save_tokens(target, tokens)
+    return tokens
+
+
+def _frames(codes: Tensor) -> bytes:
+    """codes ``[1, k, F]`` -> frame by frame, 32 bits each."""
+    return codes[0].t().cpu().numpy().astype(np.int32).tobytes()
+
+
+def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
+    """Decode a token file (its first ``n_q`` codebooks) into an audio file; its format is that of the name's ending.
+
+    The target appears when it is whole.
+
+    Raises:
+        TokenError: if the token file is damaged, foreign, or of another model, or has fewer than ``n_q`` codebooks.
+        FileError: if the target cannot be written.
+    """
+    tokens = load_tokens(source)
+    has = tokens.codes.shape[0]
+    mine = codec.sample_rate, codec.hop_length, fingerprint(codec.quantizer, has) if has <= codec.quantizer.n_q else ""
+    if mine != (tokens.sample_rate, tokens.hop_length, tokens.model):
+        raise TokenError(f"{source} was made by another model: decode it with the checkpoint that encoded it")
+    if int(tokens.codes.max()) >= codec.quantizer.size:
+        raise TokenError(f"{source} has codes that no codebook of this model has: encode the recording again")
+    if n_q is not None and not 1 <= n_q <= has:
+        raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"unfinished-{target.name}")
+    try:
+        file = soundfile.SoundFile(unfinished, "w", tokens.sample_rate, 1)
+    except (soundfile.SoundFileError, ValueError, TypeError, OSError) as error:  # soundfile's for an unknown ending
+        raise FileError(f"{target} cannot be written: {error}") from error
+    try:
+        with file:
+            left = tokens.length
+            for block in _decoded(codec, tokens.codes[None, :n_q]):
+                file.write(block[:left])
+                left -= min(left, len(block))
+        unfinished.replace(target)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise FileError(f"{target} cannot be written: {error}") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return tokens
+
+
+def _decoded(codec: Codec, codes: Tensor) -> Iterator[np.ndarray]:
+    """codes ``[1, k, F]`` -> blocks of samples."""
+    device, stream = next(codec.buffers()).device, _stream(codec, None)
+    frames = max(1, round(BLOCK * codec.frame_rate)) if stream else codes.shape[-1]
+    for block in codes.split(frames, dim=-1):
+        with torch.inference_mode():
+            wav = stream.decode(block.to(device)) if stream else codec.decode(block.to(device))
+        yield wav[0, 0].clamp(-1, 1).float().cpu().numpy()
+
+
+def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
+    """Mono float32 blocks of an audio file at ``sample_rate`` (Hz); resampled as a stream, without seams.
+
+    Raises:
+        FileError: if it is missing, soundfile cannot read it, ends before its header says, or is not finite.
+    """
+    if not Path(path).is_file():
+        raise FileError(f"there is no audio file at {path}")
+    try:
+        with opened(path, str(path), math.inf) as file:
+            resample = None
+            if file.samplerate != sample_rate:
+                resample = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
+            for block in blocks(file, 0, file.frames, str(path), max(1, round(BLOCK * file.samplerate))):
+                yield block if resample is None else resample.resample_chunk(block)
+            if resample is not None:
+                yield resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+    except AudioError as error:
+        raise FileError(f"{path} {error.reason}") from None
+
+
+def _stream(codec: Codec, n_q: int | None) -> Stream | None:
+    return codec.streaming(n_q) if codec.causal else None

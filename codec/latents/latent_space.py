@@ -1,0 +1,156 @@
+"""The space that a latent generative model works in: waveforms to normalised latents and back, for anybody's model.
+
+from codec.latents.space import LatentSpace
+
+space = LatentSpace.load("last.ckpt", "LATENTS")  # a folder of python -m codec extract kind=latents
+wav = space.decode(model(space.encode(wav)), length=wav.shape[-1])
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codec.checkpoints.load import load_codec
+from codec.latents.index import Statistics, load_index
+from codec.latents.token_file import weights_fingerprint
+from codec.model import Codec
+from codec.utils.errors import InputError
+
+
+class LatentSpace:
+    """A codec's continuous latents, each channel shifted and scaled to mean 0 and standard deviation 1.
+
+    Attributes:
+        codec: in eval mode. ``for_inference()`` may be called on it, once the space is made.
+        statistics: whose latents they are, and their distribution.
+        mean, std: ``[C]`` float32, on the device of the codec.
+
+    Raises:
+        InputError: if the statistics are of another codec's latents.
+        ValueError: if the codec is in its form for inference already, in which its weights cannot be told.
+    """
+
+    def __init__(self, codec: Codec, statistics: Statistics):
+        mine = fingerprint(codec.eval(), statistics.kind)
+        rates = codec.sample_rate, codec.hop_length
+        if (mine, *rates) != (statistics.fingerprint, statistics.sample_rate, statistics.hop_length):
+            raise InputError(
+                f"these statistics are of another codec's latents ({statistics.fingerprint[:8]}, kind "
+                f"{statistics.kind}, not {mine[:8]}): extract latents with this checkpoint, or give theirs"
+            )
+        if len(statistics.mean) != codec.quantizer.latent_dim:
+            raise InputError(
+                f"these statistics are of {len(statistics.mean)} channels, and the codec has latents of "
+                f"{codec.quantizer.latent_dim}: extract them again"
+            )
+        self.codec, self.statistics = codec, statistics
+        self.to(next(codec.parameters()).device)
+
+    @classmethod
+    def load(
+        cls,
+        ckpt: str | Path,
+        statistics: str | Path | Statistics,
+        kind: str | None = None,
+        device: str | torch.device = "cpu",
+        ema: bool = True,
+    ) -> "LatentSpace":
+        """From the checkpoint of a codec.
+
+        Args:
+            statistics: a folder that ``python -m codec extract kind=latents`` wrote, or what was kept of one.
+            kind: "pre" or "post", where that is to be certain; None: as the statistics say.
+            ema: the averaged weights where the checkpoint has them, as extract takes them without ``--raw``.
+
+        Raises:
+            CheckpointError: if the checkpoint cannot be read.
+            CorpusError: if the folder has no statistics.
+            InputError: if they are of another codec's latents, or of another kind.
+        """
+        codec, _ = load_codec(ckpt, ema)
+        if not isinstance(statistics, Statistics):
+            statistics = load_index(statistics).statistics
+        if kind not in (None, statistics.kind):
+            raise InputError(f"these statistics are of latents of kind {statistics.kind}, not {kind}")
+        return cls(codec.to(device), statistics)
+
+    def to(self, device: str | torch.device) -> "LatentSpace":
+        """Move the codec and the statistics -> the space itself."""
+        self.codec.to(device)
+        self.mean, self.std = self.statistics.mean.to(device), self.statistics.std.to(device)
+        return self
+
+    @property
+    def kind(self) -> str:
+        """ "pre" or "post" quantization."""
+        return self.statistics.kind
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what makes latents and gives them their meaning; see :func:`fingerprint`."""
+        return self.statistics.fingerprint
+
+    @property
+    def dim(self) -> int:
+        """Channels C."""
+        return len(self.statistics.mean)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.codec.frame_rate
+
+    @property
+    def sample_rate(self) -> int:
+        """Of waveforms, in Hz."""
+        return self.codec.sample_rate
+
+    @torch.no_grad()
+    def encode(self, wav: Tensor) -> Tensor:
+        """wav ``[B, 1, T]`` in [-1, 1] at ``sample_rate`` -> normalised latents ``[B, C, F]``, F = ceil(T / hop)."""
+        return self.normalise(self.codec.quantizer.to_latents(self.codec.latents(wav), self.kind))
+
+    @torch.no_grad()
+    def decode(self, x: Tensor, length: int | None = None) -> Tensor:
+        """Normalised latents ``[B, C, F]`` -> wav ``[B, 1, F * hop]``, cut to ``length`` samples if given.
+
+        Raises:
+            ValueError: if they have another number of channels.
+        """
+        z = self.codec.quantizer.from_latents(self.denormalise(x), self.kind)
+        return self.codec.decode_latents(z)[..., :length]
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """``[..., C, F]``, as the codec has them -> mean 0, standard deviation 1. Raises ValueError for another C."""
+        return (self._checked(x) - self.mean[:, None]) / self.std[:, None]
+
+    def denormalise(self, x: Tensor) -> Tensor:
+        """The way back, ``[..., C, F]``. Raises ValueError for another C."""
+        return self._checked(x) * self.std[:, None] + self.mean[:, None]
+
+    def _checked(self, x: Tensor) -> Tensor:
+        if x.ndim < 2 or x.shape[-2] != self.dim:
+            raise ValueError(f"latents of this space are [B, {self.dim}, F], got {list(x.shape)}")
+        return x
+
+
+def fingerprint(codec: Codec, kind: str) -> str:
+    """Hexadecimal digest of what makes the latents of this kind and gives them their meaning: the encoder, the
+    projections of the quantizer, and the codebooks where they take part. The decoder has none.
+
+    Raises:
+        ValueError: if the codec has no latents of this kind, or is in its form for inference.
+    """
+    if codec.inference:
+        raise ValueError("a codec in its form for inference cannot be told from others: make its LatentSpace before")
+    quantizer = codec.quantizer
+    quantizer.check_kind(kind)
+    codes = kind == "post" or not quantizer.n_q  # without codebooks, buffers may matter as well
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{kind} {codec.sample_rate} {codec.hop_length} {weights_fingerprint(codec.encoder)}".encode())
+    for value in (*quantizer.parameters(), *(quantizer.meaning(quantizer.n_q) if codes else ())):
+        digest.update(str(tuple(value.shape)).encode())
+        digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()

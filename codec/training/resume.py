@@ -1,0 +1,85 @@
+"""Where a run goes on: from a path, from the last checkpoint of its folder, or from the beginning."""
+
+import logging
+from pathlib import Path
+
+import torch.distributed as dist
+from torch import nn
+
+from codec.checkpoints.load import CheckpointError, load_checkpoint, load_weights
+from codec.checkpoints.save import LAST, PREVIOUS, damage, step_of
+from codec.utils.distributed import processes
+
+log = logging.getLogger(__name__)
+
+
+def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
+    """The intact checkpoint that ``ckpt_path`` means; None: begin.
+
+    Args:
+        ckpt_path: a file; a run folder; ``last``: the newest in ``run_dir``; ``auto``: the same, or None where there is
+            none yet; or None. Where a ``last.ckpt`` is damaged or gone, ``previous.ckpt`` beside it is taken, with a
+            warning that names both.
+
+    Raises:
+        CheckpointError: if there is none, or none that is intact.
+    """
+    if not ckpt_path:
+        return None
+    checkpoints = Path(run_dir, "checkpoints")
+    if ckpt_path in ("last", "auto"):
+        if not any((checkpoints / name).is_file() for name in (LAST, PREVIOUS)):
+            if ckpt_path == "auto":
+                return None
+            raise CheckpointError(
+                f"ckpt_path=last, but there is no checkpoint in {checkpoints}: name the folder of the run to go on "
+                "with (hydra.run.dir=DIR), or leave ckpt_path out to begin"
+            )
+        return _intact(checkpoints / LAST)
+    path = Path(ckpt_path)
+    return _intact(path / "checkpoints" / LAST if path.is_dir() else path)
+
+
+def check_together(path: str | None) -> None:
+    """Raises CheckpointError, in every process, if those that train together would go on from different steps: where
+    they see a folder differently, each has chosen for itself."""
+    if processes() == 1:
+        return
+    steps = [0] * processes()
+    dist.all_gather_object(steps, step_of(path) if path else 0)
+    if other := next((rank for rank, step in enumerate(steps) if step != steps[0]), None):
+        raise CheckpointError(
+            f"process {other} would go on from step {steps[other]}, process 0 from step {steps[0]}: they see different "
+            "files, as on a network file system that lags. Start again, or name the checkpoint: ckpt_path=PATH"
+        )
+
+
+def check_fits(task: nn.Module, path: str) -> None:
+    """Load the checkpoint's weights. Raises CheckpointError, naming the tensors or the optimiser's groups, if the
+    architecture or what decays is another."""
+    checkpoint = load_checkpoint(path)
+    load_weights(task, checkpoint["state_dict"], path)
+    for state in checkpoint.get("optimizer_states", []):
+        found, expected = [group.get("name") for group in state["param_groups"]], task.groups()
+        if found != expected:
+            raise CheckpointError(
+                f"cannot go on from {path}: its optimiser has the groups {', '.join(map(str, found))}, this one "
+                f"{', '.join(expected)}: keep optim.*.weight_decay and optim.*.decay as they were"
+            )
+
+
+def _intact(path: Path) -> str:
+    """``path``, or the one before where that is damaged. Raises CheckpointError where both are."""
+    if not (reason := damage(path)):
+        return str(path)
+    previous = path.with_name(PREVIOUS)
+    if path.name != LAST or not previous.is_file():
+        if not path.is_file():
+            raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
+        raise CheckpointError(f"cannot go on from {path}: {reason}; choose another checkpoint")
+    if also := damage(previous):
+        raise CheckpointError(
+            f"cannot go on from {path}: {reason}; nor from {previous}: {also}; best.ckpt beside them may be intact"
+        )
+    log.warning("cannot go on from %s: %s; going on from %s, step %d", path, reason, previous, step_of(previous))
+    return str(previous)

@@ -1,0 +1,71 @@
+"""Training a codec: its parts and its data, and the report at the end."""
+
+from pathlib import Path
+
+import lightning
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from codec.checkpoints.convert.init_from import start_from
+from codec.data.base import Corpus, readable
+from codec.data.codec_datamodule import SpeechData
+from codec.data.folder import FolderCorpus
+from codec.data.vocabulary import phones
+from codec.evaluation.evaluate import evaluate
+from codec.evaluation.html.write import write_pages
+from codec.evaluation.systems import find, line_up
+from codec.training.codec_task import CodecTask
+from codec.training.resume import check_fits
+from codec.training.setup import check, record, resolved
+from codec.training.wandb import log_now
+from codec.utils.errors import InputError
+
+
+def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData]:
+    """What is trained, and on what; a checkpoint that it goes on from fits."""
+    if cfg.distill.get("vocabulary", "") is None:
+        cfg.distill.vocabulary = phones_of(instantiate(cfg.dataset, _convert_="all"))
+    config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
+    parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
+    built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
+    task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
+    record(cfg.run_dir, config, task)
+    data = instantiate(cfg.data, _convert_="all")
+    check(task, data, cfg.max_steps)
+    if ckpt_path:
+        check_fits(task, ckpt_path)
+    elif cfg.init_from:
+        start_from(task.codec, cfg.init_from)
+    return task, data
+
+
+def phones_of(corpus: Corpus) -> str:
+    """All symbols in the manifest of a corpus, with spaces between them.
+
+    Raises:
+        InputError: if it has no manifest that could be asked.
+    """
+    if not isinstance(corpus, FolderCorpus):
+        raise InputError(
+            f"the phones of a {type(corpus).__name__} cannot be looked up before training: name them all, as in "
+            'distill.vocabulary="a b c"'
+        )
+    timed = (phone.rpartition("@") for row in corpus.rows for phone in row.phones.split())
+    return phones([((symbol, float(start)) for symbol, _, start in timed)])
+
+
+def report(cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData) -> float:
+    """Score the last checkpoint -> the mean mel distance, the number that a sweep minimises."""
+    run, skipped = Path(cfg.run_dir), []
+    one = line_up(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
+    system = one.make()  # what the file holds is what gets the score
+    clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
+    options = {"folder": run, "audio": cfg.report.audio, "unread": [data.corpus.bad, skipped]}
+    result = evaluate(system, clips, system.sample_rate, one.facts, **options)
+    result.write(run)
+    (page,) = write_pages(run, [one.entry(result, run, system)], cfg.name)
+    log_now("report", result)
+    data.ledger.add(skipped)
+    print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlook, hear  {page}")
+    print(f"curves      tensorboard --logdir {run.parent}\nevaluate    python eval.py ckpt={run}", flush=True)
+    return result.summary()["mel_distance"]["mean"]

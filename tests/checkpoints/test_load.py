@@ -1,0 +1,126 @@
+import pickle
+
+import pytest
+import torch
+
+from codec.checkpoints.load import CheckpointError, load_checkpoint, load_codec
+from codec.checkpoints.safe_instantiate import build, check_targets
+from tests.helpers.parts import small_codec
+
+SEANET = {
+    "dim": 8,
+    "channels": 4,
+    "strides": [2, 4],
+    "units": {"_target_": "codec.layers.seanet.Units", "dilations": [1, 3], "kernel": 3, "compress": 2},
+}
+RVQ = {"_target_": "codec.quantizers.rvq.RVQ", "dim": 8, "frame_rate": 100, "n_q": 3, "codebook_size": 16}
+CONFIG = {
+    "codec": {
+        "_target_": "codec.model.Codec",
+        "encoder": {"_target_": "codec.encoders.seanet.SEANetEncoder", **SEANET},
+        "decoder": {"_target_": "codec.decoders.seanet.SEANetDecoder", **SEANET},
+        "quantizer": RVQ,
+        "sample_rate": 800,
+        "frame_rate": 100,
+    }
+}
+
+
+def saved(path, **changes):
+    codec = small_codec(seed=3)
+    state = {f"codec.{k}": v for k, v in codec.state_dict().items()}
+    state["discriminators.x"] = torch.zeros(1)
+    torch.save({"config": CONFIG, "state_dict": state, "global_step": 7} | changes, path)
+    return codec.eval()
+
+
+def test_a_moved_checkpoint_gives_the_same_codec(tmp_path):
+    codec = saved(tmp_path / "a.ckpt")
+    (tmp_path / "elsewhere").mkdir()
+    loaded, config = load_codec((tmp_path / "a.ckpt").rename(tmp_path / "elsewhere" / "b.ckpt"))
+    wav = torch.randn(1, 1, 100)
+    assert torch.equal(loaded(wav).wav, codec(wav).wav)
+    assert config["step"] == 7
+    assert not loaded.training
+
+
+def test_averaged_weights_are_taken_on_request(tmp_path):
+    average = {name: torch.zeros_like(p) for name, p in small_codec().named_parameters()}
+    codec = saved(tmp_path / "a.ckpt", ema=average)
+    assert all(not p.any() for p in load_codec(tmp_path / "a.ckpt")[0].parameters())
+    raw = load_codec(tmp_path / "a.ckpt", ema=False)[0]
+    assert all(torch.equal(a, b) for a, b in zip(raw.parameters(), codec.parameters(), strict=True))
+
+
+def test_another_shape_is_named(tmp_path):
+    saved(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    state = checkpoint["state_dict"]
+    state["codec.encoder.layers.0.conv.bias"] = torch.zeros(5)
+    state["codec.surplus"] = torch.zeros(1)
+    del state["codec.decoder.layers.0.conv.bias"]
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError) as error:
+        load_codec(tmp_path / "a.ckpt")
+    message = str(error.value)
+    assert "1 missing (decoder.layers.0.conv.bias)" in message
+    assert "1 unknown (surplus)" in message
+    assert "encoder.layers.0.conv.bias [5] instead of [4]" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps({"config": {}})])
+def test_damaged_files_are_refused(tmp_path, content):
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"cannot be read as a checkpoint|no checkpoint of this project"):
+        load_checkpoint(tmp_path / "a.ckpt")
+
+
+def test_truncated_and_missing_files_are_refused(tmp_path):
+    saved(tmp_path / "a.ckpt")
+    data = (tmp_path / "a.ckpt").read_bytes()
+    (tmp_path / "a.ckpt").write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="there is no checkpoint at"):
+        load_checkpoint(tmp_path / "b.ckpt")
+
+
+class Payload:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+def test_a_pickle_in_a_checkpoint_does_not_run(tmp_path):
+    torch.save({"config": CONFIG, "state_dict": {}, "extra": Payload(tmp_path / "owned")}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_checkpoint(tmp_path / "a.ckpt")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "codec.training.setup.subprocess.run",
+        "codec.training.setup.git_commit",
+        "codec.nowhere.X",
+        "codec",
+        "builtins.exec",
+        3,
+    ],
+)
+def test_a_configuration_from_outside_builds_own_classes_only(tmp_path, target):
+    for config in ({"_target_": target}, {"a": [{"b": {"_target_": target, "_args_": ["touch owned"]}}]}):
+        with pytest.raises(CheckpointError, match="not a class of this package"):
+            check_targets(config)
+    saved(tmp_path / "a.ckpt", config={"codec": CONFIG["codec"] | {"encoder": {"_target_": target}}})
+    with pytest.raises(CheckpointError, match="not a class of this package"):
+        load_codec(tmp_path / "a.ckpt")
+
+
+def test_own_classes_are_built():
+    assert build(CONFIG["codec"]).hop_length == 8

@@ -1,0 +1,209 @@
+"""Batches: workers, ranks, resuming, and the account of bad files."""
+
+import logging
+from itertools import chain, islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lightning import LightningModule, Trainer
+
+from codec.data.augment import Augment
+from codec.data.base import CorpusError
+from codec.data.codec_datamodule import SpeechData
+from codec.data.folder import FolderCorpus
+from codec.data.infinite_datamodule import Draws
+from codec.data.read_errors import Ledger
+
+RATE = 16_000
+
+
+def data(folder, **options):
+    return SpeechData(
+        FolderCorpus(folder, RATE, holdout=0.2),
+        RATE,
+        **{"segment": 0.25, "batch_size": 4, "workers": 0} | options,
+    )
+
+
+class Listener(LightningModule):
+    """Learns nothing and remembers what it heard."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.heard: list[torch.Tensor] = []
+        self.validated: list[str] = []
+
+    def training_step(self, batch, _):
+        assert "skipped" not in batch
+        self.heard.append(batch["wav"])
+        return self.weight * batch["wav"].mean()
+
+    def validation_step(self, batch, _):
+        self.validated += batch["file"]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(module, steps, folder, checkpoint=None, **options):
+    listener = Listener()
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
+    trainer = Trainer(
+        max_steps=steps, max_epochs=-1, default_root_dir=folder, use_distributed_sampler=False,
+        enable_checkpointing=False, num_sanity_val_steps=0, **quiet, **options,
+    )  # fmt: skip
+    trainer.fit(listener, module, ckpt_path=checkpoint)
+    return trainer, listener
+
+
+def test_a_batch_keeps_the_contract(folder):
+    batch = next(iter(data(folder).train_dataloader()))
+    assert batch["wav"].shape == (4, 1, 4000)
+    assert batch["wav"].dtype == torch.float32
+    assert all(len(batch[name]) == 4 for name in ("speaker", "text", "phones", "file"))
+    assert batch["skipped"] == []
+
+
+@pytest.mark.parametrize("augment", [None, Augment()], ids=["plain", "augmented"])
+def test_two_workers_equal_none(folder, augment):
+    batches = [list(islice(data(folder, workers=w, augment=augment).train_dataloader(), 8)) for w in (0, 2)]
+    for one, two in zip(*batches, strict=True):
+        assert torch.equal(one["wav"], two["wav"])
+        assert one["file"] == two["file"]
+
+
+def test_ranks_share_the_draws_out(folder):
+    draws = [list(islice(Draws(lambda: 10, rank, 3), 20)) for rank in range(3)]
+    assert sorted(chain.from_iterable(draws)) == list(range(10, 70))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_hears_what_the_whole_run_heard(folder, tmp_path, accumulate):
+    options = {"accumulate_grad_batches": accumulate}
+    _, whole = fit(data(folder), 6, tmp_path, **options)
+    trainer, first = fit(data(folder), 4, tmp_path, **options)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    _, rest = fit(data(folder), 6, tmp_path, tmp_path / "a.ckpt", **options)
+    heard = first.heard + rest.heard
+    assert len(heard) == len(whole.heard) == 6 * accumulate
+    assert all(torch.equal(one, two) for one, two in zip(heard, whole.heard, strict=True))
+
+
+def test_a_run_resumed_with_another_batch_size_goes_on_with_the_next_draw(folder, tmp_path):
+    _, whole = fit(data(folder), 5, tmp_path)
+    trainer, _ = fit(data(folder), 3, tmp_path)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    _, rest = fit(data(folder, batch_size=2), 7, tmp_path, tmp_path / "a.ckpt")
+    assert torch.equal(torch.cat(rest.heard), torch.cat(whole.heard[3:5]))
+
+
+def test_shortened_epochs_do_not_repeat_themselves(folder, tmp_path):
+    _, whole = fit(data(folder), 6, tmp_path)
+    _, short = fit(data(folder, workers=1), 6, tmp_path, limit_train_batches=2)
+    assert torch.equal(torch.cat(short.heard), torch.cat(whole.heard))
+
+
+def test_draws_follow_the_number_of_ranks(folder):
+    module = data(folder)
+    module.trainer = SimpleNamespace(global_step=10, world_size=8, accumulate_grad_batches=3)
+    assert module.draws() == 10 * 8 * 3 * 4
+    saved = module.state_dict()
+    module.load_state_dict(saved)
+    module.trainer = SimpleNamespace(global_step=11, world_size=2, accumulate_grad_batches=1)
+    assert module.draws() == saved["draws"] + 8
+
+
+def test_validation_hears_the_held_out_clips_in_order(folder, tmp_path):
+    module = data(folder, val_clips=1, val_seconds=0.5)
+    _, listener = fit(module, 4, tmp_path, val_check_interval=2, check_val_every_n_epoch=None)
+    clips = module.corpus.clips("val")
+    assert listener.validated == [clips[0]["file"]] * 2
+    assert len(clips) == 2
+
+
+def test_short_clips_are_padded_to_a_segment(tmp_path, write):
+    for i in range(4):
+        write(tmp_path / f"{i}.wav", 0.005, seed=i)
+    assert [batch["wav"].shape for batch in data(tmp_path).val_dataloader()] == [(1, 1, 4000)]
+
+
+def test_without_held_out_clips_there_is_no_validation(folder, tmp_path):
+    module = SpeechData(FolderCorpus(folder, RATE, holdout=0), RATE, 0.25, 4, workers=0)
+    _, listener = fit(module, 2, tmp_path, val_check_interval=1, check_val_every_n_epoch=None)
+    assert len(listener.heard) == 2
+    assert not listener.validated
+
+
+def spoil(folder, count):
+    for i in range(count):
+        soundfile.write(folder / f"bad{i}.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_bad_file_is_named_once_counted_and_skipped(folder, tmp_path, caplog, workers):
+    spoil(folder, 1)
+    module = SpeechData(FolderCorpus(folder, RATE, holdout=0), RATE, 0.25, 8, workers=workers)
+    with caplog.at_level(logging.WARNING):
+        _, listener = fit(module, 20, tmp_path)
+    named = [record.message for record in caplog.records if record.message.startswith("skipped")]
+    assert named == ["skipped bad0.wav: has NaN or infinite samples"]
+    assert caplog.records[-1].message.startswith("1 of 11 recordings cannot be read (bad0.wav has NaN")
+    assert len(listener.heard) == 20
+    assert all(torch.isfinite(wav).all() for wav in listener.heard)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_bad_files_stop_the_run_with_a_sentence(folder, tmp_path, workers):
+    spoil(folder, 3)
+    module = SpeechData(FolderCorpus(folder, RATE, holdout=0), RATE, 0.25, 8, workers=workers)
+    with pytest.raises(CorpusError, match="3 of 13 recordings cannot be read") as caught:
+        fit(module, 50, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nothing_but_bad_files_stops_the_run_with_a_sentence(tmp_path, workers):
+    spoil(tmp_path, 4)
+    module = SpeechData(FolderCorpus(tmp_path, RATE, holdout=0), RATE, 0.25, 8, workers=workers)
+    with pytest.raises(CorpusError, match="cannot be read") as caught:
+        fit(module, 5, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_headers_count_before_training(folder):
+    for i in range(3):
+        (folder / f"text{i}.wav").write_text("no audio")
+    with pytest.raises(CorpusError, match="3 of 13"):
+        data(folder).setup("fit")
+
+
+def test_the_ledger_bears_with_small_folders():
+    small = Ledger(5)
+    small.add([("a", "is missing"), ("b", "is missing"), ("a", "is missing")])
+    assert len(small.bad) == 2
+    assert "2 of 5" in small.summary()
+    with pytest.raises(CorpusError):
+        small.add([("c", "is missing")])
+    with pytest.raises(CorpusError):
+        Ledger(1).add([("a", "is missing")])
+
+
+def test_the_ledger_of_a_stream_waits_for_enough():
+    stream = Ledger(None)
+    stream.add([(f"bad{i}", "x") for i in range(25)], [f"good{i}" for i in range(150)])
+    with pytest.raises(CorpusError, match="of 200 recordings"):
+        stream.add([], [f"good{i}" for i in range(175)])
+
+
+def test_another_rate_than_the_codecs_is_refused(folder):
+    with pytest.raises(CorpusError, match="16000 Hz and the codec wants 24000"):
+        SpeechData(FolderCorpus(folder, RATE), 24_000)

@@ -1,0 +1,451 @@
+"""Shards: draws, resuming, places to read them from, memory, and what a foreign index may not say."""
+
+import contextlib
+import hashlib
+import http.server
+import io
+import json
+import os
+import pickle
+import tarfile
+import tracemalloc
+from collections import Counter
+from itertools import islice
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from codec.data.base import CorpusError
+from codec.data.codec_datamodule import SpeechData, collate
+from codec.data.folder import FolderCorpus
+from codec.data.infinite_datamodule import Draws
+from codec.data.mix import MixCorpus
+from codec.data.remote_files import Store, shown
+from codec.data.shard_corpus import ShardCorpus, unpacked
+from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
+from tests.data.test_codec_datamodule import fit
+from tests.helpers.shards import changed, packed, served, serving
+
+RATE = 16_000
+
+
+@pytest.fixture
+def shards(folder, tmp_path):
+    """The ten recordings of `folder`, two held out, in six shards or so."""
+    return packed(folder, tmp_path / "shards", holdout=0.2)
+
+
+def drawn(crops, draws):
+    return [(crops[n]["file"], crops[n]["wav"].numpy().tobytes()) for n in draws]
+
+
+def test_a_draw_depends_on_seed_and_number_alone(shards):
+    first, second = (ShardCorpus(shards, RATE, window=2).crops(4000, seed=3) for _ in range(2))
+    count = 2 * first.slots
+    backwards = dict(zip(reversed(range(count)), drawn(second, reversed(range(count))), strict=True))
+    assert drawn(first, range(count)) == [backwards[n] for n in range(count)]
+    other = ShardCorpus(shards, RATE, window=2).crops(4000, seed=4)
+    assert drawn(first, range(10)) != drawn(other, range(10))
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 100])
+def test_each_epoch_has_every_slot_once_in_a_new_order(shards, folder, window):
+    crops = ShardCorpus(shards, RATE, window).crops(4000, 0)
+    plain = FolderCorpus(folder, RATE, holdout=0.2).crops(4000, 0)
+    assert crops.slots == plain.slots
+    wanted = Counter(plain[n]["file"] for n in range(plain.slots))
+    epochs = [[crops[n]["file"] for n in range(e * crops.slots, (e + 1) * crops.slots)] for e in range(3)]
+    assert all(Counter(epoch) == wanted for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+
+def test_recordings_are_those_of_the_folder(shards, folder):
+    """FLAC is copied or encoded without loss: clips are equal sample by sample, whole and cut."""
+    corpus, plain = ShardCorpus(shards, RATE), FolderCorpus(folder, RATE, holdout=0.2)
+    assert corpus.size == plain.size == 10
+    for split in ("val", "test"):
+        for seconds in (None, 0.25):
+            ours, theirs = corpus.clips(split, seconds), plain.clips(split, seconds)
+            assert [clip["file"] for clip in ours] == [clip["file"] for clip in theirs]
+            assert all(torch.equal(a["wav"], b["wav"]) for a, b in zip(ours, theirs, strict=True))
+    held = {clip["file"] for clip in corpus.clips("val")}
+    crops = corpus.crops(4000, 0)
+    assert len(held) == 2
+    assert not held & {crops[n]["file"] for n in range(crops.slots)}
+
+
+def test_ranks_and_workers_share_an_epoch_out(shards):
+    corpus = ShardCorpus(shards, RATE)
+    slots = corpus.crops(4000, 0).slots
+    heard = []
+    for rank in range(2):
+        sampler = islice(iter(Draws(lambda: 0, rank, 2)), len(range(rank, slots, 2)))
+        loader = DataLoader(corpus.crops(4000, 0), 3, sampler=list(sampler), num_workers=2, collate_fn=collate)
+        heard += [wav.numpy().tobytes() for batch in loader for wav in batch["wav"]]
+    assert len(set(heard)) == len(heard) == slots
+
+
+def test_a_resumed_run_hears_what_the_whole_run_heard(shards, tmp_path):
+    """Also with another batch size: the next draw is the next draw."""
+
+    def data(batch_size):
+        return SpeechData(ShardCorpus(shards, RATE, window=2), RATE, 0.25, batch_size, workers=0)
+
+    _, whole = fit(data(4), 30, tmp_path)  # three epochs
+    trainer, first = fit(data(4), 13, tmp_path)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    _, rest = fit(data(2), 13 + 34, tmp_path, tmp_path / "a.ckpt")
+    assert torch.equal(torch.cat(first.heard + rest.heard), torch.cat(whole.heard))
+
+
+def test_crops_can_be_sent_to_a_spawned_worker(shards):
+    crops = ShardCorpus(shards, RATE).crops(4000, 0)
+    sent = pickle.loads(pickle.dumps(crops))
+    assert drawn(crops, [5]) == drawn(sent, [5])
+
+
+def test_shards_go_into_a_mix(shards, folder):
+    corpora = {"shards": ShardCorpus(shards, RATE), "folder": FolderCorpus(folder, RATE)}
+    crops = MixCorpus(corpora, {"shards": 1, "folder": 1}).crops(4000, 0)
+    assert {crops[n]["file"].partition("/")[0] for n in range(20)} == {"shards", "folder"}
+
+
+def test_a_server_that_gives_pieces_sends_what_is_heard_and_no_more(shards):
+    local = ShardCorpus(shards, RATE).crops(4000, 0)
+    with served(shards) as (url, sent):
+        corpus = ShardCorpus(url, RATE)
+        crops = corpus.crops(4000, 0)
+        assert drawn(crops, range(8)) == drawn(local, range(8))
+        tars = {path.name: path.stat().st_size for path in shards.glob("*.tar")}
+        fetched = [(name, size) for name, size in sent if name in tars]
+        assert len(fetched) == 16  # `drawn` asks twice
+        assert all(size < tars[name] for name, size in fetched)
+        assert corpus.clips("val")[0]["wav"].numel()
+        loader = DataLoader(crops, 2, sampler=range(8), num_workers=2, collate_fn=collate)  # forked workers read, too
+        heard = torch.cat([batch["wav"] for batch in loader])
+    assert [wav.numpy().tobytes() for wav in heard] == [wav for _, wav in drawn(local, range(8))]
+
+
+def test_a_server_without_pieces_is_copied_from_on_request(shards, tmp_path):
+    local = ShardCorpus(shards, RATE).crops(4000, 0)
+    with served(shards, ranges=False) as (url, sent):
+        with pytest.raises(CorpusError, match=r"does not give pieces of files: set dataset\.cache=DIR"):
+            ShardCorpus(url, RATE)
+        crops = ShardCorpus(url, RATE, cache=tmp_path / "cache").crops(4000, 0)
+        assert drawn(crops, range(crops.slots)) == drawn(local, range(crops.slots))
+        fetched = Counter(name for name, _ in sent if name.endswith(".tar"))
+        assert fetched == Counter(path.name for path in shards.glob("train*.tar"))  # each once
+    assert len(list((tmp_path / "cache").glob("*.tar"))) == len(fetched)
+
+
+def test_copies_make_room_and_are_checked(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    local = ShardCorpus(shards, RATE).crops(4000, 0)
+    with served(shards) as (url, _):
+        crops = ShardCorpus(url, RATE, window=1, cache=tmp_path / "cache", cache_gb=1e-6).crops(4000, 0)
+        one = ShardCorpus(shards, RATE, window=1).crops(4000, 0)
+        assert drawn(crops, range(crops.slots)) == drawn(one, range(crops.slots))
+        assert len(list((tmp_path / "cache").glob("*.tar"))) == 1
+        for path in shards.glob("train*.tar"):
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+        with pytest.raises(CorpusError, match="has not the sha256 that the index says"):
+            ShardCorpus(url, RATE, cache=tmp_path / "other").crops(4000, 0)[0]
+    assert not list((tmp_path / "other").glob("*.tar"))
+    assert local.slots == crops.slots
+
+
+@contextlib.contextmanager
+def endless():
+    """(URL of a server that answers everything with zeros without end, whatever is asked for; MiB sent so far)."""
+    sent = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(bytes(2**20))
+                    sent.append(1)
+
+        def log_message(self, *_):
+            pass
+
+    with serving(Handler) as url:
+        yield url, sent
+
+
+def test_a_server_that_sends_more_than_is_asked_for_is_not_heard_to_the_end(tmp_path):
+    with endless() as (url, sent):
+        with pytest.raises(CorpusError, match="longer than 1000 bytes"):
+            Store(url).read(INDEX, 1000)
+        with pytest.raises(CorpusError, match="does not give pieces"):
+            Store(url).piece("a.tar", 10, 1000, "", 5000)
+        with pytest.raises(CorpusError, match="more than the 5000 bytes that the index says"):
+            Store(url, cache=tmp_path / "cache").piece("a.tar", 10, 1000, "0" * 64, 5000)
+        assert len(sent) < 100  # of 600
+    assert not list((tmp_path / "cache").glob("*.tar"))
+
+
+def test_what_a_message_says_of_an_address_is_no_secret(tmp_path):
+    place = "http://me:SSSS/@SSSS@127.0.0.1:9/x?token=SSSS#y"
+    store = Store(place)
+    assert (store.place, store.shown) == (place, "http://127.0.0.1:9/x")
+    assert Store("a/b?c#d@e").shown == "a/b?c#d@e"  # a folder
+    assert shown(f"404, message='no', url='{place}'") == "404, message='no', url='http://127.0.0.1:9/x'"
+
+
+def test_an_index_of_too_many_values_is_not_parsed(shards):
+    (shards / INDEX).write_text('{"a":[' + "[]," * 3_100_000 + "1]}")
+    with pytest.raises(CorpusError, match="more than 6,000,000 values"):
+        ShardCorpus(shards, RATE)
+
+
+def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    local = ShardCorpus(shards, RATE).crops(4000, 0)
+    with served(shards) as (url, _):
+        crops = ShardCorpus(url, RATE).crops(4000, 0)
+        files, _ = crops.store._open()
+        real, calls = files.get_file, []
+
+        def flaky(*place, **options):
+            calls.append(place)
+            if len(calls) % 2:
+                raise ConnectionError("the line is dead")
+            return real(*place, **options)
+
+        monkeypatch.setattr(files, "get_file", flaky)
+        assert drawn(crops, range(3)) == drawn(local, range(3))
+        monkeypatch.setattr(files, "get_file", lambda *_, **__: 1 / 0)
+        with pytest.raises(CorpusError, match=r"\.tar cannot be read: division by zero"):
+            crops[0]
+        with pytest.raises(CorpusError, match="there is no http"):
+            ShardCorpus(f"{url}/nowhere", RATE)
+    with pytest.raises(CorpusError, match=r"index\.json cannot be read: Cannot connect"):  # the server is gone
+        ShardCorpus(url, RATE)
+
+
+def test_any_file_system_of_fsspec_will_do(shards):
+    """S3 needs s3fs besides; memory:// takes the same way."""
+    files = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        files.pipe_file(f"/bucket/{path.name}", path.read_bytes())
+    local = ShardCorpus(shards, RATE).crops(4000, 0)
+    assert drawn(ShardCorpus("memory://bucket", RATE).crops(4000, 0), range(5)) == drawn(local, range(5))
+
+
+def test_a_protocol_without_its_package_is_one_sentence(monkeypatch):
+    def missing(*_, **__):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(CorpusError, match="Install s3fs"):
+        ShardCorpus("s3://bucket/shards", RATE)
+
+
+def simulated(folder, shards, each):
+    """An index of shards x each recordings of ten seconds, without the recordings."""
+    folder.mkdir(parents=True)
+    size = 200_000
+    place = np.stack([np.arange(each) * size, np.full(each, size), np.full(each, 160_000), np.full(each, RATE)], axis=1)
+    content = save_entries(place, {})
+    facts = {"recordings": each, "seconds": 10.0 * each, "bytes": each * size, "sha256": "0" * 64}
+    listed = [Shard(f"train-{i:06d}", **facts, entries=hashlib.sha256(content).hexdigest()) for i in range(shards)]
+    (folder / "entries").write_bytes(content)
+    for shard in listed:
+        os.link(folder / "entries", folder / f"{shard.name}.entries")
+    (folder / INDEX).write_bytes(Index(listed, {"train": list(range(shards)), "val": [], "test": []}).dump())
+    return folder
+
+
+def peak(folder):
+    """Bytes of Python's and NumPy's memory at most, from opening to the middle of an epoch."""
+    tracemalloc.start()
+    try:
+        crops = ShardCorpus(folder, RATE, window=4).crops(RATE, 0)
+        for position in range(0, crops.slots, crops.slots // 5):
+            crops.locate(position)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_does_not_grow_with_the_number_of_recordings(tmp_path):
+    """To two million, in as many shards as usual."""
+    small, large = (peak(simulated(tmp_path / str(n), n, 1000)) for n in (20, 2000))
+    assert large < small + 2000 * 3000  # what the index says of a shard, and nothing of its recordings
+
+
+def test_a_broken_recording_is_replaced_and_named(shards, folder):
+    corpus = ShardCorpus(shards, RATE)
+    shard = corpus.index.shards[corpus.index.splits["train"][0]]
+    content = bytearray((shards / f"{shard.name}.tar").read_bytes())
+    content[512:520] = bytes(8)  # the beginning of the first FLAC file, behind the header of the tar
+    (shards / f"{shard.name}.tar").write_bytes(content)
+    crops = corpus.crops(4000, 0)
+    items = [crops[n] for n in range(crops.slots)]
+    skipped = {file for item in items for file, _ in item["skipped"]}
+    assert len(skipped) == 1
+    assert not skipped & {item["file"] for item in items}
+
+
+def archive(*members):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name, content, kind in members:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "/etc/passwd"
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return data.getvalue()
+
+
+ABOUT = json.dumps({"file": "a", "speaker": "", "text": "", "phones": ""}).encode()
+GOOD = [("t-000000.flac", b"sound", tarfile.REGTYPE), ("t-000000.json", ABOUT, tarfile.REGTYPE)]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("../../t-000000.flac", b"sound", tarfile.REGTYPE), GOOD[1]],
+        [("/t-000000.flac", b"sound", tarfile.REGTYPE), GOOD[1]],
+        [("t-000001.flac", b"sound", tarfile.REGTYPE), GOOD[1]],
+        [("t-000000.flac", b"", tarfile.SYMTYPE), GOOD[1]],
+        [("t-000000.flac", b"", tarfile.LNKTYPE), GOOD[1]],
+        [GOOD[0], ("t-000000.json", b"{}", tarfile.REGTYPE)],
+        [GOOD[0], ("t-000000.json", b"[" * 100_000, tarfile.REGTYPE)],
+        [GOOD[0], ("t-000000.json", ABOUT.replace(b'"a"', b"7"), tarfile.REGTYPE)],
+        [GOOD[0], ("t-000000.json", ABOUT.replace(b'"a"', b'"\\ud800"'), tarfile.REGTYPE)],
+        [GOOD[0]],
+        [*GOOD, ("t-000000.pyd", pickle.dumps(0), tarfile.REGTYPE)],
+        [],
+    ],
+)
+def test_a_piece_of_a_tar_file_holds_what_it_should_or_is_refused(members):
+    assert unpacked(archive(*GOOD), "t", 0).source == b"sound"
+    with pytest.raises(Exception, match="where the index says") as caught:
+        unpacked(archive(*members), "t", 0)
+    assert type(caught.value).__name__ == "AudioError"
+
+
+@pytest.mark.parametrize("phones", [b"a@b", b"a@0.2 b@0.1"])
+def test_phones_in_a_tar_file_are_timed_and_in_order(phones):
+    told = ("t-000000.json", ABOUT.replace(b'"phones": ""', b'"phones": "%s"' % phones), tarfile.REGTYPE)
+    with pytest.raises(Exception, match="has phones that are not symbol@seconds in the order of their times"):
+        unpacked(archive(GOOD[0], told), "t", 0)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 2000, b"no tar" * 500, archive(*GOOD)[:700]])
+def test_what_is_no_tar_is_refused(data):
+    with pytest.raises(Exception, match="where the index says"):
+        unpacked(data, "t", 0)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("name", "../secret", "letters, digits"),
+        ("name", "/etc/passwd", "letters, digits"),
+        ("name", "a/b", "letters, digits"),
+        ("name", "pipe:rm -r .", "letters, digits"),
+        ("name", None, "letters, digits"),
+        ("recordings", 10**12, "impossible number"),
+        ("recordings", 0, "impossible number"),
+        ("recordings", True, "impossible number"),
+        ("recordings", 7.0, "impossible number"),
+        ("bytes", 2**60, "impossible number"),
+        ("seconds", float("nan"), "holds NaN"),
+        ("seconds", 1e9, "impossible duration"),
+        ("sha256", "x", "no sha256"),
+        ("entries", 3, "no sha256"),
+    ],
+)
+def test_a_foreign_index_is_held_to_bounds(shards, part, value, said):
+    changed(shards, lambda content: content["shards"][0].update({part: value}))
+    with pytest.raises(CorpusError, match=said) as caught:
+        ShardCorpus(shards, RATE)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update(format="other"), "no index of shards"),
+        (lambda c: c.update(version=2), "has version 2"),
+        (lambda c: c.update(shards=[]), "must list 1 to"),
+        (lambda c: c.update(shards={}), "must list 1 to"),
+        (lambda c: c["shards"].append(c["shards"][0]), "twice"),
+        (lambda c: c["shards"][0].pop("bytes"), "must say of each shard"),
+        (lambda c: c["splits"].pop("val"), "which shards they have"),
+        (lambda c: c["splits"].update(train=[99]), "which shards they have"),
+        (lambda c: c["splits"].update(train=[-1]), "which shards they have"),
+        (lambda c: c["splits"].update(train=[0, 0]), "which shards they have"),
+        (lambda c: c["splits"].update(train=[0], val=[0]), "training and held out at once"),
+    ],
+)
+def test_an_index_that_does_not_fit_together_is_refused(shards, change, said):
+    changed(shards, change)
+    with pytest.raises(CorpusError, match=said):
+        ShardCorpus(shards, RATE)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 200_000, "\x00"])
+def test_an_index_that_is_none_is_refused(shards, content):
+    (shards / INDEX).write_text(content)
+    with pytest.raises(CorpusError, match=r"index\.json is no"):
+        ShardCorpus(shards, RATE)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        (-1, 10, 10, RATE),
+        (0, 2**40, 10, RATE),
+        (0, RECORDING + 1, 10, RATE),
+        (2**62, 2**62, 10, RATE),
+        (0, 10, 0, RATE),
+        (0, 10, 10, 0),
+        (0, 10, 10, 2**40),
+        (0, 10, 2**62, RATE),
+        (0, 10, 10**12, RATE),
+    ],
+)
+def test_entries_are_held_to_bounds(tmp_path, row):
+    folder = simulated(tmp_path / "a", 1, 3)
+    place = np.array([row] * 3, np.int64)
+    content = save_entries(place, {})
+    (folder / "train-000000.entries").write_bytes(content)
+    changed(folder, lambda c: c["shards"][0].update(entries=hashlib.sha256(content).hexdigest()))
+    with pytest.raises(CorpusError, match=r"places recording 0 outside|has recordings of"):
+        ShardCorpus(folder, RATE).crops(4000, 0)
+
+
+def test_entries_that_are_others_are_refused(tmp_path):
+    folder = simulated(tmp_path / "a", 1, 3)
+    path = folder / "train-000000.entries"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(CorpusError, match="is not what the index says"):
+        ShardCorpus(folder, RATE).crops(4000, 0)
+    for content, said in ((b"x" * 100, "is damaged"), (save_entries(np.ones((2, 4)), {}), "does not list the 3")):
+        path.write_bytes(content)
+        changed(folder, lambda c, d=content: c["shards"][0].update(entries=hashlib.sha256(d).hexdigest()))
+        with pytest.raises(CorpusError, match=said):
+            ShardCorpus(folder, RATE).crops(4000, 0)
+
+
+def test_what_is_not_there_is_one_sentence(tmp_path, shards):
+    with pytest.raises(CorpusError, match=r"index\.json cannot be read: No such file"):
+        ShardCorpus(tmp_path / "nowhere", RATE)
+    with pytest.raises(CorpusError, match="window=0"):
+        ShardCorpus(shards, RATE, window=0)
+    for path in shards.glob("train*.tar"):
+        path.unlink()
+    with pytest.raises(CorpusError, match=r"\.tar cannot be read: No such file"):
+        ShardCorpus(shards, RATE).crops(4000, 0)[0]
+    changed(shards, lambda content: content["splits"].update(train=[]))
+    with pytest.raises(CorpusError, match="no shards for training"):
+        ShardCorpus(shards, RATE).crops(4000, 0)

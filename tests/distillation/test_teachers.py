@@ -1,0 +1,395 @@
+"""Teachers: what every one of them promises, and each one's own."""
+
+import logging
+import urllib.error
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from codec.data.espeak import EspeakCorpus
+from codec.data.folder import FolderCorpus
+from codec.distillation.teachers import phones, wavlm
+from codec.distillation.teachers.base import Teacher
+from codec.distillation.teachers.cached import CachedTeacher
+from codec.distillation.teachers.network import FrameNetwork
+from codec.distillation.teachers.phones import PhoneTeacher
+from codec.distillation.teachers.random import RandomTeacher
+from codec.distillation.teachers.rate import to_frame_rate
+from codec.distillation.teachers.shuffled import ShuffledTeacher
+from codec.distillation.teachers.wavlm import WavLM
+from codec.utils import tensor_cache as store
+from tests.conftest import speechlike
+from tests.helpers.tones import Tones
+
+RATE = 16_000
+pytestmark = pytest.mark.usefixtures("_tiny_wavlm")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """Six voices, one of them held out."""
+    return EspeakCorpus(RATE, voices=6, utterances=2, cache=tmp_path_factory.mktemp("espeak"))
+
+
+def tiny_phones(corpus, **changes) -> PhoneTeacher:
+    return PhoneTeacher(corpus, **({"width": 32, "blocks": 2, "steps": 3} | changes))
+
+
+def tiny_wavlm(kind: str = "large", **changes) -> WavLM:
+    return WavLM(f"tiny-{kind}", **({"layer": 3, "pretrained": False} | changes))
+
+
+IN_TIME = ["random", "phones", "wavlm-base", "wavlm-large", "cached"]
+
+
+@pytest.fixture(params=[*IN_TIME, "shuffled"])
+def teacher(request, corpus, tmp_path) -> Teacher:
+    make = {
+        "random": lambda: RandomTeacher(width=32, blocks=2),
+        "phones": lambda: tiny_phones(corpus),
+        "wavlm-base": lambda: tiny_wavlm("base"),
+        "wavlm-large": tiny_wavlm,
+        "shuffled": lambda: ShuffledTeacher(RandomTeacher(width=32, blocks=2), 50.0),
+        "cached": lambda: CachedTeacher(RandomTeacher(width=32, blocks=2), tmp_path),
+    }
+    return make[request.param]()
+
+
+def noise(batch: int, samples: int, seed: int = 0) -> torch.Tensor:
+    return 0.1 * torch.randn(batch, 1, samples, generator=torch.Generator().manual_seed(seed))
+
+
+# The contract
+
+
+@pytest.mark.parametrize(("seconds", "rate"), [(1.0, 16_000), (1.0, 24_000), (0.52, 22_050)])
+def test_features_have_the_stated_rate_and_width(teacher, seconds, rate):
+    features = teacher(noise(2, int(seconds * rate)), rate)
+    batch, frames, dim = features.shape
+    assert (batch, dim) == (2, teacher.dim)
+    assert 0 <= seconds * teacher.frame_rate - frames <= 1
+    assert features.dtype == torch.float32
+    assert torch.isfinite(features).all()
+
+
+def test_a_teacher_is_frozen_and_in_eval_mode_for_good(teacher):
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    wav = noise(1, RATE).requires_grad_()
+    teacher.train()
+    assert not any(module.training for module in teacher.modules())
+    assert not any(p.requires_grad for p in teacher.parameters())
+    assert not teacher(wav, RATE).requires_grad
+    assert torch.equal(teacher(wav, RATE), teacher(wav, RATE))
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_features_are_fp32_inside_autocast(teacher):
+    wav = noise(1, RATE)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = teacher(wav.bfloat16().float(), RATE)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, teacher(wav.bfloat16().float(), RATE))
+
+
+def test_an_example_has_its_features_whatever_its_neighbours_are(teacher):
+    """torchaudio normalises the batch of the large model as one; caches would be wrong."""
+    quiet, loud = noise(1, RATE), 5 * noise(1, RATE, 1) + 1
+    alone = teacher(quiet, RATE)
+    beside = teacher(torch.cat([loud, quiet]), RATE)[1:]
+    torch.testing.assert_close(alone, beside, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("teacher", IN_TIME, indirect=True)
+def test_features_change_where_the_audio_does(teacher):
+    one, other = (torch.from_numpy(speechlike(2.0, RATE, seed))[None, None] for seed in (0, 1))
+    mixed = torch.cat([one[..., : 3 * RATE // 2], other[..., 3 * RATE // 2 :]], dim=-1)
+    difference = (teacher(mixed, RATE) - teacher(one, RATE)).abs().mean((0, 2))
+    assert difference[80:].mean() > 1.5 * difference[:60].mean()
+
+
+# Random weights
+
+
+@pytest.mark.parametrize("build", [lambda seed: RandomTeacher(16, 2, seed), lambda seed: tiny_wavlm(seed=seed)])
+def test_a_seed_decides_the_weights_and_leaves_the_world_alone(build):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    one, again, other = build(0), build(0), build(1)
+    assert torch.equal(torch.rand(4), expected)
+    wav = noise(1, RATE)
+    assert torch.equal(one(wav, RATE), again(wav, RATE))
+    assert one.identity == again.identity != other.identity
+    assert not torch.allclose(one(wav, RATE), other(wav, RATE), atol=0.1)
+
+
+# The frame network
+
+
+def test_the_level_does_not_matter():
+    frames = FrameNetwork(16, 2).eval()
+    wav = noise(2, RATE)[:, 0]
+    for gain in (0.01, 0.25, 3.0, -1.0):
+        torch.testing.assert_close(frames(gain * wav), frames(wav), atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("samples", [1, 319, 320, 321, 16_000])
+def test_there_is_a_frame_for_every_begun_hop(samples):
+    for wav in (noise(1, samples)[:, 0], torch.zeros(1, samples)):
+        features = FrameNetwork(16, 1)(wav)
+        assert features.shape == (1, -(-samples // 320), 16)
+        assert torch.isfinite(features).all()
+
+
+def test_frames_are_centred_where_a_codecs_are():
+    frames = FrameNetwork(16, 1)
+    wav = 1e-3 * noise(1, 40 * 320)[:, 0]
+    wav[0, 20 * 320 + 160] = 1.0  # in the middle of frame 20
+    energy = frames.log_mel(wav)[0].mean(0)
+    assert energy.argmax() == 20
+    assert abs(energy[19] - energy[21]) < 0.05 * (energy[20] - energy[0])
+
+
+# WavLM
+
+
+def all_layers(teacher: WavLM, wav: torch.Tensor) -> list[torch.Tensor]:
+    normalized = F.layer_norm(wav[:, 0], wav[:, 0].shape) if teacher.normalize else wav[:, 0]
+    with torch.no_grad():
+        return teacher.network.extract_features(normalized)[0]
+
+
+@pytest.mark.parametrize("kind", ["base", "large"])
+def test_the_layer_is_the_one_that_was_asked_for(kind):
+    wav = noise(1, RATE)
+    layers = all_layers(tiny_wavlm(kind), wav)
+    assert len(layers) == 4
+    wanted = {1: layers[:1], 3: layers[2:3], "last": layers[3:], "mean": layers, (2, 3): layers[1:3]}
+    found = {layer: tiny_wavlm(kind, layer=layer)(wav, RATE) for layer in wanted}
+    for layer, outputs in wanted.items():
+        torch.testing.assert_close(found[layer], sum(outputs) / len(outputs))
+    assert not torch.allclose(found[1], found[3], atol=1e-2)
+    torch.testing.assert_close(tiny_wavlm(kind, layer=[2, 3])(wav, RATE), found[2, 3])  # as YAML gives it
+
+
+def test_layers_above_the_wanted_one_are_not_run(monkeypatch):
+    teacher = tiny_wavlm(layer=2)
+    monkeypatch.setattr(teacher.network.encoder.transformer.layers[2], "forward", lambda *_, **__: 1 / 0)
+    teacher(noise(1, RATE), RATE)
+
+
+def test_equal_features_share_an_identity_and_others_do_not():
+    names = [tiny_wavlm(layer=layer).identity for layer in (3, 4, "last", "mean", [1, 4], [2, 4])]
+    assert names[1] == names[2]
+    assert names[3] == names[4]
+    assert len(set(names)) == 4
+    assert tiny_wavlm("base").identity != tiny_wavlm("large").identity
+
+
+@pytest.mark.parametrize("layer", [0, 5, -1, "first", [3, 2], [0, 2], [1, 2, 3], 2.5])
+def test_an_impossible_layer_is_refused_with_what_is_possible(layer):
+    with pytest.raises(ValueError, match=r"choose one from 1 to 4, last, mean, or a range") as caught:
+        tiny_wavlm(layer=layer)
+    assert "\n" not in str(caught.value)
+
+
+def test_real_bundles_know_their_layers():
+    with pytest.raises(ValueError, match="1 to 12"):
+        WavLM("base+", layer=23, pretrained=False)
+    with pytest.raises(ValueError, match="1 to 24"):
+        WavLM("large", layer=25, pretrained=False)
+    with pytest.raises(ValueError, match="valid: base, base\\+, large"):
+        WavLM("huge")
+
+
+def test_without_network_and_weights_one_sentence_says_what_to_fetch(monkeypatch, tmp_path):
+    def offline(*_, **__):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(ValueError) as caught:
+        tiny_wavlm(pretrained=True)
+    message = str(caught.value)
+    assert "https://download.pytorch.org/torchaudio/models/tiny_large.pth" in message
+    assert str(tmp_path / "checkpoints" / "tiny_large.pth") in message
+    assert "Name or service not known" in message
+    assert "\n" not in message
+    (tmp_path / "checkpoints" / "tiny_large.pth").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="fetch https://") as caught:
+        tiny_wavlm(pretrained=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["base", "large"])
+def test_weights_that_are_there_are_loaded_without_a_network(kind, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    wanted = tiny_wavlm(kind, seed=7)
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(wanted.network.state_dict(), tmp_path / "checkpoints" / f"tiny_{kind}.pth")
+    state = torch.get_rng_state()
+    loaded = tiny_wavlm(kind, pretrained=True)
+    assert torch.equal(torch.get_rng_state(), state)
+    wav = noise(2, RATE)
+    torch.testing.assert_close(loaded(wav, RATE), wanted(wav, RATE))
+    bundle = wavlm.BUNDLES[f"tiny-{kind}"]
+    with torch.no_grad():  # alone in a batch, torchaudio's normalisation is that of the example
+        reference = bundle.get_model().extract_features(wav[:1, 0])[0][2]
+    torch.testing.assert_close(loaded(wav[:1], RATE), reference)
+
+
+# Phones
+
+
+def test_labels_are_the_phones_at_the_centres_of_the_frames():
+    item = {"wav": torch.zeros(1, 5 * 320 + 1), "phones": [("a", 0.015), ("b", 0.05), ("c", 0.051), ("?", 0.1)]}
+    assert phones.labels(item, {"a": 0, "b": 1, "c": 2}).tolist() == [-1, 0, 1, 2, 2, -1]
+    assert phones.labels({"wav": torch.zeros(1, 640), "phones": []}, {"a": 0}).tolist() == [-1, -1]
+
+
+def test_the_shift_moves_whole_examples_by_a_few_bands():
+    torch.manual_seed(0)
+    mel = torch.arange(80.0)[None, :, None].expand(64, 80, 3)
+    moved = phones.shifted(mel)
+    by = moved[:, 40, 0] - 40
+    assert set(by.tolist()) == set(range(-4, 5))
+    torch.testing.assert_close(moved, (mel + by[:, None, None]).clamp(0, 79))
+
+
+def test_it_learns_to_name_the_phone_of_a_frame():
+    teacher = tiny_phones(Tones(), steps=60)
+    assert 0.2 < teacher.chance < 0.4
+    assert teacher.accuracy > 0.9
+    assert tiny_phones(Tones(), steps=1).accuracy < 0.6
+
+
+def test_a_second_teacher_is_loaded_not_trained(corpus, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("CODEC_CACHE", str(tmp_path))
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    first = tiny_phones(corpus)
+    assert torch.equal(torch.rand(4), expected)
+    learn = phones.learn
+    monkeypatch.setattr(phones, "learn", lambda *_: pytest.fail("trained again"))
+    with caplog.at_level(logging.INFO):
+        second = tiny_phones(EspeakCorpus(RATE, voices=6, utterances=2, cache=corpus.root.parent))
+    assert "% of the held-out frames" in caplog.text
+    wav = noise(1, RATE)
+    assert torch.equal(first(wav, RATE), second(wav, RATE))
+    assert (first.identity, first.accuracy) == (second.identity, second.accuracy)
+    files = sorted((tmp_path / "teachers").glob("*.safetensors"))
+    assert len(files) == 1
+    assert float(store.load(files[0])[1]["accuracy"]) == first.accuracy
+
+    monkeypatch.setattr(phones, "learn", learn)
+    files[0].write_bytes(files[0].read_bytes()[:1000])
+    assert torch.equal(tiny_phones(corpus)(wav, RATE), first(wav, RATE))  # the same steps give the same weights
+
+
+def test_everything_that_shapes_it_is_in_the_key(corpus):
+    cache = corpus.root.parent
+    teachers = [tiny_phones(corpus, **change) for change in ({}, {"width": 16}, {"blocks": 1}, {"steps": 2})]
+    teachers += [tiny_phones(corpus, seed=1)]
+    for change in ({"utterances": 3}, {"voices": 5}, {"seed": 1}, {"holdout": 0.5}):
+        other = EspeakCorpus(RATE, **({"voices": 6, "utterances": 2} | change), cache=cache)
+        teachers.append(tiny_phones(other))
+    assert len({teacher.identity for teacher in teachers}) == len(teachers)
+
+
+def test_a_corpus_that_cannot_teach_is_refused(corpus, speech_folder, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match=r"24000 Hz: set distill\.teacher\.corpus\.sample_rate=16000"):
+        tiny_phones(EspeakCorpus(24_000, voices=6, utterances=2, cache=corpus.root.parent))
+    with pytest.raises(ValueError, match="needs a corpus with phones"):
+        tiny_phones(FolderCorpus(speech_folder, RATE, holdout=0.25))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ValueError, match="set CODEC_CACHE"):
+        tiny_phones(corpus)
+
+
+# The cache
+
+
+class Counting(RandomTeacher):
+    """Notes how many examples it was asked for."""
+
+    def features(self, wav):
+        self.seen = [*getattr(self, "seen", []), len(wav)]
+        return super().features(wav)
+
+
+def test_the_cache_gives_what_was_computed_and_computes_what_is_missing(tmp_path):
+    teacher = Counting(16, 2)
+    cached = CachedTeacher(teacher, tmp_path)
+    wav = noise(4, RATE)
+    first = cached(wav[:2], RATE)
+    torch.testing.assert_close(first, teacher(wav[:2], RATE), atol=2e-3, rtol=1e-3)
+    teacher.seen.clear()
+    both = cached(wav[[2, 0, 3, 1]], RATE)
+    assert teacher.seen == [2]
+    assert torch.equal(both[[1, 3]], first)
+    assert torch.equal(CachedTeacher(teacher, tmp_path)(wav, RATE), both[[1, 3, 0, 2]])
+    assert teacher.seen == [2]
+
+
+def test_rates_and_teachers_do_not_share_entries(tmp_path):
+    wav = noise(1, RATE)
+    for teacher, rate in ((Counting(16, 2), RATE), (Counting(16, 2, seed=1), RATE), (Counting(16, 2), 24_000)):
+        assert torch.allclose(CachedTeacher(teacher, tmp_path)(wav, rate), teacher(wav, rate), atol=2e-3)
+        assert teacher.seen == [1, 1]
+    files = list(tmp_path.rglob("*.safetensors"))
+    assert len(files) == 3
+    assert all(len(path.relative_to(tmp_path).parts) == 3 for path in files)
+    assert all(store.load(path)[0]["features"].dtype == torch.float16 for path in files)
+
+
+def test_a_damaged_entry_is_made_again_and_an_unwritable_one_only_costs_time(tmp_path, monkeypatch):
+    cached = CachedTeacher(Counting(16, 2), tmp_path)
+    wav = noise(2, RATE)
+    first = cached(wav, RATE)
+    for path, keep in zip(sorted(tmp_path.rglob("*.safetensors")), (100, 0), strict=True):
+        path.write_bytes(path.read_bytes()[:keep])
+    assert torch.equal(cached(wav, RATE), first)
+    assert torch.equal(cached(wav, RATE), first)
+    assert cached.network.seen == [2, 2]
+    (tmp_path / "file").touch()
+    blocked = CachedTeacher(Counting(16, 2), tmp_path / "file")
+    assert torch.equal(blocked(wav, RATE), first)
+
+
+def test_nothing_half_written_is_left(tmp_path, monkeypatch):
+    store.save(tmp_path / "a" / "b.safetensors", {"x": torch.ones(3)}, {"about": "it"})
+    tensors, about = store.load(tmp_path / "a" / "b.safetensors")
+    assert torch.equal(tensors["x"], torch.ones(3))
+    assert about == {"about": "it"}
+
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(store, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        store.save(tmp_path / "a" / "c.safetensors", {"x": torch.ones(3)})
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.safetensors"]
+    assert store.load(tmp_path / "a" / "c.safetensors") is None
+
+
+# Frames in another order
+
+
+@pytest.mark.parametrize("rate", [50.0, 12.5, 40.0])
+def test_shuffled_features_are_the_teachers_own_elsewhere(rate):
+    teacher, wav = RandomTeacher(16, 2), noise(2, RATE)
+    shuffled = ShuffledTeacher(teacher, rate)
+    features, wanted = shuffled(wav, RATE), to_frame_rate(teacher(wav, RATE), 50.0, rate, int(rate + 0.5))
+    assert features.shape == wanted.shape
+    orders = torch.cdist(features, wanted).argmin(-1)
+    assert [sorted(order.tolist()) for order in orders] == [list(range(len(order))) for order in orders]
+    assert (orders != torch.arange(orders.shape[1])).float().mean() > 0.7
+    assert not torch.equal(*orders)  # each clip has an order of its own
+    torch.testing.assert_close(features, wanted.gather(1, orders[..., None].expand_as(wanted)))
+    assert torch.equal(features, ShuffledTeacher(RandomTeacher(16, 2), rate)(wav, RATE))
+    other = ShuffledTeacher(teacher, rate, seed=1)
+    assert not torch.equal(features, other(wav, RATE))
+    assert len({shuffled.identity, other.identity, teacher.identity}) == 3

@@ -1,0 +1,223 @@
+"""Operations against sums by hand, delays against codecs whose look-ahead is known and against a changed sample."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize
+from hydra.utils import instantiate
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from codec.decoders.istft import ISTFTDecoder
+from codec.decoders.seanet import SEANetDecoder
+from codec.encoders.seanet import SEANetEncoder
+from codec.encoders.stft import STFTEncoder
+from codec.evaluation.profiling import algorithmic_delay, device_name, gflop_per_second, real_time_factors
+from codec.layers.seanet import Units
+from codec.model import Codec
+from codec.quantizers.fsq import FSQ
+from codec.quantizers.none import NoQuantizer
+from codec.quantizers.rvq import RVQ
+from tests.helpers.parts import SMALL, small_codec, small_mimi
+
+CONF = Path(__file__).parents[2] / "conf"
+OPTIONS = [f"{group}={f.stem}" for group in ("encoder", "decoder", "quantizer") for f in (CONF / group).glob("*.yaml")]
+
+
+def spectral(stft: dict | None = None, istft: dict | None = None) -> Codec:
+    """A codec at 800 Hz with hop 16 (50 frames per second) on spectra of 2 frames of hop 8, n_fft 32, each."""
+    torch.manual_seed(0)
+    options = dict(dim=8, hop_length=16, channels=8, hidden=16, blocks=1, split=2, overlap=4, kernel=3)
+    encoder, decoder = STFTEncoder(**options | (stft or {})), ISTFTDecoder(**options | (istft or {}))
+    return Codec(encoder, NoQuantizer(8, 50), decoder, 800, 50).eval()
+
+
+def by_hand(lstm: int) -> int:
+    """FLOP per latent frame of SMALL's encoder, layer by layer: 2 * in * out * kernel * outputs per frame."""
+    layers = [(1, 4, 7, 8)]
+    for channels, stride, outputs in ((4, 2, 8), (8, 4, 4)):
+        layers += [(channels, channels // 2, 3, outputs), (channels // 2, channels, 1, outputs)] * 2
+        layers += [(channels, 2 * channels, 2 * stride, outputs // stride)]
+    layers += [(16, 8, 3, 1)] + [(16, 4 * 16, 1, 1), (16, 4 * 16, 1, 1)] * lstm
+    return sum(2 * inputs * outputs * kernel * count for inputs, outputs, kernel, count in layers)
+
+
+@pytest.mark.parametrize("lstm", [0, 2])
+def test_a_convolution_and_an_lstm_cost_what_they_cost_on_paper(lstm):
+    codec = small_codec(NoQuantizer(8, 100), lstm=lstm)
+    assert gflop_per_second(codec)["encode"] == pytest.approx(by_hand(lstm) * 100 / 1e9)
+
+
+def test_a_transposed_convolution_and_a_parameter_cost_two_operations_per_use():
+    # every weight of a decoder is used once per input (transposed) or output of its layer
+    codec, outputs, expected = small_codec(NoQuantizer(8, 100)), 1, 0
+    for module in codec.decoder.modules():
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            expected += 2 * module.weight.numel() * outputs
+            outputs *= module.stride[0] if isinstance(module, nn.ConvTranspose1d) else 1
+    assert outputs == 8
+    assert gflop_per_second(codec)["decode"] == pytest.approx(expected * 100 / 1e9)
+
+
+@pytest.mark.parametrize("n_q", [1, 3])
+def test_the_search_costs_a_product_with_each_codebook(n_q):
+    bare, codec = (gflop_per_second(small_codec(q), n) for q, n in ((NoQuantizer(8, 100), None), (None, n_q)))
+    assert codec["encode"] - bare["encode"] == pytest.approx(2 * 8 * 16 * n_q * 100 / 1e9)
+    assert codec["decode"] == bare["decode"]
+    projected = gflop_per_second(small_codec(RVQ(8, 100, n_q=3, codebook_size=16, codebook_dim=4)), n_q)
+    assert projected["encode"] - bare["encode"] == pytest.approx(2 * (8 * 4 + 4 * 16 * n_q) * 100 / 1e9)
+    assert projected["decode"] - bare["decode"] == pytest.approx(2 * 8 * 4 * 100 / 1e9)
+
+
+def test_attention_is_counted_over_the_whole_context():
+    layers, contexts, costs = 2, (10, 110), []
+    for context in contexts:
+        codec = small_mimi(layers=layers)
+        codec.encoder.transformer.context = codec.decoder.transformer.context = context
+        costs.append(gflop_per_second(codec))
+    for side in ("encode", "decode"):  # at 200 Hz, and two products with 8 channels for each key
+        assert costs[1][side] - costs[0][side] == pytest.approx(layers * 2 * 2 * 8 * 100 * 200 / 1e9)
+
+
+@pytest.mark.parametrize("samples", [8 * 100, 8 * 700])  # at once, and in pieces of 200 frames
+@pytest.mark.parametrize("quantizer", [RVQ(8, 100, n_q=3, codebook_size=16), FSQ(8, 100, [4, 4], 2)])
+def test_it_is_what_a_real_clip_costs(samples, quantizer):
+    codec, found = small_codec(quantizer), gflop_per_second(small_codec(quantizer))
+    with torch.no_grad():
+        for side, call, x in (("encode", codec.encode, torch.randn(1, 1, samples)), ("decode", codec.decode, None)):
+            x = codec.encode(torch.randn(1, 1, samples)) if x is None else x
+            with FlopCounterMode(display=False) as counter:
+                call(x)
+            assert found[side] == pytest.approx(counter.get_total_flops() * 800 / samples / 1e9)
+
+
+def test_the_length_of_the_clip_does_not_matter():
+    assert gflop_per_second(spectral(), seconds=1.0) == pytest.approx(gflop_per_second(spectral()))
+
+
+@pytest.mark.parametrize("lstm", [0, 2])
+def test_the_form_for_inference_costs_the_same(lstm):
+    codec = small_codec(lstm=lstm)
+    expected = gflop_per_second(codec)
+    assert gflop_per_second(codec.eval().for_inference()) == pytest.approx(expected)
+
+
+def test_rings_of_keys_cost_their_spare_places():
+    codec = small_mimi()
+    expected = gflop_per_second(codec)
+    found = gflop_per_second(codec.eval().for_inference())
+    spare = 14 * 2 * 2 * 2 * 8 * 200 / 1e9  # 25 keys per query where a piece of 2 frames has 11; two layers
+    assert found["encode"] - expected["encode"] == pytest.approx(spare)
+
+
+def test_mimi_at_its_size():
+    with initialize(version_base="1.3", config_path="../../conf"):
+        cfg = compose("train", overrides=["model=mimi_transformer"])
+    codec = instantiate(cfg.codec, _convert_="all")
+    rate, convolutions = 24_000, 0
+    for conv in (m for m in codec.encoder.modules() if isinstance(m, nn.Conv1d)):  # in the order of the signal
+        rate /= conv.stride[0]
+        convolutions += 2 * conv.weight.numel() * rate
+    assert rate == 12.5
+    products = 2 * 25 * sum(p.numel() for p in codec.encoder.transformer.parameters() if p.ndim == 2)
+    attention = 8 * 2 * 2 * 512 * 251 * 25  # layers, two products of two operations, channels, keys, Hz
+    search = 12.5 * (2 * 2 * 512 * 256 + 8 * 2 * 256 * 2048)  # two projections, eight codebooks
+    found = gflop_per_second(codec)
+    assert found["encode"] == pytest.approx((convolutions + products + attention + search) / 1e9)
+    assert found["encode"] + found["decode"] == pytest.approx(11.02, abs=0.01)
+
+
+def test_too_many_codebooks_are_an_error():
+    for call in (gflop_per_second, real_time_factors):
+        with pytest.raises(ValueError, match="has 3 codebooks"):
+            call(small_codec(), 4)
+
+
+@pytest.mark.parametrize("codec", [small_codec(), small_mimi()], ids=["seanet", "mimi"])
+def test_a_causal_codec_waits_for_one_frame(codec):
+    assert algorithmic_delay(codec) == 1 / codec.frame_rate
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_look_ahead_of_spectra_is_windows_and_kernels(blocks, kernel):
+    # hop 8 between windows of 32: 12 samples to each side, less the zero with which a Hann window begins
+    options = dict(blocks=blocks, kernel=kernel)
+    encoder, decoder = 12 + 8 * blocks * (kernel // 2), 12 + 8 * blocks * (kernel // 2) + 16 * (kernel // 2)
+    assert algorithmic_delay(spectral(options, options)) * 800 == pytest.approx(16 + encoder + decoder - 1)
+    causal = options | {"causal": True}
+    assert algorithmic_delay(spectral(causal, options)) * 800 == pytest.approx(16 + decoder - 1)
+    assert algorithmic_delay(spectral(causal, causal)) * 800 == pytest.approx(16 + 12 - 1)
+
+
+def test_a_part_that_streams_adds_nothing():
+    torch.manual_seed(0)
+    options = SMALL | {"strides": [4, 4], "units": Units((1,), 3, 2)}
+    parts = spectral()
+    ahead, causal = algorithmic_delay(parts), SEANetEncoder(**options)
+    first = algorithmic_delay(Codec(causal, NoQuantizer(8, 50), parts.decoder, 800, 50))
+    second = algorithmic_delay(Codec(parts.encoder, NoQuantizer(8, 50), SEANetDecoder(**options), 800, 50))
+    assert first + second - 1 / 50 == pytest.approx(ahead)
+
+
+def test_delay_is_that_of_a_changed_sample():
+    codec = spectral()
+    delay = round(algorithmic_delay(codec) * 800)
+    wav = torch.randn(1, 1, 800, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    with torch.no_grad():
+        before = codec(wav).wav
+        seen = 0
+        for at in range(400, 416):  # a whole frame
+            changed = wav.clone()
+            changed[..., at] += 100
+            earliest = int((codec(changed).wav != before)[0, 0].nonzero().min())
+            seen = max(seen, at + 1 - earliest)
+    assert delay - 3 <= seen <= delay  # the last few samples weigh too little to change a rounded sum
+
+
+class Levelled(nn.Module):
+    """Hears the level of the whole clip."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner, self.dim, self.hop_length = inner, inner.dim, inner.hop_length
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x / x.square().mean().sqrt())
+
+
+def test_what_hears_the_whole_clip_has_no_delay():
+    for name in ("encoder", "decoder"):
+        codec = spectral()
+        setattr(codec, name, Levelled(getattr(codec, name)))
+        assert algorithmic_delay(codec) is None
+
+
+def test_measuring_leaves_the_codec_and_the_random_numbers_alone():
+    codec = spectral().train()
+    weights, state = [p.clone() for p in codec.parameters()], torch.get_rng_state()
+    algorithmic_delay(codec), gflop_per_second(codec)
+    assert torch.equal(state, torch.get_rng_state())
+    assert codec.training
+    assert all(p.requires_grad and torch.equal(p, w) for p, w in zip(codec.parameters(), weights, strict=True))
+
+
+@pytest.mark.parametrize("codec", [small_codec(), spectral()], ids=["codes", "continuous"])
+def test_real_time_factors_say_where(codec):
+    found = real_time_factors(codec, seconds=0.5, repeats=2)
+    assert found["rtf_encode"] > 0
+    assert found["rtf_decode"] > 0
+    assert found["device"] == device_name(torch.device("cpu")) != ""
+    assert (found["threads"], found["seconds"]) == (torch.get_num_threads(), 0.5)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_can_be_counted(option):
+    fitting = {"encoder": ["decoder=istft"], "decoder": ["encoder=stft"], "quantizer": ["encoder=stft"]}
+    small = ["latent_dim=64", "channels=4", "transformer_layers=1", "transformer_hidden=64"]
+    with initialize(version_base="1.3", config_path="../../conf"):
+        overrides = [option, *fitting[option.partition("=")[0]], *small]
+        cfg = compose("train", overrides=overrides)
+    found = gflop_per_second(instantiate(cfg.codec, _convert_="all"))
+    assert min(found.values()) > 0

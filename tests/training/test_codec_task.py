@@ -1,0 +1,429 @@
+"""The one-pass GAN step against the usual two passes, and what Lightning makes of it."""
+
+import copy
+
+import lightning
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from codec.discriminators.base import DiscriminatorSet
+from codec.discriminators.msd import MultiScale
+from codec.discriminators.msstft import MultiScaleSTFT
+from codec.distillation.cosine import Distillation
+from codec.distillation.teachers.base import Teacher
+from codec.losses.adversarial import FeatureMatching, Hinge, LeastSquares
+from codec.losses.balancer import Balancer, Weighted
+from codec.losses.base import Losses
+from codec.losses.mel import MultiScaleMel
+from codec.losses.waveform import L1
+from codec.training.callbacks.ema import EMA
+from codec.training.callbacks.progress import Progress, Throughput
+from codec.training.callbacks.validation import ValidationReport
+from codec.training.codec_task import CodecTask
+from codec.training.optim import Cosine, Exponential, Optim, Side
+from tests.helpers.parts import small_codec, small_mimi, tone_batch
+
+T = 1024
+
+
+def small_task(combine=None, adversarial=None, start=0, members=("msd", "msstft"), **codec) -> CodecTask:
+    torch.manual_seed(1)
+    available = {
+        "msd": lambda: MultiScale(scales=2, width=4),
+        "msstft": lambda: MultiScaleSTFT(windows=[64, 32], width=4),
+    }
+    terms = {"mel": MultiScaleMel(800, windows=[64, 128], mels=8), "l1": L1()}
+    weights = {"mel": 2.0, "l1": 0.5, "adversarial": 1.0, "feature": 3.0}
+    losses = Losses(terms, adversarial or Hinge(), FeatureMatching(), weights, combine or Weighted(), commitment=0.7)
+    side = Side(1e-3, (0.5, 0.9))
+    discriminators = DiscriminatorSet({name: available[name]() for name in members})
+    return CodecTask(small_codec(**codec), discriminators, losses, Optim(side, side, Cosine()), start)
+
+
+class Tones(Dataset):
+    """Endless: item n depends on n alone."""
+
+    def __init__(self, length: int = 10_000, samples: int = T):
+        self.length, self.samples = length, samples
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, n: int) -> dict:
+        return {"wav": tone_batch(1, self.samples, seed=n)[0], "file": f"tone{n}"}
+
+
+def loader(length: int = 10_000, batch: int = 4) -> DataLoader:
+    return DataLoader(Tones(length), batch)
+
+
+def fit(task, steps, folder=None, callbacks=(), val=None, **options):
+    quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
+    options = quiet | dict(accelerator="cpu", max_steps=steps, log_every_n_steps=1, num_sanity_val_steps=0) | options
+    trainer = lightning.Trainer(callbacks=list(callbacks), default_root_dir=folder, **options)
+    trainer.fit(task, loader(), val)
+    return trainer
+
+
+def gradients(module) -> list[torch.Tensor]:
+    return [p.grad.clone() for p in module.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("adversarial", [Hinge, LeastSquares])
+@pytest.mark.parametrize("combine", [Weighted, Balancer])
+def test_one_pass_gives_the_gradients_of_two(adversarial, combine):
+    """Discriminator pass: its loss on detached output. Generator pass: all losses through everything."""
+    wav = tone_batch(4, T)
+    task = small_task(combine(), adversarial())
+    task.codec.quantizer.dropout = 0.0
+    task.one_pass(wav)  # initialises the codebooks
+    other = copy.deepcopy(task)
+
+    total, _ = task.one_pass(wav)
+    total.backward()
+
+    out = other.codec(wav)
+    disc_loss = other.losses.discriminator(other.discriminators(wav), other.discriminators(out.wav.detach()))
+    disc_loss.backward()
+    expected_disc = gradients(other.discriminators)
+    other.zero_grad()
+    losses = other.losses.reconstruction(wav, out.wav)
+    losses |= other.losses.generator(other.discriminators(wav), other.discriminators(out.wav))
+    if combine is Weighted:
+        generator = sum(other.losses.weights[name] * loss for name, loss in losses.items())
+        (generator + 0.7 * out.quantized.loss).backward()
+    else:  # EnCodec: the balanced gradient at the output, then back through the codec
+        estimate = out.wav.detach().requires_grad_()
+        losses = other.losses.reconstruction(wav, estimate)
+        losses |= other.losses.generator(other.discriminators(wav), other.discriminators(estimate))
+        (0.7 * out.quantized.loss).backward(retain_graph=True)
+        out.wav.backward(other.losses.gradient(losses, estimate))
+    expected_codec = gradients(other.codec)
+
+    for expected, module in ((expected_disc, task.discriminators), (expected_codec, task.codec)):
+        found = gradients(module)
+        assert len(found) == len(expected) == len(list(module.parameters()))
+        scale = max(float(g.abs().max()) for g in expected)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6 * scale, rtol=1e-5)
+
+
+def test_a_step_is_a_step(tmp_path):
+    """max_steps counts batches once; accumulation uses more batches for each step; both sides have a schedule."""
+    trainer = fit(small_task(), 3, tmp_path)
+    assert trainer.global_step == 3
+    assert trainer.fit_loop.total_batch_idx + 1 == 3
+    trainer = fit(small_task(), 3, tmp_path, accumulate_grad_batches=2)
+    assert trainer.global_step == 3
+    assert trainer.fit_loop.total_batch_idx + 1 == 6
+    names = [g["name"] for g in trainer.optimizers[0].param_groups]
+    assert names == ["codec", "disc"]
+
+
+def test_discriminators_wait_for_their_turn(tmp_path):
+    task = small_task(start=3)
+    before = copy.deepcopy(task.discriminators.state_dict())
+    seen = []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            same = all(torch.equal(v, before[k]) for k, v in task.discriminators.state_dict().items())
+            seen.append((same, "train/adversarial" in trainer.logged_metrics))
+
+    trainer = fit(task, 5, tmp_path, [Watch()])
+    assert seen == [(True, False)] * 3 + [(False, True)] * 2
+    # Adam's count starts with the first real gradient, or its first steps would be far too long.
+    steps = {
+        int(s["step"]) for p, s in trainer.optimizers[0].state.items() if p in set(task.discriminators.parameters())
+    }
+    assert steps == {2}
+
+
+def test_clipping_is_per_side(tmp_path):
+    task = small_task()
+    task.optim = Optim(Side(1e-3, clip=0.01), Side(1e-3, clip=None), Cosine())
+    norms = {}
+
+    class Watch(lightning.Callback):
+        def on_before_zero_grad(self, trainer, pl_module, optimizer):
+            if trainer.global_step == 1:
+                for group in optimizer.param_groups:
+                    norms[group["name"]] = float(torch.nn.utils.get_total_norm([p.grad for p in group["params"]]))
+
+    trainer = fit(task, 2, tmp_path, [Watch()])
+    assert norms["codec"] == pytest.approx(0.01, rel=1e-3)
+    assert norms["disc"] > 0.011
+    assert float(trainer.logged_metrics["train/grad_norm/codec"]) > 0.01
+
+
+def test_no_discriminators_is_an_ordinary_autoencoder(tmp_path):
+    trainer = fit(small_task(members=()), 2, tmp_path)
+    assert [g["name"] for g in trainer.optimizers[0].param_groups] == ["codec"]
+    assert "train/adversarial" not in trainer.logged_metrics
+
+
+def test_bf16_keeps_its_islands(tmp_path, monkeypatch):
+    """Under bf16 the convolutions run in bf16; the waveform, the quantizer, spectra, losses and state stay fp32."""
+    task = small_task()
+    seen = {}
+
+    def watch(name, module):
+        module.register_forward_hook(lambda _, inputs, out: seen.__setitem__(name, (inputs[0].dtype, out)))
+
+    watch("convolution", task.codec.encoder.layers[0].conv)
+    watch("codec", task.codec)
+    watch("mel", task.losses.terms["mel"])
+    watch("spectrum", task.discriminators.members["msstft"].scales[0].spectrum)
+    trainer = fit(task, 3, tmp_path, precision="bf16-mixed")
+    assert seen["convolution"][1].dtype == torch.bfloat16
+    out = seen["codec"][1]
+    assert out.wav.dtype == out.quantized.z.dtype == out.quantized.loss.dtype == torch.float32
+    assert seen["mel"][0] == seen["mel"][1].dtype == torch.float32
+    assert seen["spectrum"][1].dtype in (torch.complex64, torch.float32)
+    assert all(b.dtype in (torch.float32, torch.int64) for b in task.codec.buffers())
+    assert all(bool(v.isfinite()) for v in trainer.logged_metrics.values())
+
+
+def test_logged_values_are_those_of_the_logged_step(tmp_path):
+    """Lightning writes every n-th step: what it writes must have been computed in that step."""
+    every = fit_csv(tmp_path / "every", 1)
+    third = fit_csv(tmp_path / "third", 3)
+    assert sorted(third) == [2, 5]
+    assert third == {step: every[step] for step in third}
+
+
+def fit_csv(folder, n: int) -> dict[int, str]:
+    import csv
+
+    from lightning.pytorch.loggers import CSVLogger
+
+    torch.manual_seed(0)
+    fit(small_task(), 6, folder, logger=CSVLogger(folder, None, "csv"), log_every_n_steps=n)
+    with open(folder / "csv" / "metrics.csv") as file:
+        return {int(row["step"]): row["train/mel"] for row in csv.DictReader(file) if row["train/mel"]}
+
+
+def test_signal_during_validation_saves_both_weights_in_their_places(tmp_path):
+    task, ema = small_task(members=()), EMA(decay=0.5)
+    saved = {}
+
+    class Signal(lightning.Callback):
+        def on_validation_batch_end(self, trainer, pl_module, *_):
+            saved["during"] = copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint())
+
+    trainer = fit(task, 2, tmp_path, [ema, Signal()], loader(1, 1), val_check_interval=2, check_val_every_n_epoch=None)
+    after = trainer._checkpoint_connector.dump_checkpoint()
+    for name, value in after["ema"].items():
+        torch.testing.assert_close(saved["during"]["ema"][name], value)
+        torch.testing.assert_close(saved["during"]["state_dict"][f"codec.{name}"], after["state_dict"][f"codec.{name}"])
+
+
+def test_steps_must_be_stated(tmp_path):
+    with pytest.raises(ValueError, match="set max_steps"):
+        fit(small_task(), -1, tmp_path, max_epochs=1)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(10, 0.1), Exponential(0.5, 10, 10)])
+def test_schedules(schedule):
+    factors = [schedule(s, 100) for s in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert factors[9] == factors[10] == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[-1] == pytest.approx(0.1 if isinstance(schedule, Cosine) else 0.5**9)
+
+
+def test_ema_is_the_average_of_the_weights_and_is_used_for_validation(tmp_path):
+    task = small_task(members=())
+    ema, history, seen = EMA(decay=0.5), [], {}
+    name = "encoder.layers.0.conv.bias"
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            history.append(task.codec.get_parameter(name).detach().clone())
+
+        def on_validation_batch_end(self, *_):
+            seen["validation"] = task.codec.get_parameter(name).detach().clone()
+
+    start = task.codec.get_parameter(name).detach().clone()
+    fit(task, 4, tmp_path, [ema, Watch()], loader(1, 1), val_check_interval=4, check_val_every_n_epoch=None)
+    expected = start
+    for step, value in enumerate(history, start=1):
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+    torch.testing.assert_close(ema.average[name], expected)
+    torch.testing.assert_close(seen["validation"], expected)
+    torch.testing.assert_close(task.codec.get_parameter(name).detach(), history[-1])  # swapped back
+
+
+def test_validation_scores_shows_and_counts(tmp_path):
+    """16 kHz speech-like clips; PESQ refuses the silent one, which is counted and does not spoil the means."""
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+    class Clips(Tones):
+        def __getitem__(self, n):
+            item = super().__getitem__(n)
+            return item | {"wav": item["wav"] * (n > 0)}
+
+    task = small_task(members=())
+    task.codec.sample_rate = 16_000
+    callbacks = [ValidationReport(("pesq_wb", "stoi", "mel_distance"), shown=1), Throughput(), EMA()]
+    loggers = [TensorBoardLogger(tmp_path, "tb"), CSVLogger(tmp_path, "csv")]
+    val = DataLoader(Clips(3, 16_000), 1)
+    trainer = fit(task, 2, tmp_path, callbacks, val, logger=loggers, val_check_interval=2, check_val_every_n_epoch=None)
+    logged = trainer.logged_metrics
+    assert 1.0 <= float(logged["val/pesq_wb"]) <= 4.65
+    assert float(logged["val/failed"]) == 2  # PESQ and STOI of the silent clip
+    assert float(logged["train/audio_s_per_s"]) > 0
+    assert float(logged["val/loss/mel"]) > 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tags = EventAccumulator(str(next((tmp_path / "tb").rglob("events*")).parent)).Reload().Tags()
+    assert {"tone0/decoded", "tone0/reference"} <= set(tags["audio"])
+    assert "tone0/spectrogram" in tags["images"]
+
+
+def test_unknown_validation_metric_is_refused():
+    with pytest.raises(ValueError, match="unknown metrics"):
+        ValidationReport(("pesk",))
+
+
+def test_progress_bar_counts_steps_and_shows_losses(tmp_path, capsys):
+    fit(small_task(), 4, tmp_path, [Progress(1), Throughput()], enable_progress_bar=True)
+    shown = "".join(capsys.readouterr())
+    assert "4/4" in shown
+    assert "mel=" in shown
+    assert "audio_s_per_s=" in shown
+
+
+def test_last_checkpoint_follows_even_when_scores_get_worse(tmp_path):
+    """The two ModelCheckpoints of conf/train.yaml: best waits for a better score, last does not."""
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    class Worse(lightning.Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            pl_module.log("val/mel_distance", float(trainer.global_step))
+
+    common = dict(dirpath=tmp_path, enable_version_counter=False)
+    best = ModelCheckpoint(filename="best", monitor="val/mel_distance", **common)
+    last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=False, **common)
+    options = dict(val_check_interval=2, check_val_every_n_epoch=None, enable_checkpointing=True)
+    fit(small_task(members=()), 4, tmp_path, [Worse(), best, last], loader(1, 1), **options)
+    steps = {name: torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")}
+    assert steps == {"best": 2, "last": 4}
+
+
+class Projected(Teacher):
+    """A teacher whose features are a fixed random projection of frames of 8 samples."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Linear(8, 6), 6, 100, "projected", 800)
+
+    def features(self, wav):
+        return self.network(wav.unfold(-1, 8, 8))
+
+
+@pytest.mark.parametrize("target", ["semantic", "full"])
+def test_distillation_teaches_the_codec_and_leaves_no_teacher_behind(target, tmp_path):
+    task = small_task(members=())
+    task.distillation = Distillation(Projected(), 8, 800, 100, target, weight=2.0)
+    wav = tone_batch(4, T)
+    task.one_pass(wav)
+    other = copy.deepcopy(task)
+    total, values = task.one_pass(wav)
+    total.backward()
+    other.distillation = None
+    total, _ = other.one_pass(wav)
+    assert 0 < float(values["distill"]) <= 2
+    assert all(p.grad is not None for p in task.distillation.parameters())
+    total.backward()
+    pairs = zip(task.codec.encoder.parameters(), other.codec.encoder.parameters(), strict=True)
+    assert any(not torch.allclose(a.grad, b.grad) for a, b in pairs)
+    pairs = zip(task.codec.decoder.parameters(), other.codec.decoder.parameters(), strict=True)
+    assert all(torch.allclose(a.grad, b.grad, atol=1e-6) for a, b in pairs)  # nothing of it passes through the decoder
+
+    trainer = fit(task, 3, tmp_path, [EMA()], enable_checkpointing=True)
+    checkpoint = trainer._checkpoint_connector.dump_checkpoint()
+    assert {k for k in checkpoint["state_dict"] if "distil" in k} == {
+        "distillation.projection.weight",
+        "distillation.projection.bias",
+    }
+    assert not any("distil" in k or "teacher" in k for k in checkpoint["ema"])
+    groups = {g["name"]: g["params"] for g in trainer.optimizers[0].param_groups}
+    assert groups.keys() == {"codec", "distillation"}
+    assert any(p is task.distillation.projection.weight for p in groups["distillation"])
+
+
+def test_codec_waits_while_fresh_discriminators_learn(tmp_path):
+    """Fine-tuning: before its start nothing of the codec moves, codebooks and averages included; then Adam begins."""
+    task, ema = small_task(), EMA(decay=0.5)
+    task.one_pass(tone_batch(4, T))  # codebooks exist
+    task.codec_start = 3
+    before = copy.deepcopy(task.codec.state_dict())
+    disc = copy.deepcopy(task.discriminators.state_dict())
+    seen = []
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            same = lambda a, b: all(torch.equal(v, b[k]) for k, v in a.items() if isinstance(v, torch.Tensor))  # noqa: E731
+            seen.append((same(task.codec.state_dict(), before), same(task.discriminators.state_dict(), disc)))
+            if trainer.global_step == 3:
+                assert same(ema.average, before)
+
+    trainer = fit(task, 5, tmp_path, [ema, Watch()])
+    assert seen == [(True, False)] * 3 + [(False, False)] * 2
+    optimizer = trainer.optimizers[0]
+    steps = {int(s["step"]) for p, s in optimizer.state.items() if p in set(task.codec.parameters())}
+    assert steps == {2}
+
+
+def test_a_projection_learns_while_the_codec_waits(tmp_path):
+    """When the codec begins, a fresh projection must not pull at it from a random direction."""
+    task = small_task()
+    task.one_pass(tone_batch(4, T))
+    task.distillation, task.codec_start = Distillation(Projected(), 8, 800, 100), 2
+    codec, projection = copy.deepcopy(task.codec.state_dict()), task.distillation.projection.weight.detach().clone()
+    fit(task, 2, tmp_path)
+    assert all(torch.equal(v, codec[k]) for k, v in task.codec.state_dict().items() if isinstance(v, torch.Tensor))
+    assert not torch.allclose(task.distillation.projection.weight, projection)
+
+
+def test_adversarial_only_after_a_warm_up(tmp_path):
+    task = small_task()
+    task.losses.reconstruction_until = 2
+    taught, one_pass = [], task.one_pass
+    task.one_pass = lambda *given: taught.append(one_pass(*given)) or taught[-1]
+    fit(task, 4, tmp_path)
+    names = [values.keys() & {"mel", "l1", "adversarial", "feature"} for _, values in taught]
+    assert names == [{"mel", "l1", "adversarial", "feature"}] * 2 + [{"adversarial", "feature"}] * 2
+    assert set(task.losses.reconstruction(tone_batch(1, T), tone_batch(1, T))) == {"mel", "l1"}  # validation goes on
+
+    task.zero_grad()
+    total, _ = one_pass(tone_batch(4, T))
+    total.backward()
+    assert any(float(p.grad.abs().sum()) > 0 for p in task.codec.decoder.parameters())
+
+
+def test_weight_decay_of_transformers_only():
+    codec = small_mimi()
+    side = Side(1e-3, (0.5, 0.9), weight_decay=0.5, decay="transformers")
+    optimizer, _ = Optim(side, Side(1e-4)).build(codec, torch.nn.Linear(2, 2), 10)
+    groups = {g["name"]: g for g in optimizer.param_groups}
+    assert {name: g["weight_decay"] for name, g in groups.items()} == {
+        "codec": 0.0,
+        "codec/transformers": 0.5,
+        "disc": 0.0,
+    }
+    transformers = [*codec.encoder.transformer.parameters(), *codec.decoder.transformer.parameters()]
+    assert {id(p) for p in groups["codec/transformers"]["params"]} == {id(p) for p in transformers}
+    everything = [p for g in optimizer.param_groups[:2] for p in g["params"]]
+    assert len(everything) == len(set(map(id, everything))) == len(list(codec.parameters()))
+    before = {name: p.detach().clone() for name, p in codec.named_parameters()}
+    for p in codec.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    for name, p in codec.named_parameters():
+        shrunk = 1 - 1e-3 * 0.5 if "transformer" in name else 1.0
+        torch.testing.assert_close(p.detach(), before[name] * shrunk)
+    with pytest.raises(ValueError, match="valid are 'all' and 'transformers'"):
+        Side(1e-3, decay="some")

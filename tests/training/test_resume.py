@@ -1,0 +1,309 @@
+"""A run that is killed, or asked to leave, and goes on, ends as the run that nobody disturbed: bit for bit."""
+
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import socket
+import time
+from pathlib import Path
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+import train
+from codec.checkpoints.save import step_of
+from codec.training.callbacks.preemption import LEFT, LeaveOnSignal, RequeueOnSignal, requeue
+from codec.training.callbacks.rng_state import RandomState
+from codec.training.resume import resume_point
+from tests.helpers.checkpoints import differences, state
+from tests.test_config import TINY, short
+from tests.training.test_codec_task import fit, loader, small_task
+
+STEPS = 14
+# Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.
+PARTS = ["disc.members.msd.width=4", "quantizer.n_q=3", "quantizer.check_every=2", "quantizer.quantization_rate=0.7"]
+PARTS += [f"max_steps={STEPS}", "val_every=3", "~callbacks.validation", "~callbacks.best", "data.workers=0", "warmup=3"]
+
+
+def small_run(folder: Path, run: Path, *overrides: str, slurm: bool = False):
+    options = [*TINY, *PARTS, *overrides]
+    if slurm:
+        options += ["trainer.accelerator=cpu", "trainer.strategy=auto"]  # ddp's sums, of one process, round otherwise
+    return short(folder, run, *options, disc="msd", loss="balancer", trainer="slurm" if slurm else "cpu")
+
+
+def trained(cfg, group: bool) -> None:
+    """What the process of a run does, without the report, which has nothing to resume."""
+    if group:
+        os.setpgid(0, 0)
+    Path(cfg.run_dir).mkdir(exist_ok=True)
+    logging.basicConfig(filename=Path(cfg.run_dir, "train.log"), force=True)  # Hydra's job log
+    torch.set_num_threads(1)
+    train.fit(cfg)
+
+
+def started(cfg, group: bool = False) -> multiprocessing.Process:
+    """A process of its own, forked from this one, which saves seconds of imports; with a process group of its own."""
+    process = multiprocessing.get_context("fork").Process(target=trained, args=(cfg, group), daemon=False)
+    process.start()
+    return process
+
+
+def where() -> dict[str, str]:
+    """Where processes that train together meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+
+
+def started_together(cfg) -> list[multiprocessing.Process]:
+    """Two processes that train together, as torchrun starts them."""
+    facts = {**where(), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "test"}
+    context = multiprocessing.get_context("fork")
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    processes = [context.Process(target=joined, args=(cfg, facts | rank), daemon=False) for rank in ranks]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def joined(cfg, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    rank_zero_only.rank = int(environment["RANK"])  # read from the environment when Lightning is imported
+    trained(cfg, group=False)
+
+
+def until(condition, process) -> bool:
+    """Wait for something; False if the process ended first."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        if condition():
+            return True
+        if not process.is_alive():
+            return False
+        time.sleep(0.0005)
+    raise TimeoutError
+
+
+@pytest.fixture(scope="module")
+def undisturbed(speech_folder, tmp_path_factory) -> dict:
+    run = tmp_path_factory.mktemp("whole")
+    process = started(small_run(speech_folder, run))
+    process.join()
+    assert process.exitcode == 0
+    return state(run)
+
+
+@pytest.mark.parametrize(("workers", "moments"), [(0, "part later log later"), (2, "log part later")])
+def test_killed_again_and_again(workers, moments, undisturbed, speech_folder, tmp_path):
+    """SIGKILL while a checkpoint is being written, some time after that, and some time after the first step."""
+    cfg = small_run(speech_folder, tmp_path, f"data.workers={workers}", "ckpt_path=auto")
+    part, log = tmp_path / "checkpoints" / "last.ckpt.part", tmp_path / "csv" / "metrics.csv"
+    rng, steps = random.Random(workers), [0]
+    for moment in moments.split():
+        for path in (part, log):
+            path.unlink(missing_ok=True)
+        process = started(cfg)
+        assert until((log if moment == "log" else part).exists, process)
+        time.sleep(0.0 if moment == "part" else rng.uniform(0, 0.5))
+        process.kill()
+        process.join()
+        found = resume_point("auto", tmp_path)
+        steps.append(step_of(found) if found else 0)
+        if steps[-1] == STEPS:
+            break
+    assert steps == sorted(steps)
+    process = started(cfg)
+    process.join()
+    assert process.exitcode == 0
+    assert not differences(undisturbed, state(tmp_path))
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    """Stands for SLURM's program -> its calls, one a line, written a while after each began."""
+    programs, calls = tmp_path / "bin", tmp_path / "calls"
+    programs.mkdir()
+    calls.touch()
+    (programs / "scontrol").write_text(f'#!/bin/sh\nsleep 0.3\necho "$@" >> {calls}\n')
+    (programs / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return calls
+
+
+@pytest.fixture
+def job(scontrol, monkeypatch):
+    """A batch job of SLURM with one process."""
+    facts = {"JOB_ID": "1234", "JOB_NAME": "codec", "NTASKS": "1", "NTASKS_PER_NODE": "1", "NNODES": "1"}
+    for name, value in {**facts, "PROCID": "0", "LOCALID": "0", "NODEID": "0", "STEP_ID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for name, value in where().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("job")
+def test_a_signal_saves_the_step_and_leaves(undisturbed, speech_folder, tmp_path, scontrol):
+    """SIGUSR1 to the process of a job of SLURM, which queues it again, and SIGTERM to its whole group, loaders
+    included, as schedulers send it, which does not. It is one command that begins, goes on and ends."""
+    run = tmp_path / "run"
+    log, cfg = run / "csv" / "metrics.csv", small_run(speech_folder, run, "data.workers=2", slurm=True)
+    for number, send in ((signal.SIGUSR1, os.kill), (signal.SIGTERM, os.killpg)):
+        before = step_of(resume_point("auto", run)) if resume_point("auto", run) else 0
+        log.unlink(missing_ok=True)
+        process = started(cfg, group=True)
+        assert until(lambda: log.exists() and len(log.read_text().splitlines()) > 1, process)
+        send(process.pid, number)
+        sent = time.monotonic()
+        process.join()
+        assert process.exitcode == LEFT
+        assert time.monotonic() - sent < 20
+        step = step_of(run / "checkpoints" / "last.ckpt")
+        assert before < step < STEPS
+        sentence = f"{number.name}: step {step} is saved; the same command with hydra.run.dir={run} ckpt_path=last"
+        assert sentence in (run / "train.log").read_text()
+        assert scontrol.read_text() == "requeue 1234\n"
+    process = started(cfg)
+    process.join()
+    assert process.exitcode == 0
+    assert not differences(undisturbed, state(run))
+
+
+@pytest.mark.usefixtures("job")
+def test_the_whole_job_of_an_array_is_named_and_an_interactive_one_is_left_alone(scontrol, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_ARRAY_JOB_ID", "77")
+        patch.setenv("SLURM_ARRAY_TASK_ID", "3")
+        assert requeue()
+    assert scontrol.read_text() == "requeue 77_3\n"
+    for name, value in (("SLURM_JOB_NAME", "interactive"), ("SLURM_JOB_ID", None)):
+        with monkeypatch.context() as patch:
+            patch.delenv(name) if value is None else patch.setenv(name, value)
+            assert not requeue()
+    assert scontrol.read_text() == "requeue 77_3\n"
+
+
+@pytest.mark.usefixtures("job")
+def test_lightnings_own_requeueing_is_off(tmp_path):
+    """It would save half of a step."""
+    found = []
+
+    class Look(lightning.Callback):
+        def on_fit_start(self, trainer, task):  # before Lightning listens
+            found.append(trainer._accelerator_connector.cluster_environment.auto_requeue)
+
+        def on_train_start(self, trainer, task):  # and after
+            found.append(signal.getsignal(signal.SIGUSR1))
+
+    fit(small_task(members=()), 1, tmp_path, [Look(), RequeueOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))])
+    assert found == [False, signal.SIG_DFL]
+
+
+@pytest.mark.usefixtures("job")
+@pytest.mark.parametrize("kind", ["refused", "missing", "silent"])
+def test_a_job_that_cannot_be_queued_again_is_one_warning(kind, tmp_path, monkeypatch, caplog):
+    program = tmp_path / "bin" / "scontrol"
+    program.write_text(
+        "#!/bin/sh\n" + ("exec sleep 5" if kind == "silent" else "echo 'Access denied\nor so' >&2; exit 1")
+    )
+    monkeypatch.setattr("codec.training.callbacks.preemption.PATIENCE", 0.2 if kind == "silent" else 10)
+    if kind == "missing":
+        monkeypatch.setenv("PATH", "")
+    assert not requeue()
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "\n" not in record.message
+    assert "job 1234 is not queued again" in record.message
+    assert kind != "refused" or "Access denied" in record.message
+
+
+def test_whoever_listened_before_decides(speech_folder, tmp_path):
+    """As submitit does: its handler puts the job back in the queue, after the step has been saved."""
+    heard = []
+
+    class Send(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    def listener(number, frame):
+        heard.append((number, step_of(tmp_path / "last.ckpt")))
+
+    old = signal.signal(signal.SIGUSR1, listener)
+    try:
+        fit(small_task(members=()), 4, tmp_path, [Send(), LeaveOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))])
+        assert signal.getsignal(signal.SIGUSR1) is listener
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+    assert heard == [(signal.SIGUSR1, 2)]
+
+
+def test_a_validation_that_is_due_comes_first(tmp_path):
+    """A resumed run would not make up for it."""
+    validated = []
+
+    class Send(lightning.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def on_validation_end(self, trainer, *_):
+            validated.append(trainer.global_step)
+
+    leave = LeaveOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))
+    validation = dict(val=loader(), val_check_interval=3, check_val_every_n_epoch=None, limit_val_batches=1)
+    with pytest.raises(SystemExit) as left:
+        fit(small_task(members=()), 9, tmp_path, [Send(), leave], **validation)
+    assert (left.value.code, validated, step_of(tmp_path / "last.ckpt")) == (LEFT, [3], 4)
+
+
+def test_random_numbers_of_every_kind_go_on(tmp_path):
+    def drawn():
+        return random.random(), random.gauss(), np.random.rand(), np.random.randn(), float(torch.rand(()))  # noqa: NPY002
+
+    drawn()
+    torch.save(RandomState().state_dict(), tmp_path / "state.pt")
+    expected = drawn()
+    for saved in (torch.load(tmp_path / "state.pt", weights_only=True), {"cpu": torch.get_rng_state()}):
+        callback = RandomState()
+        callback.load_state_dict(saved)
+        callback.on_train_batch_start()
+        assert "ranks" not in saved or drawn() == expected  # older checkpoints know torch alone
+
+
+def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path, scontrol, monkeypatch):
+    """A signal to the second alone; each has random numbers of its own, and the first alone writes.
+
+    It also puts the job back in the queue, and the second leaves after that: srun would end both.
+    """
+    ddp = ["trainer.devices=2", "+trainer.strategy=ddp", "max_steps=6", "val_every=10"]
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    processes = started_together(small_run(speech_folder, whole, *ddp))
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    monkeypatch.setenv("SLURM_JOB_ID", "1234")
+    monkeypatch.setenv("SLURM_JOB_NAME", "codec")
+    leave = "callbacks.leave._target_=codec.training.callbacks.preemption.RequeueOnSignal"
+    processes = started_together(small_run(speech_folder, parted, *ddp, "ckpt_path=auto", leave))
+    log = parted / "csv" / "metrics.csv"
+    assert until(lambda: log.exists() and len(log.read_text().splitlines()) > 1, processes[1])
+    os.kill(processes[1].pid, signal.SIGUSR1)
+    processes[1].join()
+    assert scontrol.read_text() == "requeue 1234\n"
+    processes[0].join()
+    assert [process.exitcode for process in processes] == [LEFT, LEFT]
+    assert 0 < step_of(parted / "checkpoints" / "last.ckpt") < 6
+    processes = started_together(small_run(speech_folder, parted, *ddp, "ckpt_path=last"))
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert not differences(state(whole), state(parted))
+    first, second = state(whole)["callbacks"]["RandomState"]["ranks"]
+    assert not torch.equal(first["cpu"], second["cpu"])
+    assert len(list((whole / "csv").glob("metrics*"))) == 1
+    assert len(list((parted / "csv").glob("metrics*"))) == 2
