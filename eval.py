@@ -19,7 +19,7 @@ from codec.evaluation.html.listening import MOST, rated
 from codec.evaluation.html.write import write_pages
 from codec.evaluation.metrics.table import choose
 from codec.evaluation.report import overview
-from codec.evaluation.systems import corpus_of, find, line_up, out_folder
+from codec.evaluation.systems import build_systems, corpus_of, find, out_folder
 from codec.training.wandb import log_later
 from codec.utils.device import usable_device
 from codec.utils.errors import InputError
@@ -34,23 +34,23 @@ def main(cfg: DictConfig) -> None:
 def evaluate(cfg: DictConfig) -> None:
     options, metrics = OmegaConf.to_container(cfg), choose(cfg.metrics)
     check_evaluation(cfg)
-    candidates = find(options["ckpt"])
-    cfg.sample_rate = cfg.sample_rate or max((c.sample_rate for c in candidates), default=16_000)
+    checkpoints = find(options["ckpt"])
+    cfg.sample_rate = cfg.sample_rate or max((c.sample_rate for c in checkpoints), default=16_000)
     cfg.device = usable_device(cfg.device)
     baselines = instantiate(cfg.get("baseline", {}), _convert_="all")
-    contestants = line_up(candidates, options["n_q"], baselines, cfg.ema, cfg.device)
-    heard = rated([one.name for one in contestants])
+    systems = build_systems(checkpoints, options["n_q"], baselines, cfg.ema, cfg.device)
+    heard = rated([one.name for one in systems])
     if cfg.listening and not 0 < len(heard) <= MOST - 2:
         raise InputError(f"listening: a trial has room for 1 to {MOST - 2} systems, not for {len(heard)}")
-    data = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(candidates, cfg.sample_rate)
+    data = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(checkpoints, cfg.sample_rate)
     clips = data.clips(cfg.split, cfg.seconds)
     if not len(clips):
         raise CorpusError("the dataset holds nothing out to score: dataset.holdout=1 takes all of it")
 
-    folder = Path(cfg.out or out_folder(candidates))
+    folder = Path(cfg.out or out_folder(checkpoints))
     how = {"metrics": metrics, "workers": cfg.workers, "folder": folder, "audio": cfg.audio}
     entries = []
-    for one in contestants:
+    for one in systems:
         skipped: list[tuple[str, str]] = []
         facts = {**one.facts, **one.where(folder), "split": cfg.split, "at_most_seconds": cfg.seconds}
         system, heard = one.make(), readable(clips, skipped, cfg.clips)
@@ -61,7 +61,7 @@ def evaluate(cfg: DictConfig) -> None:
 
     pages = write_pages(folder, entries, cfg.title, cfg.listening)
     print(f"{overview({e.name: e.report for e in entries})}\n\nlook and listen  {'  '.join(map(str, pages))}")
-    for one, entry in zip(contestants, entries, strict=True):
+    for one, entry in zip(systems, entries, strict=True):
         if one.run:
             log_later(one.run, f"eval_nq{entry.report.facts['n_q']}" if cfg.n_q else "eval", entry.report)
 

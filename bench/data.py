@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from codec.data.codec_datamodule import collate
 from codec.data.folder import FolderCorpus
-from codec.data.infinite_datamodule import Draws
+from codec.data.infinite_datamodule import InfiniteSampler
 from codec.data.shard_corpus import ShardCorpus
 from codec.data.shard_writer import pack
 from codec.data.work_units import cut
@@ -47,7 +47,7 @@ def in_process(crops: Dataset, n: int, segment: float) -> float:
 
 
 def one_worker(crops: Dataset, n: int, segment: float) -> float:
-    sampler = Draws(lambda: 0, 0, 1)
+    sampler = InfiniteSampler(lambda: 0, 0, 1)
     loader = DataLoader(crops, BATCH, sampler=sampler, num_workers=1, collate_fn=collate, persistent_workers=True)
     batches = iter(loader)
     next(batches)  # the worker's start is paid once per run

@@ -13,7 +13,7 @@ LOADED = MODEL | {"checkpoints", "data", "distillation"}
 ALLOWED = {
     "utils": set(),
     "layers": {"utils"},
-    **dict.fromkeys(("encoders", "decoders", "quantizers", "discriminators", "losses"), {"utils", "layers"}),
+    **{part: {"utils", "layers"} for part in ("encoders", "decoders", "quantizers", "discriminators", "losses")},
     "model": MODEL,
     "checkpoints": MODEL,
     "data": {"utils"},

@@ -24,10 +24,10 @@ from codec.evaluation.runs.run_folder import Run, RunError
 from codec.evaluation.systems import corpus_of, find
 from codec.utils.errors import InputError
 from codec.utils.redact import HIDDEN, redact, redact_hydra, redact_override
-from codec.utils.safe_io import OutsideError, inside, read_yaml
-from tests.helpers import programs
+from codec.utils.safe_io import UntrustedFileError, inside, read_yaml
 from tests.checkpoints.test_load import CONFIG, saved
 from tests.conftest import speechlike
+from tests.helpers import programs
 from tests.helpers.run_folders import report, write_run
 
 ROOT = Path(__file__).parents[1]
@@ -341,7 +341,7 @@ def test_a_page_carries_no_sound_from_outside_of_the_reports_folder(tmp_path, ki
 
 @pytest.mark.parametrize("name", ["", "..", ".", "a/../../b", "/etc/passwd", "x\0y", None, 3, ["a"]])
 def test_a_name_cannot_leave_its_folder(tmp_path, name):
-    with pytest.raises(OutsideError):
+    with pytest.raises(UntrustedFileError):
         inside(tmp_path, name)
     assert inside(tmp_path, "a/b") == tmp_path.resolve() / "a" / "b"
 

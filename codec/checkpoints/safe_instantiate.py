@@ -6,10 +6,10 @@ seen), and no other of Hydra's instructions (``_partial_``, ``_args_``, ...) has
 
 ``MODEL`` (a codec) and ``FLOW`` (a flow model) are built from anybody's checkpoint: these parts open no file, no
 network and no process (tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who
-asks for the dataset of a checkpoint (:func:`codec.evaluation.systems.corpus_of`): it may read what the
-user may read, ask the Hub for a dataset, and write to the user's cache folder, but to no folder of its choice: it gives fsspec no options, and
-chains no places. ``STEP`` is what a training step is made of, teachers that read weights and what they learnt from
-included, and is for who repeats a step of a run (:func:`codec.training.replay.replay`).
+asks for the dataset of a checkpoint (:func:`codec.evaluation.systems.corpus_of`): it may read what the user may read,
+ask the Hub for a dataset, and write to the user's cache folder, but to no folder of its choice: it gives fsspec no
+options, and chains no places. ``STEP`` is what a training step is made of, teachers that read weights and what they
+learnt from included, and is for who repeats a step of a run (:func:`codec.training.replay.replay`).
 """
 
 import importlib
@@ -26,6 +26,7 @@ from torch.nn.modules.module import (
 )
 
 from codec.checkpoints.renamed import current_name, with_current_names
+from codec.utils.errors import InputError
 
 MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers", "codec.layers")
 FLOW = ("codec.flow.model", "codec.flow.dit", "codec.flow.conditioning", "codec.flow.text_conditioning")
@@ -43,7 +44,7 @@ REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, A
 LONGEST_TEXT = 20_000  # all characters of a language
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """The file is not a checkpoint that this project can use; the message says why."""
 
 

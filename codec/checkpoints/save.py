@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from codec.checkpoints.pickle_check import check_archive
-from codec.utils.errors import ToldError
+from codec.utils.errors import UserError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 ROOM = "four checkpoints"  # the last, the one before, the best, and the one that is being written
 
 
-class StorageError(ToldError, RuntimeError):
+class StorageError(UserError, RuntimeError):
     """A checkpoint could not be written; the message is one sentence, and what was there before is still there."""
 
 

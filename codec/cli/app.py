@@ -13,10 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 
-from codec.checkpoints.load import CheckpointError
-from codec.data.base import CorpusError
-from codec.evaluation.metrics.base import MissingError
-from codec.utils.errors import InputError, ToldError
+from codec.utils.errors import InputError, UserError
 from codec.utils.redact import NoSecrets, redact_hydra
 
 log = logging.getLogger("train")
@@ -25,21 +22,18 @@ log = logging.getLogger("train")
 no_secrets = NoSecrets()  # one: a handler takes it once, however often a sweep passes here
 
 
-SAID = ToldError | CorpusError | CheckpointError | MissingError  # a sentence says all
-
-
 def in_sweep() -> bool:
     """Whether this run is one of a Hydra multirun (``-m``)."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def at_fault(error: Exception) -> BaseException | None:
+def user_error_of(error: Exception) -> BaseException | None:
     """What there is to say of an error that the input caused; None where it is the program's."""
     if isinstance(error, InstantiationException):  # Hydra's wrapping of a part that refused its arguments
         cause = error.__cause__
-        refused = isinstance(cause, CorpusError | MissingError | ValueError)
+        refused = isinstance(cause, UserError | ValueError)
         return cause if refused or "unexpected keyword argument" in str(cause) else None
-    return error if isinstance(error, SAID) else None
+    return error if isinstance(error, UserError) else None
 
 
 def clean_record() -> None:
@@ -64,7 +58,7 @@ def one_sentence() -> Iterator[None]:
         clean_record()
         yield
     except Exception as error:
-        cause = at_fault(error)
+        cause = user_error_of(error)
         if in_sweep():
             log.error("error: %s", cause or error, exc_info=cause is None)
             raise

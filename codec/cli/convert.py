@@ -58,6 +58,6 @@ def facts(codec: Codec) -> str:
     parameters = sum(p.numel() for p in codec.parameters())
     quantizer = codec.quantizer
     return (
-        f"{parameters:,} parameters, {quantizer.n_q} codebooks of {quantizer.size}, {codec.sample_rate} Hz at "
+        f"{parameters:,} parameters, {quantizer.n_q} codebooks of {quantizer.codebook_size}, {codec.sample_rate} Hz at "
         f"{codec.frame_rate:g} frames per second"
     )

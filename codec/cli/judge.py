@@ -130,7 +130,7 @@ def read_latents(options: argparse.Namespace, dataset: Sequence[str]) -> None:
     from codec.checkpoints.load import load_codec
     from codec.cli.corpus_args import open_corpus
     from codec.evaluation.probing.content import content, in_words
-    from codec.evaluation.report import plain, write_whole
+    from codec.evaluation.report import plain, write_atomic
     from codec.latents.cached import latents_of
     from codec.latents.latent_corpus import LatentCorpus
 
@@ -142,7 +142,7 @@ def read_latents(options: argparse.Namespace, dataset: Sequence[str]) -> None:
     print(in_words(found))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        write_whole(options.out / "latents.json", json.dumps(plain(found), indent=2, sort_keys=True) + "\n")
+        write_atomic(options.out / "latents.json", json.dumps(plain(found), indent=2, sort_keys=True) + "\n")
 
 
 def panel_for(corpus, split: str, folders: Sequence[str]):
@@ -196,10 +196,10 @@ def progress(name: str):
 def write(folder: Path, reports, text: str) -> None:
     """A report of each system (.json, .md and .csv), and the table."""
     from codec.evaluation.evaluate import file_name
-    from codec.evaluation.report import write_whole
+    from codec.evaluation.report import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, report in reports.items():
         report.write(folder, file_name(name.removesuffix(".ckpt")))
-    write_whole(folder / "table.txt", text + "\n")
+    write_atomic(folder / "table.txt", text + "\n")
     print(f"\nwritten to {folder}")

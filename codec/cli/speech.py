@@ -15,7 +15,7 @@ from codec.data.manifest import phones_are_timed, read_manifest
 from codec.data.vocabulary import spelt
 from codec.flow.editing import find_words, plan_edit, stretched
 from codec.flow.generate import Generator, Sampling
-from codec.utils.atomic import check_free, whole
+from codec.utils.atomic import atomic_file, check_free
 from codec.utils.device import usable_device
 from codec.utils.errors import InputError
 
@@ -258,6 +258,6 @@ def sampling(options: argparse.Namespace) -> Iterator[Sampling]:
 
 
 def write(options: argparse.Namespace, wav: np.ndarray, sample_rate: int, source: str) -> None:
-    with whole(options.output) as file:
+    with atomic_file(options.output) as file:
         soundfile.write(file, wav, sample_rate, format=options.output.suffix[1:].upper())
     print(f"{source} -> {options.output}: {len(wav) / sample_rate:.2f} s")

@@ -10,6 +10,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from codec.utils.errors import UserError
+
 # Samples of the lower of two rates that are read on either side of a crop and cut off again: the resampling
 # filter reaches less far than this, so that a crop equals that piece of the whole resampled file.
 CONTEXT = 256
@@ -23,7 +25,7 @@ BLOCK = 2**22  # values that are decoded at a time
 LONGEST = 2**28  # samples that are read in one piece: 1.5 hours at 48 kHz, a gigabyte
 
 
-class AudioError(Exception):
+class AudioError(UserError):
     """One recording cannot be read: `file` says which, `reason` why."""
 
     def __init__(self, file: str, reason: str):

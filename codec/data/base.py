@@ -19,11 +19,12 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from codec.data.audio import AudioError
+from codec.utils.errors import UserError
 
 TRIES = 32  # unreadable recordings in a row before a draw gives up
 
 
-class CorpusError(RuntimeError):
+class CorpusError(UserError, RuntimeError):
     """The corpus as a whole cannot be used; the message is one sentence that says why and what to do."""
 
     def __init__(self, message: str):

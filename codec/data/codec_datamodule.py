@@ -9,17 +9,18 @@ from torch.utils.data import DataLoader
 
 from codec.data.augment import Augment, AugmentedCrops, AugmentedStream
 from codec.data.base import Corpus, CorpusError, Stream, readable
-from codec.data.infinite_datamodule import DrawnData
-from codec.data.read_errors import Ledger
+from codec.data.infinite_datamodule import InfiniteDataModule
+from codec.data.read_errors import ReadErrors
 
 log = logging.getLogger(__name__)
 
 
-class SpeechData(DrawnData):
+class SpeechData(InfiniteDataModule):
     """Endless batches of training crops, and held-out clips for validation.
 
     A batch is a dict: wav [B, 1, T] float32, and the lists speaker, text, phones, file of length B (see
-    base.py). The draws are those of `DrawnData`; a streamed corpus has none, and a resumed run goes on in a new order.
+    base.py). The draws are those of `InfiniteDataModule`; a streamed corpus has none, and a resumed run goes on in a
+    new order.
 
     Every rank validates on the same clips, so that all agree on every number. Recordings that cannot be read
     are named once, counted in `ledger`, and end the run with a CorpusError when they are too many.
@@ -58,7 +59,7 @@ class SpeechData(DrawnData):
         self.val_clips = val_clips
         self.val_seconds = val_seconds
         self.augment = augment
-        self.ledger = Ledger(corpus.size)
+        self.ledger = ReadErrors(corpus.size)
         self._val_items: list[dict] | None = None
 
     def setup(self, stage: str) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 
-class Places(Dataset):
-    """Places of crops for every draw n >= 0, a function of (seed, n) alone, so that resuming and sharding are
+class CropIndex(Dataset):
+    """CropIndex of crops for every draw n >= 0, a function of (seed, n) alone, so that resuming and sharding are
     arithmetic on n.
 
     Each recording is ceil(length / crop) slots, so long ones are drawn in proportion to their length. An

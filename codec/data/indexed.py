@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import TRIES, Corpus, CorpusError, Recording
-from codec.data.crop_index import Places
+from codec.data.crop_index import CropIndex
 from codec.utils.cache import key
 
 
@@ -45,8 +45,8 @@ class IndexedCorpus(Corpus):
         return Clips(self, self.splits[split], None if max_seconds is None else int(max_seconds * self.sample_rate))
 
 
-class Crops(Places):
-    """ds[n] for every n >= 0, a function of (seed, n) alone; see `Places`."""
+class Crops(CropIndex):
+    """ds[n] for every n >= 0, a function of (seed, n) alone; see `CropIndex`."""
 
     def __init__(self, corpus: IndexedCorpus, files: np.ndarray, samples: int, seed: int):
         super().__init__(files, corpus.lengths[files], samples, seed)

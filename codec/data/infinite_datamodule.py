@@ -13,7 +13,7 @@ from lightning.fabric.utilities.seed import pl_worker_init_function
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 
-class DrawnData(LightningDataModule):
+class InfiniteDataModule(LightningDataModule):
     """Draw n of the training data depends on (seed, n) alone. Training is counted in steps (`max_steps`); there is no
     end of an epoch.
 
@@ -42,7 +42,7 @@ class DrawnData(LightningDataModule):
         return DataLoader(
             examples,
             batch_size=self.batch_size,
-            sampler=None if streamed else Draws(self.draws, *self.place),
+            sampler=None if streamed else InfiniteSampler(self.draws, *self.place),
             num_workers=self.workers,  # a worker process limits its torch to one thread by itself
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -51,7 +51,7 @@ class DrawnData(LightningDataModule):
         )
 
     def draws(self) -> int:
-        """Draws that all ranks together have trained on."""
+        """InfiniteSampler that all ranks together have trained on."""
         if not self.trainer:
             return self._restored["draws"]
         steps = self.trainer.global_step - self._restored["step"]
@@ -65,7 +65,7 @@ class DrawnData(LightningDataModule):
         self._restored = dict(state_dict)
 
 
-class Draws(Sampler[int]):
+class InfiniteSampler(Sampler[int]):
     """The draw numbers of one rank, from where training stands when the loader begins."""
 
     def __init__(self, start: Callable[[], int], rank: int, world: int):

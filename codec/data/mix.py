@@ -11,7 +11,7 @@ from codec.data.base import Corpus, CorpusError, Stream
 
 
 class MixCorpus(Corpus):
-    """Draws from `corpora` in proportion to `weights`, both by name; a name in one and not in the other
+    """InfiniteSampler from `corpora` in proportion to `weights`, both by name; a name in one and not in the other
     raises.
 
     Files are reported as "name/file". Held-out clips take turns: the first of each corpus, the second of

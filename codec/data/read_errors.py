@@ -20,7 +20,7 @@ def too_many(bad: int, total: int, known: bool) -> bool:
     return (known or total >= ENOUGH) and bad >= FEWEST and bad > TOLERATED * total
 
 
-class Ledger:
+class ReadErrors:
     """Names each bad recording once, counts them, and stops the run when they are too many.
 
     `size` is the number of recordings, None for a stream: then the recordings met so far are counted instead.

@@ -20,7 +20,7 @@ import fsspec.callbacks
 from filelock import FileLock
 
 from codec.data.base import CorpusError
-from codec.utils.atomic import whole
+from codec.utils.atomic import atomic_file
 
 RETRIES = 5  # after 1, 2, 4, ... seconds
 
@@ -132,7 +132,7 @@ class Store:
         self.cache.mkdir(parents=True, exist_ok=True)
         with FileLock(self.cache / f"{sha256[:32]}.lock"):
             if not copy.is_file():
-                with whole(copy) as file:
+                with atomic_file(copy) as file:
                     self._remote(name, lambda files, path: _download(files, path, Path(file.name), sha256, size))
                 self._make_room(copy)
         return copy

@@ -23,7 +23,7 @@ from codec.data.indexed import Clips, Crops
 from codec.data.manifest import phones_are_timed
 from codec.data.remote_files import Store
 from codec.data.shard_index import INDEX, Shard, entries_bytes, load_entries, load_index
-from codec.utils.atomic import write_whole
+from codec.utils.atomic import write_atomic
 from codec.utils.cache import cache_dir, key, load_json, save_json
 from codec.utils.safe_io import parse_json
 
@@ -178,7 +178,7 @@ def entries(store: Store, shard: Shard) -> np.ndarray:
             copy.unlink(missing_ok=True)
         raise CorpusError(f"{where} is not what the index says: pack or copy it again.")
     if copy and not copy.is_file():
-        write_whole(copy, content)
+        write_atomic(copy, content)
     return load_entries(content, shard, where)
 
 

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 from codec.data.base import CorpusError
 from codec.data.index_schema import listed
 from codec.data.remote_files import Store
-from codec.utils.safe_io import OutsideError, parse_json
+from codec.utils.safe_io import UntrustedFileError, parse_json
 
 FORMAT, VERSION = "codec-shards", 1
 INDEX = "index.json"
@@ -67,7 +67,7 @@ def load_index(store: Store) -> Index:
     where = f"{store.shown}/{INDEX}"
     try:
         content = parse_json(store.read(INDEX, INDEX_BYTES))
-    except OutsideError as error:
+    except UntrustedFileError as error:
         raise CorpusError(f"{where} is no index of shards ({error}): pack the corpus again.") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CorpusError(f"{where} is no index of shards: its format is not {FORMAT}.")

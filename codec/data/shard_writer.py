@@ -22,10 +22,10 @@ from webdataset import TarWriter
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.flac import to_flac
-from codec.data.read_errors import REMEDY, Ledger, too_many
+from codec.data.read_errors import REMEDY, ReadErrors, too_many
 from codec.data.shard_index import INDEX, RECORDING, RECORDINGS, Index, Shard, save_entries, seconds
 from codec.data.work_units import Units
-from codec.utils.atomic import whole, write_whole
+from codec.utils.atomic import atomic_file, write_atomic
 
 PLAN = "plan.json"  # of which corpus the folder holds shards
 NAMED = 100  # unreadable recordings of a shard that its entries name
@@ -49,7 +49,7 @@ def pack(
     Raises CorpusError if the folder holds shards of something else, or too many recordings cannot be read.
     """
     check_plan(folder, {"corpus": units.digest, "sample_rate": sample_rate})
-    ledger = Ledger(units.size)
+    ledger = ReadErrors(units.size)
     ledger.add(units.bad)
     mine = range(part[0], len(units.names), part[1])
     todo = [unit for unit in mine if not (folder / f"{units.names[unit]}.entries").is_file()]
@@ -59,7 +59,7 @@ def pack(
     if not all((folder / f"{name}.entries").is_file() for name in units.names):
         return None
     index = _index(units, folder)  # of all processes and calls: none of them may have seen that too much is bad
-    write_whole(folder / INDEX, index.dump())
+    write_atomic(folder / INDEX, index.dump())
     return index
 
 
@@ -74,7 +74,7 @@ def check_plan(folder: Path, plan: dict) -> None:
     content = json.dumps(plan, sort_keys=True).encode() + b"\n"
     path = folder / PLAN
     if not path.is_file():
-        write_whole(path, content)
+        write_atomic(path, content)
     if path.read_bytes() != content:
         raise CorpusError(f"{folder} holds work on another corpus, or with other options: give an empty folder.")
 
@@ -123,7 +123,7 @@ def write_shard(
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Write NAME.tar and NAME.entries -> (name, reason) of what could not be read, and the names of the others."""
     name, place, skipped, heard = units.names[unit], [], [], []
-    with whole(folder / f"{name}.tar") as file:
+    with atomic_file(folder / f"{name}.tar") as file:
         hashed = _Hashed(file)
         # `encoder=False` takes bytes as they are; the default one would pickle, and the default times differ
         with TarWriter(hashed, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as tar:
@@ -146,7 +146,7 @@ def write_shard(
     facts |= {"sha256": hashed.digest.hexdigest(), "unreadable": len(skipped), "named": skipped[:NAMED]}
     if not place:
         (folder / f"{name}.tar").unlink()
-    with whole(folder / f"{name}.entries") as file:
+    with atomic_file(folder / f"{name}.entries") as file:
         file.write(save_entries(table, {"facts": json.dumps(facts)}))
     return skipped, heard
 

@@ -12,17 +12,17 @@ Phones = Sequence[Sequence[tuple[str, float]]]
 """Of each clip (symbol, start in seconds); see codec/data/base.py."""
 
 
-class Lesson(nn.Module):
+class LatentLoss(nn.Module):
     """A loss on one linear layer of some of the latents.
 
     Args:
-        dim: channels D between encoder and decoder. Where the target has other channels, :meth:`meet` says how many.
+        dim: channels D between encoder and decoder. Where the target has other channels, :meth:`attach` says how many.
         out: channels of what the layer gives.
         target: what is taught: "semantic", the output of the first codebook alone, as in Mimi; "full", the D channels
             before quantization; "bottleneck", the C channels that a latent generative model works on
             (``Quantizer.to_latents``: the mean of a VAE); "split", the first half of these, so that the other half is
-            free for what the lesson is not about (where ``sigma_vae`` scales the channels of a frame together, that
-            scale is all that links the halves).
+            free for what the loss is not about (where ``sigma_vae`` scales the channels of a frame together, that scale
+            is all that links the halves).
         weight: of the loss, for the training step.
 
     Raises:
@@ -41,13 +41,13 @@ class Lesson(nn.Module):
         """What teaches, to be listed among the parts of a run."""
         raise NotImplementedError
 
-    def meet(self, quantizer: Quantizer) -> None:
+    def attach(self, quantizer: Quantizer) -> None:
         """Make the layer as wide as what this quantizer has for the target.
 
         Raises:
             InputError: if it has no such thing.
         """
-        if self.target == "semantic" and not quantizer.has_first:
+        if self.target == "semantic" and not quantizer.has_semantic:
             raise InputError(NO_FIRST)
         if self.target == "split" and quantizer.latent_dim < 2:
             raise InputError("distill.target=split has one channel to divide: set distill.target=bottleneck")
@@ -55,7 +55,7 @@ class Lesson(nn.Module):
         if wide != self.projection.in_features:
             self.projection = nn.Linear(wide, self.projection.out_features)
 
-    def pick(self, latents: Tensor, first: Tensor | None, quantizer: Quantizer | None = None) -> Tensor:
+    def select(self, latents: Tensor, first: Tensor | None, quantizer: Quantizer | None = None) -> Tensor:
         """The student ``[B, channels of the target, F]``.
 
         Args:
@@ -80,7 +80,7 @@ class Lesson(nn.Module):
         """-> scalar.
 
         Args:
-            student: of :meth:`pick`.
+            student: of :meth:`select`.
             wav: ``[B, 1, T]`` at the codec's rate, which it was made of.
             phones: of each clip, from its first sample; None where nobody knows of any.
         """

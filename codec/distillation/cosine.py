@@ -8,21 +8,21 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.distillation.base import Lesson, Phones
+from codec.distillation.base import LatentLoss, Phones
 from codec.distillation.teachers.base import Teacher
 from codec.distillation.teachers.cached import CachedTeacher
 from codec.distillation.teachers.rate import to_frame_rate
 from codec.layers.precision import fp32
 
 
-class Distillation(Lesson):
+class Distillation(LatentLoss):
     """1 - mean over frames of the cosine between projected latents and the teacher's features.
 
     Args:
         teacher: held outside the module tree, so that it is in no checkpoint, no moving average, no optimiser and no
             DDP bucket; it follows the waveforms to their device.
         sample_rate, frame_rate: the codec's, in Hz.
-        dim, target: what is distilled; see :class:`~codec.distillation.base.Lesson`.
+        dim, target: what is distilled; see :class:`~codec.distillation.base.LatentLoss`.
         weight: of the loss, for the training step. Mimi's is unpublished; Semantic-VAE uses 1.
         cache: folder in which features are kept (:class:`~codec.distillation.teachers.cached.CachedTeacher` says when
             that helps).

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from codec.distillation.base import Lesson, Phones
+from codec.distillation.base import LatentLoss, Phones
 from codec.layers.precision import fp32
 from codec.utils.distributed import shared
 from codec.utils.errors import InputError
@@ -20,7 +20,7 @@ from codec.utils.errors import InputError
 BLANK = 0
 
 
-class PhoneCTC(Lesson):
+class PhoneCTC(LatentLoss):
     """The CTC loss of the phones of each clip, in nats per phone; the mean over the clips whose phones are known.
 
     The others are left out of the loss. So is a clip with more phones than places for them.
@@ -28,7 +28,7 @@ class PhoneCTC(Lesson):
     Args:
         vocabulary: the symbols, with spaces between them; blank is added.
         frame_rate: the codec's, in Hz.
-        dim, target, weight: see :class:`~codec.distillation.base.Lesson`.
+        dim, target, weight: see :class:`~codec.distillation.base.LatentLoss`.
         per_second: places for phones in a second, at least; a frame has a whole number of them, so that slow frames
             can spell fast speech.
 

@@ -114,9 +114,9 @@ class Report:
         }
         text = json.dumps(plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         rows = self.clips.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_whole(folder / f"{stem}.json", text + "\n")
-        write_whole(folder / f"{stem}.md", self.markdown())
-        write_whole(folder / f"{stem}.csv", rows)
+        write_atomic(folder / f"{stem}.json", text + "\n")
+        write_atomic(folder / f"{stem}.md", self.markdown())
+        write_atomic(folder / f"{stem}.csv", rows)
         return folder / f"{stem}.json"
 
     def _rows(self) -> Iterator[list[str]]:
@@ -158,7 +158,7 @@ def metric_title(key: str) -> str:
     return f"{metric.name}{unit} {'↑' if metric.higher_is_better else '↓'}"
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_atomic(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

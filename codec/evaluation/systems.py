@@ -27,7 +27,7 @@ RESERVED = ("reference", "timing", "compare")  # file names that mean something 
 
 
 @dataclass
-class Candidate:
+class LoadedCheckpoint:
     """A checkpoint, the configuration inside it, and its run, where it lies in a run folder."""
 
     path: Path
@@ -42,7 +42,7 @@ class Candidate:
 
 
 @dataclass
-class Contestant:
+class EvaluatedSystem:
     """One system of an evaluation.
 
     name: unique.
@@ -70,7 +70,7 @@ class Contestant:
         return Entry(self.name, report, folder, self.family, self.baseline, command, timing, curves)
 
 
-def find(ckpt: str | Iterable[str] | None) -> list[Candidate]:
+def find(ckpt: str | Iterable[str] | None) -> list[LoadedCheckpoint]:
     """The checkpoints at these paths: files, run folders (their last one), or folders of runs, such as a sweep's.
 
     Raises:
@@ -86,15 +86,15 @@ def find(ckpt: str | Iterable[str] | None) -> list[Candidate]:
         else:
             folder = path.resolve().parent.parent
             found[path.resolve()] = Run(folder) if is_run(folder) else None
-    candidates = []
+    checkpoints = []
     for path, run in found.items():
         checkpoint = load_checkpoint(path)
         config = checkpoint["config"]
         if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("sample_rate"), int):
             raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration has none with a sample_rate")
         step, averaged = checkpoint.get("global_step", 0), bool(checkpoint.get("ema"))
-        candidates.append(Candidate(path, config, step, run, averaged))
-    return candidates
+        checkpoints.append(LoadedCheckpoint(path, config, step, run, averaged))
+    return checkpoints
 
 
 def _last_of_runs(folder: Path) -> dict[Path, Run]:
@@ -111,14 +111,14 @@ def _last_of_runs(folder: Path) -> dict[Path, Run]:
     return {run.checkpoint.resolve(): run for run in runs if run.checkpoint.is_file()}
 
 
-def line_up(
-    candidates: list[Candidate],
+def build_systems(
+    checkpoints: list[LoadedCheckpoint],
     n_q: int | str | Iterable[int] | None = None,
     baselines: Mapping[str, System] | None = None,
     ema: bool = True,
     device: str | torch.device = "cpu",
-) -> list[Contestant]:
-    """Every candidate with every number of codebooks, then the baselines.
+) -> list[EvaluatedSystem]:
+    """Every checkpoint with every number of codebooks, then the baselines.
 
     Args:
         n_q: one or several numbers of codebooks; None is all, ``curve`` is 1, 2, 4, ... and all.
@@ -127,52 +127,52 @@ def line_up(
         CheckpointError: if there is nobody, two have one name, or a codec has fewer codebooks.
     """
     load = lru_cache(maxsize=1)(lambda path: load_codec(path, ema)[0])  # of a curve, a codec is loaded once
-    contestants = []
-    for candidate, family in zip(candidates, _names(candidates), strict=True):
-        counts = [None] if n_q is None else codebooks(candidate.path, load(candidate.path).quantizer, n_q)
-        weights = "averaged" if ema and candidate.averaged else "last"
-        facts = {"checkpoint": candidate.path.name, "step": candidate.step, "weights": weights}
+    systems = []
+    for checkpoint, family in zip(checkpoints, _names(checkpoints), strict=True):
+        counts = [None] if n_q is None else codebooks(checkpoint.path, load(checkpoint.path).quantizer, n_q)
+        weights = "averaged" if ema and checkpoint.averaged else "last"
+        facts = {"checkpoint": checkpoint.path.name, "step": checkpoint.step, "weights": weights}
         for count in counts:
             name = f"{family} n_q={count}" if len(counts) > 1 or n_q is not None else family
-            make = partial(_make, load, candidate.path, count, device)
+            make = partial(_make, load, checkpoint.path, count, device)
             named = {"system": name, **facts}
-            contestants.append(Contestant(name, make, family, named, candidate.run, first=count == counts[0]))
+            systems.append(EvaluatedSystem(name, make, family, named, checkpoint.run, first=count == counts[0]))
     for name, system in (baselines or {}).items():
         named = {"system": name}
-        contestants.append(Contestant(name, partial(_itself, system), family_of(name), named, baseline=True))
-    if not contestants:
+        systems.append(EvaluatedSystem(name, partial(_itself, system), family_of(name), named, baseline=True))
+    if not systems:
         raise CheckpointError("there is nothing to evaluate: give ckpt=PATH, baseline=NAME, or both")
-    files = [file_name(contestant.name) for contestant in contestants]
-    for contestant, file in zip(contestants, files, strict=True):
+    files = [file_name(one_system.name) for one_system in systems]
+    for one_system, file in zip(systems, files, strict=True):
         if file in RESERVED or files.count(file) > 1:
-            raise CheckpointError(f"{contestant.name!r} is no name of its own: rename it, or evaluate it by itself")
-    return contestants
+            raise CheckpointError(f"{one_system.name!r} is no name of its own: rename it, or evaluate it by itself")
+    return systems
 
 
-def corpus_of(candidates: list[Candidate], sample_rate: int) -> Corpus:
-    """The dataset that the first candidate was trained on, at ``sample_rate`` Hz; says which, since the checkpoint may
+def corpus_of(checkpoints: list[LoadedCheckpoint], sample_rate: int) -> Corpus:
+    """The dataset that the first checkpoint was trained on, at ``sample_rate`` Hz; says which, since the checkpoint may
     be somebody else's.
 
     Raises:
         CheckpointError: if it is not one of this package, or would write outside of the user's cache folder.
         CorpusError: if it names none, as an imported codec does.
     """
-    if candidates and "dataset" in candidates[0].config:
-        config = candidates[0].config["dataset"]
+    if checkpoints and "dataset" in checkpoints[0].config:
+        config = checkpoints[0].config["dataset"]
         corpus = build({**config, "sample_rate": sample_rate}, DATA)
         told = " ".join(f"{key}={value}" for key, value in config.items() if not isinstance(value, dict))
-        log.info("the dataset is that of %s (dataset= names another): %s", candidates[0].path, told)
+        log.info("the dataset is that of %s (dataset= names another): %s", checkpoints[0].path, told)
         return corpus
     raise CorpusError("no checkpoint here was trained on a dataset of ours: give dataset=folder dataset.path=DIR")
 
 
-def out_folder(candidates: list[Candidate]) -> Path:
+def out_folder(checkpoints: list[LoadedCheckpoint]) -> Path:
     """Where a report of these goes by itself: beside the only one, or in the folder that all have in common."""
-    if not candidates:
+    if not checkpoints:
         return Path("runs", "eval")
-    if len(candidates) == 1:
-        return candidates[0].path.parent / f"eval_{candidates[0].path.stem}"
-    return Path(os.path.commonpath([c.path.resolve().parent for c in candidates])) / "eval"
+    if len(checkpoints) == 1:
+        return checkpoints[0].path.parent / f"eval_{checkpoints[0].path.stem}"
+    return Path(os.path.commonpath([c.path.resolve().parent for c in checkpoints])) / "eval"
 
 
 def codebooks(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) -> list[int | None]:
@@ -195,17 +195,19 @@ def codebooks(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) 
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _names(candidates: list[Candidate]) -> list[str]:
+def _names(checkpoints: list[LoadedCheckpoint]) -> list[str]:
     """Runs by what differs between them, a single one by what it was called, other checkpoints by their file, with as
     much of their path as it takes."""
-    if len(candidates) == 1 and candidates[0].run:
-        return [str(candidates[0].config.get("name", candidates[0].path.stem))]
-    runs = list({c.run.folder.resolve(): c.run for c in candidates if c.run}.values())
+    if len(checkpoints) == 1 and checkpoints[0].run:
+        return [str(checkpoints[0].config.get("name", checkpoints[0].path.stem))]
+    runs = list({c.run.folder.resolve(): c.run for c in checkpoints if c.run}.values())
     of_run = dict(zip((run.folder.resolve() for run in runs), names(runs), strict=True)) if runs else {}
-    of_file = unique_ends([c.path.with_suffix("") for c in candidates])
-    short = [of_run[c.run.folder.resolve()] if c.run else file for c, file in zip(candidates, of_file, strict=True)]
+    of_file = unique_ends([c.path.with_suffix("") for c in checkpoints])
+    short = [of_run[c.run.folder.resolve()] if c.run else file for c, file in zip(checkpoints, of_file, strict=True)]
     # several checkpoints of one run: their files tell them apart
-    return [f"{s} {c.path.stem}" if c.run and short.count(s) > 1 else s for s, c in zip(short, candidates, strict=True)]
+    return [
+        f"{s} {c.path.stem}" if c.run and short.count(s) > 1 else s for s, c in zip(short, checkpoints, strict=True)
+    ]
 
 
 def _make(load: Callable[[Path], Any], path: Path, n_q: int | None, device: str | torch.device) -> CodecSystem:

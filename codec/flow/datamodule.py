@@ -11,18 +11,18 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from codec.data.base import TRIES, CorpusError
-from codec.data.crop_index import Places
-from codec.data.infinite_datamodule import DrawnData
+from codec.data.crop_index import CropIndex
+from codec.data.infinite_datamodule import InfiniteDataModule
 from codec.flow.conditioning import Conditions
 from codec.flow.masking import Spans, draw_prompt
 from codec.latents.latent_corpus import LatentClips, LatentCorpus, collate
-from codec.latents.paired_features import Beside
+from codec.latents.paired_features import PairedFeatures
 
 log = logging.getLogger(__name__)
 LEAST = 2  # frames of a recording: one to fill in, and one for a prompt
 
 
-class LatentData(DrawnData):
+class LatentData(InfiniteDataModule):
     """Endless batches of training examples, and held-out ones for validation.
 
     A batch is that of :func:`codec.latents.latent_corpus.collate` with span ``[B, F]`` bool, true where the model is
@@ -42,7 +42,7 @@ class LatentData(DrawnData):
         features: what a teacher hears in every recording for training; a training batch then has ``features``
             ``[B, C', F]``, with zeros on the right.
         codes: of every recording; a batch then has ``codes`` ``[B, K, F]`` int64, likewise.
-        batch_size, workers, seed: see :class:`codec.data.infinite_datamodule.DrawnData`.
+        batch_size, workers, seed: see :class:`codec.data.infinite_datamodule.InfiniteDataModule`.
     """
 
     def __init__(
@@ -56,8 +56,8 @@ class LatentData(DrawnData):
         workers: int = 2,
         seed: int = 0,
         val_clips: int = 64,
-        features: Beside | None = None,
-        codes: Beside | None = None,
+        features: PairedFeatures | None = None,
+        codes: PairedFeatures | None = None,
     ):
         super().__init__(batch_size, workers, seed)
         self.corpus, self.condition, self.spans, self.prompt = corpus, condition, spans, prompt
@@ -108,7 +108,7 @@ class LatentData(DrawnData):
         return self.condition.refusal(item, frames)
 
 
-class Examples(Places):
+class Examples(CropIndex):
     """ds[n] for every n >= 0, a function of (seed, n) alone."""
 
     def __init__(self, clips: LatentClips, numbers: np.ndarray, frames: int, seed: int, data: LatentData):

@@ -183,7 +183,7 @@ def _words(text: str) -> Iterator[re.Match]:
 
 
 def _corners(a: list[str], b: list[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Places between the phones of a, and those of b that stand for them: what lies between is in between.
+    """CropIndex between the phones of a, and those of b that stand for them: what lies between is in between.
 
     Raises:
         InputError: if these are not the phones of one text.

@@ -21,7 +21,7 @@ from codec.latents.extract import TOKENS
 from codec.latents.features import FEATURES
 from codec.latents.latent_corpus import LatentClips, LatentCorpus
 from codec.latents.latent_space import LatentSpace
-from codec.latents.paired_features import Beside
+from codec.latents.paired_features import PairedFeatures
 from codec.quantizers.base import Quantizer
 from codec.training.resume import check_fits
 from codec.training.setup import check_steps, record, resolved
@@ -91,7 +91,7 @@ def aligned(cfg: DictConfig) -> tuple[Alignment | None, Teacher | None]:
     return instantiate(options, channels=teacher.dim), teacher
 
 
-def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes: bool) -> dict[str, Beside]:
+def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes: bool) -> dict[str, PairedFeatures]:
     """What a teacher hears in the recordings of ``corpus`` for training, and the codes of all, where they are wanted.
 
     Raises:
@@ -104,17 +104,17 @@ def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes
     how = {"part": my_share(), "device": device_for(cfg.trainer.accelerator)}
     found = {}
     if teacher is not None:
-        found["features"] = Beside(features_of(teacher, dataset, corpus.hop_length, **how), FEATURES)
+        found["features"] = PairedFeatures(features_of(teacher, dataset, corpus.hop_length, **how), FEATURES)
         check_all_there("alignment= hears", found["features"], corpus.train)
     if codes:
-        found["codes"] = Beside(codes_of(cfg.codec, dataset, **how), TOKENS)
+        found["codes"] = PairedFeatures(codes_of(cfg.codec, dataset, **how), TOKENS)
         found["codes"].check()  # a damaged code may be none of its codebook's, which ends a GPU's work for good
         for clips in (corpus.train, corpus.clips("val")):
             check_all_there("objective=ns2 encodes", found["codes"], clips)
     return found
 
 
-def check_all_there(who: str, beside: Beside, clips: LatentClips) -> None:
+def check_all_there(who: str, beside: PairedFeatures, clips: LatentClips) -> None:
     """Raises InputError if something has not all recordings of the latents, or others by their names."""
     files = [clips.about(n)["file"] for n in range(len(clips))]
     frames = zip(files, clips.lengths.tolist(), strict=True)
@@ -125,7 +125,7 @@ def check_all_there(who: str, beside: Beside, clips: LatentClips) -> None:
         )
 
 
-def check_codes(codes: Beside, corpus: LatentCorpus, quantizer: Quantizer) -> None:
+def check_codes(codes: PairedFeatures, corpus: LatentCorpus, quantizer: Quantizer) -> None:
     """Raises InputError if the codes of the first recording do not give its latents (a few may differ: another device
     rounds otherwise)."""
     file, latents = (corpus.train[0][part] for part in ("file", "latents"))  # normalised

@@ -14,11 +14,12 @@ from codec.data.audio import AudioError, blocks, opened
 from codec.latents.token_file import TokenError, Tokens, codebooks, fingerprint, load_tokens, save_tokens
 from codec.layers.streaming import Stream
 from codec.model import Codec
+from codec.utils.errors import InputError
 
 BLOCK = 2.0  # seconds of audio at a time
 
 
-class FileError(ValueError):
+class FileError(InputError):
     """An audio file cannot be read or written; the message says why."""
 
 
@@ -74,7 +75,7 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
     mine = codec.sample_rate, codec.hop_length, fingerprint(codec.quantizer, has) if has <= codec.quantizer.n_q else ""
     if mine != (tokens.sample_rate, tokens.hop_length, tokens.model):
         raise TokenError(f"{source} was made by another model: decode it with the checkpoint that encoded it")
-    if int(tokens.codes.max()) >= codec.quantizer.size:
+    if int(tokens.codes.max()) >= codec.quantizer.codebook_size:
         raise TokenError(f"{source} has codes that no codebook of this model has: encode the recording again")
     if n_q is not None and not 1 <= n_q <= has:
         raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError
-from codec.data.read_errors import Ledger
+from codec.data.read_errors import ReadErrors
 from codec.data.shard_writer import check_plan, check_share
 from codec.data.work_units import Units
 from codec.latents.shard_file import ENDING, KNOWN, Layout, UnitError, UnitFile, write_unit
 from codec.latents.token_file import TokenError, Tokens, codebooks, fingerprint, weights_fingerprint
 from codec.model import Codec
-from codec.utils.atomic import whole, write_whole
+from codec.utils.atomic import atomic_file, write_atomic
 
 INDEX = "index.json"
 FACTS = ("recordings", "unreadable", "frames", "seconds")  # of each unit, in the index
@@ -118,7 +118,7 @@ def extract(
         ValueError: if the codec is not for this.
     """
     check_plan(folder, encoding.plan(units))
-    ledger = Ledger(units.size)
+    ledger = ReadErrors(units.size)
     ledger.add(units.bad)
     todo = [u for u in range(part[0], len(units.names), part[1]) if not (folder / (units.names[u] + ENDING)).is_file()]
     for done, unit in enumerate(todo, start=1):
@@ -135,7 +135,7 @@ def extract(
     layout = encoding.layout
     index = {"format": layout.format, "version": layout.version, **encoding.facts, "splits": units.splits}
     index |= encoding.summary([found[i][1] for i in units.splits["train"]]) | {"units": entries}
-    write_whole(folder / INDEX, (json.dumps(index, indent=0) + "\n").encode())
+    write_atomic(folder / INDEX, (json.dumps(index, indent=0) + "\n").encode())
     return index
 
 
@@ -156,7 +156,7 @@ def _write(encoding: Encoding, units: Units, unit: int, folder: Path) -> tuple[l
         lengths.append(len(wav))
         about.append({"file": recording.name} | {part: getattr(recording, part) for part in KNOWN[1:]})
     matrix = np.concatenate([encoding.empty, *matrices], axis=1)
-    with whole(folder / (units.names[unit] + ENDING)) as file:
+    with atomic_file(folder / (units.names[unit] + ENDING)) as file:
         write_unit(file, encoding.layout, matrix, lengths, about, skipped, encoding.facts, encoding.more(matrix))
     return skipped, [recording["file"] for recording in about]
 

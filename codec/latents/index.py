@@ -18,7 +18,7 @@ from codec.data.base import CorpusError
 from codec.data.index_schema import listed
 from codec.latents.shard_file import Layout
 from codec.quantizers.base import KINDS
-from codec.utils.safe_io import OutsideError, read_json
+from codec.utils.safe_io import UntrustedFileError, read_json
 
 LATENTS = Layout("codec-latents", 1, "latents", "F32", "latents", "fingerprint")
 INDEX = "index.json"
@@ -94,7 +94,7 @@ def load_index(folder: str | Path) -> Index:
         content = read_json(path)
     except OSError:
         raise CorpusError(f"{folder} has no {INDEX}: write one with python -m codec extract kind=latents.") from None
-    except OutsideError as error:
+    except UntrustedFileError as error:
         raise CorpusError(f"{path} is no index of latents: {error}.") from None
     if content.get("format") != LATENTS.format:
         raise CorpusError(f"{path} is no index of latents: its format is not {LATENTS.format}.")

@@ -150,7 +150,7 @@ def fingerprint(codec: Codec, kind: str) -> str:
     codes = kind == "post" or not quantizer.n_q  # without codebooks, buffers may matter as well
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{kind} {codec.sample_rate} {codec.hop_length} {weights_fingerprint(codec.encoder)}".encode())
-    for value in (*quantizer.parameters(), *(quantizer.meaning(quantizer.n_q) if codes else ())):
+    for value in (*quantizer.parameters(), *(quantizer.codebook_state(quantizer.n_q) if codes else ())):
         digest.update(str(tuple(value.shape)).encode())
         digest.update(value.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()

@@ -14,7 +14,7 @@ from codec.latents.shard_file import ENDING, Layout, OpenUnits, UnitError, UnitF
 AGAIN = "remove it and begin again"
 
 
-class Beside:
+class PairedFeatures:
     """The matrices in a folder of units (codec/latents/extract.py), by the names of the recordings.
 
     Args:

@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from codec.utils.errors import InputError
 from codec.utils.safe_io import parse_json
 
 ENDING = ".safetensors"
@@ -26,7 +27,7 @@ KEPT = 32  # units that stay open: a header each, of what is known of their reco
 KNOWN = ("file", "speaker", "text", "phones")  # text, of each recording
 
 
-class UnitError(ValueError):
+class UnitError(InputError):
     """The file is missing, damaged, or something else; the message says which."""
 
 

@@ -20,11 +20,12 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from codec.quantizers.base import Quantizer
+from codec.utils.errors import InputError
 
 FORMAT, VERSION = "codec-tokens", "1"
 
 
-class TokenError(ValueError):
+class TokenError(InputError):
     """The file is not one of tokens that this program can read, or cannot be written; the message says why."""
 
 
@@ -42,7 +43,7 @@ class Tokens:
 def fingerprint(quantizer: Quantizer, n_q: int) -> str:
     """Hexadecimal digest of what gives the codes of the first ``n_q`` codebooks their meaning."""
     digest = hashlib.blake2b(digest_size=16)
-    for value in quantizer.meaning(n_q):
+    for value in quantizer.codebook_state(n_q):
         digest.update(str(tuple(value.shape)).encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

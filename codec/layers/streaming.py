@@ -125,7 +125,7 @@ class Stream:
         """
         if codes.ndim != 3 or codes.is_floating_point() or codes.dtype == torch.bool:
             raise ValueError(f"codes are [B, k, f] integers, got {list(codes.shape)} {codes.dtype}")
-        size = self.codec.quantizer.size
+        size = self.codec.quantizer.codebook_size
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < size:
             raise ValueError(f"the codec has codes from 0 to {size - 1}, got {int(codes.min())} to {int(codes.max())}")
         self._check_batch("decoding", len(codes))

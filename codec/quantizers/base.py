@@ -21,7 +21,7 @@ class Quantized(NamedTuple):
     """scalar: commitment (or KL); the training step gives it its weight."""
     metrics: dict[str, Tensor]
     """scalars to log, by name."""
-    first: Tensor | None = None
+    semantic: Tensor | None = None
     """``[B, D, F]``, what the first codebook alone gives, in training: what a semantic teacher teaches; None where
     there is no such thing."""
 
@@ -35,7 +35,7 @@ class Quantizer(nn.Module):
         n_q: number of codebooks K; 0 for a continuous bottleneck.
         size: codes per codebook; 0 for a continuous bottleneck.
         frame_rate: latent frames per second (Hz), for the bitrates.
-        has_first: whether, in training, there is the output of a first codebook by itself.
+        has_semantic: whether, in training, there is the output of a first codebook by itself.
     """
 
     dim: int
@@ -43,7 +43,7 @@ class Quantizer(nn.Module):
     n_q: int
     size: int
     frame_rate: float
-    has_first: bool = False
+    has_semantic: bool = False
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         """Quantize with the first ``n_q`` codebooks (None: all; in training, the quantizer's own dropout)."""
@@ -61,7 +61,7 @@ class Quantizer(nn.Module):
         """Nominal bitrate of the first ``n_q`` codebooks in kbit/s: every code costs log2(codebook size) bits."""
         raise NotImplementedError
 
-    def meaning(self, n_q: int) -> list[Tensor]:
+    def codebook_state(self, n_q: int) -> list[Tensor]:
         """The tensors that give the codes of the first ``n_q`` codebooks their meaning: what ``decode`` reads."""
         return [*self.parameters(), *self.buffers()]
 
@@ -129,7 +129,7 @@ class Continuous(Quantizer):
     def __init__(self, dim: int, frame_rate: float, latent_dim: int):
         super().__init__()
         self.dim, self.frame_rate, self.latent_dim = dim, frame_rate, latent_dim
-        self.n_q = self.size = 0
+        self.n_q = self.codebook_size = 0
 
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
         """Raises ValueError."""

@@ -32,7 +32,7 @@ class FSQ(Quantizer):
         if min(levels) < 2:
             raise ValueError(f"FSQ needs at least 2 levels per channel, got {list(levels)}")
         self.dim, self.frame_rate, self.n_q, self.dropout = dim, frame_rate, n_q, dropout
-        self.size, self.latent_dim = math.prod(levels), dim
+        self.codebook_size, self.latent_dim = math.prod(levels), dim
         self.project_in = nn.Conv1d(dim, len(levels), 1)
         self.project_out = nn.Conv1d(len(levels), dim, 1)
         steps = torch.tensor(levels) - 1  # between the lowest and the highest level
@@ -69,7 +69,7 @@ class FSQ(Quantizer):
 
     def _metrics(self, codes: Tensor) -> dict[str, Tensor]:
         """Of this batch; there are no moving averages."""
-        counts = torch.zeros(codes.shape[1], self.size, device=codes.device)
+        counts = torch.zeros(codes.shape[1], self.codebook_size, device=codes.device)
         flat = codes.transpose(0, 1).flatten(1)  # [K, B * F]
         counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype))
         return per_codebook_metrics(counts, self.frame_rate)
@@ -94,4 +94,4 @@ class FSQ(Quantizer):
         return self.project_out(torch.tanh(self.project_in(x)))
 
     def bitrate(self, n_q: int | None = None) -> float:
-        return self.check_n_q(n_q) * math.log2(self.size) * self.frame_rate / 1000
+        return self.check_n_q(n_q) * math.log2(self.codebook_size) * self.frame_rate / 1000

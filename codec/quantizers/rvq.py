@@ -37,7 +37,7 @@ class RVQ(Quantizer):
             projections only, while their codes still move the codebooks (Mimi, section 3.3.2: 0.5).
     """
 
-    has_first = True
+    has_semantic = True
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class RVQ(Quantizer):
         quantization_rate: float = 1.0,
     ):
         super().__init__()
-        self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, n_q, codebook_size
+        self.dim, self.frame_rate, self.n_q, self.codebook_size = dim, frame_rate, n_q, codebook_size
         self.latent_dim = dim
         self.decay, self.dead_below, self.check_every = decay, dead_below, check_every
         self.kmeans_iters, self.dropout, self.quantization_rate = kmeans_iters, dropout, quantization_rate
@@ -125,7 +125,7 @@ class RVQ(Quantizer):
             codes=codes.unflatten(1, (batch, -1)).transpose(0, 1),
             loss=loss,
             metrics=self.metrics() if learn else {},
-            first=self._through(vectors, first, batch) if self.training else None,
+            semantic=self._through(vectors, first, batch) if self.training else None,
         )
 
     def _through(self, vectors: Tensor, quantized: Tensor, batch: int) -> Tensor:
@@ -151,13 +151,13 @@ class RVQ(Quantizer):
         return self.project_out(y.transpose(1, 2))
 
     def bitrate(self, n_q: int | None = None) -> float:
-        return self.check_n_q(n_q) * math.log2(self.size) * self.frame_rate / 1000
+        return self.check_n_q(n_q) * math.log2(self.codebook_size) * self.frame_rate / 1000
 
     def metrics(self) -> dict[str, Tensor]:
         """From the moving averages: per codebook the usage (share of codes that are not dead), perplexity and entropy
         (bits), and in total the entropy bitrate (kbit/s)."""
         share = self.usage / self.usage.sum(-1, keepdim=True).clamp(min=1e-12)
-        return per_codebook_metrics(share, self.frame_rate, used=self.dead_below / self.size)
+        return per_codebook_metrics(share, self.frame_rate, used=self.dead_below / self.codebook_size)
 
     def _nearest(self, x: Tensor, k: int) -> Tensor:
         """x ``[N, C]`` -> index of the nearest code of level k ``[N]``."""
@@ -165,7 +165,7 @@ class RVQ(Quantizer):
         half_norms = book.square().sum(-1) / 2 if self.half_norms is None else self.half_norms[k]
         return torch.addmm(half_norms, x, book.t(), alpha=-1).argmin(-1)
 
-    def meaning(self, n_q: int) -> list[Tensor]:
+    def codebook_state(self, n_q: int) -> list[Tensor]:
         return [*self.project_out.parameters(), self.codebooks[:n_q]]
 
     def _outward(self, x: Tensor) -> Tensor:
@@ -182,14 +182,14 @@ class RVQ(Quantizer):
         Vectors that are not finite, in any process, would stay in the averages for ever: their step is left out.
         """
         k, _, width = inputs.shape
-        flat = (codes + torch.arange(k, device=codes.device)[:, None] * self.size).flatten()  # [K * N]
+        flat = (codes + torch.arange(k, device=codes.device)[:, None] * self.codebook_size).flatten()  # [K * N]
         weight = keep.flatten().float()
-        new = inputs.new_zeros(k * self.size, width + 1)  # the sums, and the counts in the last column
+        new = inputs.new_zeros(k * self.codebook_size, width + 1)  # the sums, and the counts in the last column
         rows = torch.cat([inputs.flatten(0, 1), torch.ones_like(weight)[:, None]], dim=-1)
         new.index_add_(0, flat, rows * weight[:, None])
         if processes() > 1:
             dist.all_reduce(new)
-        new = new.view(k, self.size, width + 1)
+        new = new.view(k, self.codebook_size, width + 1)
         finite = new.sum().isfinite()  # on the device: nobody waits for it
         self.sums[:k].lerp_(torch.where(finite, new[..., :-1], self.sums[:k]), 1 - self.decay)
         self.usage[:k].lerp_(torch.where(finite, new[..., -1], self.usage[:k]), 1 - self.decay)
@@ -238,7 +238,7 @@ class RVQ(Quantizer):
         if not bool(residual.isfinite().all()):
             return False
         for k in range(self.n_q):
-            means, sizes = kmeans(residual, self.size, self.kmeans_iters)
+            means, sizes = kmeans(residual, self.codebook_size, self.kmeans_iters)
             self.codebooks[k] = means
             self.usage[k] = sizes  # an empty cluster is dead, and gets a vector of the data at the next check
             residual = residual - F.embedding(self._nearest(residual, k), means)

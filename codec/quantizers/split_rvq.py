@@ -32,7 +32,7 @@ class SplitRVQ(Quantizer):
         ValueError: for fewer than 2 codebooks or an unknown ``masks``.
     """
 
-    has_first = True
+    has_semantic = True
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SplitRVQ(Quantizer):
             raise ValueError(f"a split quantizer has a semantic and an acoustic part: n_q={n_q} should be 2 or more")
         if masks not in ("shared", "independent"):
             raise ValueError(f"masks is {masks!r}; valid are 'shared' and 'independent'")
-        self.dim, self.frame_rate, self.n_q, self.size = dim, frame_rate, n_q, codebook_size
+        self.dim, self.frame_rate, self.n_q, self.codebook_size = dim, frame_rate, n_q, codebook_size
         self.latent_dim = dim
         self.dropout, self.quantization_rate, self.masks = dropout, quantization_rate, masks
         same = dict(codebook_size=codebook_size, codebook_dim=codebook_dim, decay=decay, kmeans_iters=kmeans_iters)
@@ -79,7 +79,7 @@ class SplitRVQ(Quantizer):
             codes=torch.cat([semantic.codes, acoustic.codes], dim=1),
             loss=(semantic.loss + levels * acoustic.loss) / (1 + levels),
             metrics=metrics,
-            first=semantic.first,
+            semantic=semantic.semantic,
         )
 
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
@@ -94,8 +94,8 @@ class SplitRVQ(Quantizer):
         z = self.semantic.decode(codes[:, :1])
         return z if codes.shape[1] == 1 else z + self.acoustic.decode(codes[:, 1:])
 
-    def meaning(self, n_q: int) -> list[Tensor]:
-        return [*self.semantic.meaning(1), *(self.acoustic.meaning(n_q - 1) if n_q > 1 else [])]
+    def codebook_state(self, n_q: int) -> list[Tensor]:
+        return [*self.semantic.codebook_state(1), *(self.acoustic.codebook_state(n_q - 1) if n_q > 1 else [])]
 
     def _outward(self, x: Tensor) -> Tensor:
         """Through both parts, as in a sequence that neither of them quantizes."""

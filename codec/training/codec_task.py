@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from codec.discriminators.base import DiscriminatorSet
-from codec.distillation.base import Lesson, Phones
+from codec.distillation.base import LatentLoss, Phones
 from codec.losses.base import Losses
 from codec.model import Codec
 from codec.training.base_task import BaseTask
@@ -51,13 +51,13 @@ class CodecTask(BaseTask):
         optim: Optim,
         adversarial_start: int = 0,
         codec_start: int = 0,
-        distillation: Lesson | None = None,
+        distillation: LatentLoss | None = None,
         config: dict[str, Any] | None = None,
     ):
         super().__init__(optim, config)
         self.codec, self.discriminators, self.losses = codec, discriminators, losses
         if distillation is not None:
-            distillation.meet(codec.quantizer)
+            distillation.attach(codec.quantizer)
         self.distillation = distillation
         self.adversarial_start, self.codec_start = adversarial_start, codec_start
         self.has_discriminators = any(True for _ in discriminators.parameters())
@@ -120,7 +120,7 @@ class CodecTask(BaseTask):
         else:
             total = total + nothing(self.codec)
         if self.distillation is not None:  # its projection learns while the codec waits
-            student = self.distillation.pick(out.latents, out.quantized.first, self.codec.quantizer)
+            student = self.distillation.select(out.latents, out.quantized.semantic, self.codec.quantizer)
             distilled = self.distillation(student, wav, phones)
             total = total + self.distillation.weight * distilled
             values["distill"] = distilled.detach()

@@ -25,14 +25,14 @@ from codec.checkpoints.load import CheckpointError, load_checkpoint, load_weight
 from codec.checkpoints.safe_instantiate import STEP, build
 from codec.distillation.base import Phones
 from codec.training.codec_task import CodecTask
-from codec.utils.errors import ToldError
+from codec.utils.errors import UserError
 from codec.utils.safe_io import parse_json
 
 DIVERGED = "diverged.ckpt"
 STARTS = ("adversarial_start", "codec_start")  # steps, in the configuration
 
 
-class DivergenceError(ToldError, RuntimeError):
+class DivergenceError(UserError, RuntimeError):
     """Training has diverged; the message is one sentence that says where and what to do."""
 
 

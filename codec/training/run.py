@@ -13,7 +13,7 @@ from codec.data.folder import FolderCorpus
 from codec.data.vocabulary import phones
 from codec.evaluation.evaluate import evaluate
 from codec.evaluation.html.write import write_pages
-from codec.evaluation.systems import find, line_up
+from codec.evaluation.systems import build_systems, find
 from codec.training.codec_task import CodecTask
 from codec.training.resume import check_fits
 from codec.training.setup import check, record, resolved
@@ -57,7 +57,7 @@ def phones_of(corpus: Corpus) -> str:
 def report(cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData) -> float:
     """Score the last checkpoint -> the mean mel distance, the number that a sweep minimises."""
     run, skipped = Path(cfg.run_dir), []
-    one = line_up(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
+    one = build_systems(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
     system = one.make()  # what the file holds is what gets the score
     clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
     options = {"folder": run, "audio": cfg.report.audio, "unread": [data.corpus.bad, skipped]}

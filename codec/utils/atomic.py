@@ -11,7 +11,7 @@ from codec.utils.errors import InputError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the name `path` when the block ends without an error, and is gone otherwise.
 
     What a killed process left of the same file is removed first: no two processes may write one path at once.
@@ -33,8 +33,8 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """`whole` for content that is at hand; several processes may write the same content at once."""
+def write_atomic(path: Path, content: bytes) -> None:
+    """`atomic_file` for content that is at hand; several processes may write the same content at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f"unfinished-{os.getpid()}-", dir=path.parent)
     try:

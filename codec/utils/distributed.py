@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from codec.utils.errors import InputError
+
 
 def processes() -> int:
     """How many train together: 1 alone."""
@@ -41,7 +43,7 @@ class _Mean(torch.autograd.Function):
         return gradient
 
 
-class ShareError(ValueError):
+class ShareError(InputError):
     """The numbers of the processes do not fit together; the message says which."""
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from codec.utils.errors import InputError
+
 # bytes; a report of 100,000 clips has some 30 MB; as text they may take four times as much
 MOST_TEXT = 2**26
 # brackets, commas and colons of a JSON file. Each stands for 100 bytes of values or less ("[]," takes 73 bytes, and
@@ -15,7 +17,7 @@ MOST_SIGNS = 6_000_000
 MOST_YAML = 2**20  # bytes; PyYAML takes a minute for a few of them, and a configuration has some 10 kB
 
 
-class OutsideError(ValueError):
+class UntrustedFileError(InputError):
     """A file is too large, or holds what no such file does; the message says what."""
 
 
@@ -24,49 +26,49 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
 
     Raises:
         OSError: if it cannot be opened.
-        OutsideError: if it is no regular file, has more than ``most`` bytes, or is no text.
+        UntrustedFileError: if it is no regular file, has more than ``most`` bytes, or is no text.
     """
     if path.exists() and not path.is_file():
-        raise OutsideError("it is no regular file")
+        raise UntrustedFileError("it is no regular file")
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size  # `read` makes room for all that it is asked
         content = file.read(min(size, most) + 1)
     if len(content) > most:
-        raise OutsideError(f"it has more than {most:,} bytes")
+        raise UntrustedFileError(f"it has more than {most:,} bytes")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise OutsideError(f"it is no text: {error}") from None
+        raise UntrustedFileError(f"it is no text: {error}") from None
 
 
 def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
     """The object in a JSON file. Raises as `read_text` does."""
     content = parse_json(read_text(path, most))
     if not isinstance(content, dict):
-        raise OutsideError(f"it holds a {type(content).__name__}, not an object")
+        raise UntrustedFileError(f"it holds a {type(content).__name__}, not an object")
     return content
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The values in a text of JSON, of plain characters and finite numbers. Raises OutsideError for any other."""
+    """The values in a text of JSON, of plain characters and finite numbers. Raises UntrustedFileError for any other."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
         if sum(map(text.count, "[{,:")) > MOST_SIGNS:
-            raise OutsideError(f"it has more than {MOST_SIGNS:,} values, or thereabouts")
+            raise UntrustedFileError(f"it has more than {MOST_SIGNS:,} values, or thereabouts")
         content = json.loads(text, parse_constant=_no_constant)
         if r"\ud" in text or r"\uD" in text:  # half of a pair is no character, and could be written nowhere
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
-        raise OutsideError("it is nested too deeply") from None
-    except OutsideError:
+        raise UntrustedFileError("it is nested too deeply") from None
+    except UntrustedFileError:
         raise
     except ValueError as error:  # also for a number of thousands of digits
-        raise OutsideError(f"it is no JSON: {error}") from None
+        raise UntrustedFileError(f"it is no JSON: {error}") from None
     return content
 
 
 def _no_constant(name: str) -> None:
-    raise OutsideError(f"it holds {name}, which is no JSON")
+    raise UntrustedFileError(f"it holds {name}, which is no JSON")
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -74,7 +76,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise OutsideError("it has a reference (*), as no file of this project does")
+            raise UntrustedFileError("it has a reference (*), as no file of this project does")
         return super().compose_node(parent, index)
 
 
@@ -83,16 +85,16 @@ def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
     try:
         return yaml.load(read_text(path, most), Loader=_PlainLoader)
     except RecursionError:
-        raise OutsideError("it is nested too deeply") from None
+        raise UntrustedFileError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of a million digits, the 31st of February
-        raise OutsideError(" ".join(str(error).split())[:300]) from None
+        raise UntrustedFileError(" ".join(str(error).split())[:300]) from None
 
 
 def inside(folder: Path, name: Any) -> Path:
     """The file that ``name`` means below ``folder``, links followed.
 
     Raises:
-        OutsideError: if that is not below the folder, so that a file from outside cannot name one of the user's.
+        UntrustedFileError: if that is not below the folder, so that a file from outside cannot name one of the user's.
     """
     try:
         path = (folder / name).resolve()
@@ -100,4 +102,4 @@ def inside(folder: Path, name: Any) -> Path:
             return path
     except (TypeError, ValueError, OSError, RuntimeError):  # no name; a zero in it; a ring of links
         pass
-    raise OutsideError(f"{str(name)[:200]!r} is not a file inside {folder}")
+    raise UntrustedFileError(f"{str(name)[:200]!r} is not a file inside {folder}")

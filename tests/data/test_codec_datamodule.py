@@ -14,8 +14,8 @@ from codec.data.augment import Augment
 from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
-from codec.data.infinite_datamodule import Draws
-from codec.data.read_errors import Ledger
+from codec.data.infinite_datamodule import InfiniteSampler
+from codec.data.read_errors import ReadErrors
 
 RATE = 16_000
 
@@ -82,7 +82,7 @@ def test_two_workers_equal_none(folder, augment):
 
 
 def test_ranks_share_the_draws_out(folder):
-    draws = [list(islice(Draws(lambda: 10, rank, 3), 20)) for rank in range(3)]
+    draws = [list(islice(InfiniteSampler(lambda: 10, rank, 3), 20)) for rank in range(3)]
     assert sorted(chain.from_iterable(draws)) == list(range(10, 70))
 
 
@@ -187,18 +187,18 @@ def test_bad_headers_count_before_training(folder):
 
 
 def test_the_ledger_bears_with_small_folders():
-    small = Ledger(5)
+    small = ReadErrors(5)
     small.add([("a", "is missing"), ("b", "is missing"), ("a", "is missing")])
     assert len(small.bad) == 2
     assert "2 of 5" in small.summary()
     with pytest.raises(CorpusError):
         small.add([("c", "is missing")])
     with pytest.raises(CorpusError):
-        Ledger(1).add([("a", "is missing")])
+        ReadErrors(1).add([("a", "is missing")])
 
 
 def test_the_ledger_of_a_stream_waits_for_enough():
-    stream = Ledger(None)
+    stream = ReadErrors(None)
     stream.add([(f"bad{i}", "x") for i in range(25)], [f"good{i}" for i in range(150)])
     with pytest.raises(CorpusError, match="of 200 recordings"):
         stream.add([], [f"good{i}" for i in range(175)])

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData, collate
 from codec.data.folder import FolderCorpus
-from codec.data.infinite_datamodule import Draws
+from codec.data.infinite_datamodule import InfiniteSampler
 from codec.data.mix import MixCorpus
 from codec.data.remote_files import Store, shown
 from codec.data.shard_corpus import ShardCorpus, unpacked
@@ -82,7 +82,7 @@ def test_ranks_and_workers_share_an_epoch_out(shards):
     slots = corpus.crops(4000, 0).slots
     heard = []
     for rank in range(2):
-        sampler = islice(iter(Draws(lambda: 0, rank, 2)), len(range(rank, slots, 2)))
+        sampler = islice(iter(InfiniteSampler(lambda: 0, rank, 2)), len(range(rank, slots, 2)))
         loader = DataLoader(corpus.crops(4000, 0), 3, sampler=list(sampler), num_workers=2, collate_fn=collate)
         heard += [wav.numpy().tobytes() for batch in loader for wav in batch["wav"]]
     assert len(set(heard)) == len(heard) == slots

@@ -182,11 +182,11 @@ def test_a_cache_changes_nothing_but_where_features_come_from(tmp_path):
 def test_the_target_picks_the_student():
     latents, first = torch.zeros(1, 8, 5), torch.ones(1, 8, 5)
     build = lambda target: Distillation(RandomTeacher(16, 1), 8, RATE, 50.0, target=target)  # noqa: E731
-    assert build("full").pick(latents, first) is latents
-    assert build("full").pick(latents, None) is latents
-    assert build("semantic").pick(latents, first) is first
+    assert build("full").select(latents, first) is latents
+    assert build("full").select(latents, None) is latents
+    assert build("semantic").select(latents, first) is first
     with pytest.raises(ValueError, match=r"set distill\.target=full") as caught:
-        build("semantic").pick(latents, None)
+        build("semantic").select(latents, None)
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="valid: semantic, full"):
         build("acoustic")
@@ -220,7 +220,7 @@ def test_the_channels_that_a_latent_model_sees_are_taught(name, target):
     channels = quantizer.latent_dim // (1 if target == "bottleneck" else 2)
     assert task.distillation.projection.in_features == channels
     latents = torch.randn(2, 8, 5)
-    picked = task.distillation.pick(latents, None, quantizer)
+    picked = task.distillation.select(latents, None, quantizer)
     assert torch.equal(picked, quantizer.to_latents(latents)[:, :channels])
     total, values = task.one_pass(tone_batch(2, 800))
     total.backward()
@@ -243,7 +243,7 @@ def test_the_other_half_of_a_split_bottleneck_is_left_alone():
 def test_a_quantizer_with_codebooks_has_its_latents_as_a_bottleneck():
     task = taught(RVQ(8, 100, n_q=2, codebook_size=4), "bottleneck")
     latents = torch.randn(2, 8, 5)
-    assert torch.equal(task.distillation.pick(latents, None, task.codec.quantizer), latents)
+    assert torch.equal(task.distillation.select(latents, None, task.codec.quantizer), latents)
 
 
 def test_targets_that_a_quantizer_does_not_have_are_refused():

@@ -1,4 +1,4 @@
-"""Phones as a lesson: what is spelt counts, when it is said does not, and what is not known is left out."""
+"""Phones as a latent loss: what is spelt counts, when it is said does not, and what is not known is left out."""
 
 import copy
 
@@ -17,14 +17,14 @@ ABC = [("a", 0.0), ("b", 0.1), ("c", 0.5)]
 WAV = torch.zeros(1, 1, 1)  # only its latents are spelt
 
 
-def lesson(frame_rate: float = 50.0, **options) -> PhoneCTC:
+def phone_ctc(frame_rate: float = 50.0, **options) -> PhoneCTC:
     torch.manual_seed(0)
     return PhoneCTC("a b c", 4, frame_rate, **options)
 
 
 def spelling(numbers: list[int], sure: float = 20.0) -> tuple[PhoneCTC, torch.Tensor]:
-    """A lesson and latents ``[1, 4, F]`` that spell the numbers, one in each frame."""
-    made = lesson()
+    """A latent loss and latents ``[1, 4, F]`` that spell the numbers, one in each frame."""
+    made = phone_ctc()
     torch.nn.init.eye_(made.projection.weight)
     torch.nn.init.zeros_(made.projection.bias)
     return made, sure * torch.nn.functional.one_hot(torch.tensor(numbers), 4).t()[None].float()
@@ -44,8 +44,8 @@ def test_latents_that_spell_the_phones_cost_nothing_whenever_they_are_said():
 def test_fast_speech_fits_into_slow_frames():
     """A second of 12 frames with 20 phones."""
     said = [("abc"[n % 3], 0.05 * n) for n in range(20)]
-    slow, tight = lesson(12.5), lesson(12.5, per_second=12.5)
-    assert (slow.places, tight.places, lesson(75.0).places) == (4, 1, 1)
+    slow, tight = phone_ctc(12.5), phone_ctc(12.5, per_second=12.5)
+    assert (slow.places, tight.places, phone_ctc(75.0).places) == (4, 1, 1)
     latents = torch.nn.Parameter(torch.randn(1, 4, 12))
     assert tight(latents, WAV, [said]) == 0
     optimizer = torch.optim.Adam([latents, *slow.parameters()], 0.1)
@@ -60,7 +60,7 @@ def test_fast_speech_fits_into_slow_frames():
 
 
 def test_clips_without_phones_have_no_part_in_it():
-    made, latents = lesson(), torch.randn(3, 4, 12, requires_grad=True)
+    made, latents = phone_ctc(), torch.randn(3, 4, 12, requires_grad=True)
     said = [ABC, [], ABC[::-1]]
     loss = made(latents, WAV, said)
     torch.testing.assert_close(loss, made(latents[[0, 2]], WAV, [ABC, ABC[::-1]]))
@@ -77,7 +77,7 @@ def test_clips_without_phones_have_no_part_in_it():
 def on_a_rank(rank: int) -> list[torch.Tensor]:
     """The mean over two processes of gradients of which each has two clips, one of them with three times the clips
     that have phones."""
-    made, latents, said = lesson(), *clips()
+    made, latents, said = phone_ctc(), *clips()
     mine = slice(2 * rank, 2 * rank + 2)
     model = torch.nn.parallel.DistributedDataParallel(made)
     model(latents[mine], WAV, said[mine]).backward()
@@ -91,7 +91,7 @@ def clips() -> tuple[torch.Tensor, list]:
 
 def test_two_processes_learn_what_one_does(pair):
     first, second = pair(on_a_rank)
-    whole = lesson()
+    whole = phone_ctc()
     whole(clips()[0], WAV, clips()[1]).backward()
     for one, other, p in zip(first, second, whole.parameters(), strict=True):
         torch.testing.assert_close(one, p.grad, atol=1e-6, rtol=1e-4)
@@ -102,7 +102,7 @@ def test_it_takes_the_place_of_a_teacher():
     task = taught(VAE(8, 100, channels=6), "split")
     other = copy.deepcopy(task)
     task.distillation = PhoneCTC("a b c", 8, 100, "split")
-    task.distillation.meet(task.codec.quantizer)
+    task.distillation.attach(task.codec.quantizer)
     assert task.distillation.projection.in_features == 3
     total, values = task.one_pass(tone_batch(2, 800), [ABC, ABC])
     total.backward()
@@ -116,13 +116,13 @@ def test_it_takes_the_place_of_a_teacher():
 
 def test_what_cannot_be_spelt_is_said():
     with pytest.raises(InputError, match=r"the phone 'x' is not in distill\.vocabulary"):
-        lesson()(torch.randn(1, 4, 12), WAV, [[("x", 0.0)]])
+        phone_ctc()(torch.randn(1, 4, 12), WAV, [[("x", 0.0)]])
     with pytest.raises(InputError, match="this batch was kept without them"):
-        lesson()(torch.randn(1, 4, 12), WAV)
+        phone_ctc()(torch.randn(1, 4, 12), WAV)
     with pytest.raises(InputError, match="the corpus has none: take dataset=espeak"):
         PhoneCTC("", 4, 50.0)
     with pytest.raises(ValueError, match="valid: semantic"):
-        lesson(target="acoustic")
+        phone_ctc(target="acoustic")
 
 
 def test_the_vocabulary_is_that_of_the_manifest(speech_folder, tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from codec.checkpoints.load import CheckpointError
 from codec.data.base import CorpusError
-from codec.evaluation.systems import corpus_of, find, line_up, out_folder
+from codec.evaluation.systems import build_systems, corpus_of, find, out_folder
 from tests.checkpoints.test_load import CONFIG, saved
 from tests.helpers.parts import tone_batch
 from tests.helpers.run_folders import write_run
@@ -39,9 +39,9 @@ def test_names_say_what_differs(tmp_path):
     for n, disc in enumerate(("msd", "mfd")):
         run_folder(tmp_path / str(n), [f"disc={disc}", "seed=3"])
     saved(tmp_path / "alone.ckpt")
-    candidates = find([str(tmp_path / "0"), str(tmp_path / "1"), str(tmp_path / "alone.ckpt")])
-    assert [c.name for c in line_up(candidates)] == ["disc=msd", "disc=mfd", "alone"]
-    curve = line_up(candidates[2:], "curve", {"rounding_6": Rounding(), "low_pass": Rounding()})
+    checkpoints = find([str(tmp_path / "0"), str(tmp_path / "1"), str(tmp_path / "alone.ckpt")])
+    assert [c.name for c in build_systems(checkpoints)] == ["disc=msd", "disc=mfd", "alone"]
+    curve = build_systems(checkpoints[2:], "curve", {"rounding_6": Rounding(), "low_pass": Rounding()})
     assert [(c.name, c.family, c.baseline) for c in curve] == [
         ("alone n_q=1", "alone", False),
         ("alone n_q=2", "alone", False),
@@ -58,9 +58,9 @@ def test_checkpoints_of_one_run_and_files_of_one_name_stay_apart(tmp_path):
         (tmp_path / folder).mkdir()
         saved(tmp_path / folder / "m.ckpt")
     both = [str(tmp_path / "run" / "checkpoints" / f"{name}.ckpt") for name in ("last", "best")]
-    assert [c.name for c in line_up(find(both))] == ["run last", "run best"]
+    assert [c.name for c in build_systems(find(both))] == ["run last", "run best"]
     others = [str(tmp_path / folder / "m.ckpt") for folder in ("a", "b")]
-    assert [c.name for c in line_up(find(others))] == ["a/m", "b/m"]
+    assert [c.name for c in build_systems(find(others))] == ["a/m", "b/m"]
     assert len(find([both[0], os.path.relpath(both[0])])) == 1
 
 
@@ -74,7 +74,7 @@ def test_the_dataset_follows_the_rate(tmp_path):
 def test_a_contestant_is_the_codec_of_its_file(tmp_path):
     codec = saved(tmp_path / "a.ckpt")
     wav = tone_batch(1, 900)
-    for one, n_q in zip(line_up(find(str(tmp_path / "a.ckpt")), [2, 3]), (2, 3), strict=True):
+    for one, n_q in zip(build_systems(find(str(tmp_path / "a.ckpt")), [2, 3]), (2, 3), strict=True):
         with torch.no_grad():
             assert torch.equal(one.make().reconstruct(wav, 800), codec(wav, n_q).wav)
         assert one.facts == {"system": f"a n_q={n_q}", "checkpoint": "a.ckpt", "step": 7, "weights": "last"}
@@ -97,7 +97,7 @@ def test_what_cannot_take_part_is_one_sentence(tmp_path):
         (([], None, {"timing": Rounding()}), "'timing' is no name of its own"),
     ):
         with pytest.raises(CheckpointError, match=sentence):
-            line_up(*arguments)
+            build_systems(*arguments)
     with pytest.raises(CorpusError, match="dataset=folder"):
         corpus_of(found, 800)
 
@@ -105,7 +105,7 @@ def test_what_cannot_take_part_is_one_sentence(tmp_path):
 def test_the_report_goes_where_the_checkpoints_are(tmp_path):
     for name in ("0", "1"):
         run_folder(tmp_path / "sweep" / name, [f"seed={name}"])
-    candidates = find(str(tmp_path / "sweep"))
-    assert out_folder(candidates) == tmp_path / "sweep" / "eval"
-    assert out_folder(candidates[:1]) == tmp_path / "sweep" / "0" / "checkpoints" / "eval_last"
-    assert candidates[0].config == CONFIG
+    checkpoints = find(str(tmp_path / "sweep"))
+    assert out_folder(checkpoints) == tmp_path / "sweep" / "eval"
+    assert out_folder(checkpoints[:1]) == tmp_path / "sweep" / "0" / "checkpoints" / "eval_last"
+    assert checkpoints[0].config == CONFIG

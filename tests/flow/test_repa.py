@@ -12,7 +12,7 @@ from codec.distillation.teachers.rate import to_frame_rate
 from codec.flow.repa import Alignment
 from codec.latents.cached import features_of
 from codec.latents.features import FEATURES, PIECE, ToFeatures
-from codec.latents.paired_features import Beside
+from codec.latents.paired_features import PairedFeatures
 from codec.utils.errors import InputError
 from tests.flow.test_datamodule import batches, data
 from tests.flow.test_task import batch, fit, one_pass, small_task
@@ -125,7 +125,7 @@ def test_a_corpus_has_the_features_of_each_recording(source, tmp_path, monkeypat
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path))
     teacher, corpus = RandomTeacher(4, 1), FolderCorpus(source, RATE, holdout=0.25)
     folder = features_of(teacher, corpus, HOP, report=lambda _: None)
-    features = Beside(folder, FEATURES)
+    features = PairedFeatures(folder, FEATURES)
     for clip in FolderCorpus(source, RATE, holdout=1).clips("val"):
         frames = -(-clip["wav"].shape[-1] // HOP)
         wanted = to_frame_rate(teacher(clip["wav"][None], RATE), 50.0, RATE / HOP, frames)[0].t()
@@ -139,7 +139,7 @@ def test_a_corpus_has_the_features_of_each_recording(source, tmp_path, monkeypat
     path = next(folder.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(CorpusError, match="remove it and begin again"):
-        Beside(folder, FEATURES)
+        PairedFeatures(folder, FEATURES)
 
 
 @pytest.mark.parametrize("samples", [1, HOP + 1, int(2.5 * PIECE) * RATE + 3])

@@ -29,7 +29,7 @@ from codec.latents.export import ToLatents
 from codec.latents.extract import TOKENS, Encoding, ToTokens, extract, read_unit
 from codec.latents.features import FEATURES, ToFeatures
 from codec.latents.latent_corpus import LatentCorpus
-from codec.latents.paired_features import Beside
+from codec.latents.paired_features import PairedFeatures
 from codec.latents.shard_file import Layout
 from codec.latents.token_file import TokenError, Tokens, load_tokens, save_tokens
 from codec.model import Codec
@@ -115,7 +115,7 @@ def _latents(path: Path) -> Any:
 
 def _beside(path: Path, layout: Layout) -> Any:
     """What training on latents does with what belongs to their frames."""
-    found, files = Beside(path.parent, layout), ("b.wav", "good.wav")
+    found, files = PairedFeatures(path.parent, layout), ("b.wav", "good.wav")
     if layout is TOKENS:
         found.check()
     if missing := [file for file in files if not found.frames(file)]:

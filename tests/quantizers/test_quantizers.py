@@ -40,8 +40,8 @@ def test_codes_are_the_whole_story(name):
             assert torch.equal(codes, quantizer.encode(z)[:, :n_q])  # a prefix is a coarser version
             torch.testing.assert_close(quantizer.decode(codes), out.z, atol=1e-5, rtol=0)
             assert int(codes.min()) >= 0
-            assert int(codes.max()) < quantizer.size
-            assert quantizer.bitrate(n_q) == pytest.approx(n_q * math.log2(quantizer.size) * 50 / 1000)
+            assert int(codes.max()) < quantizer.codebook_size
+            assert quantizer.bitrate(n_q) == pytest.approx(n_q * math.log2(quantizer.codebook_size) * 50 / 1000)
 
 
 @pytest.mark.parametrize("name", ["rvq", "residual fsq"])

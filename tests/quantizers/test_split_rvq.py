@@ -109,31 +109,31 @@ def test_sequences_that_pass_still_move_the_codebooks():
     assert torch.equal(quantizer.eval()(z).codes, quantizer.encode(z))
 
 
-def test_first_is_the_semantic_code_whatever_the_masks_say():
+def test_semantic_is_the_first_code_whatever_the_masks_say():
     quantizer, z = trained(split(quantization_rate=0.0, dropout=1.0))
     z = z.requires_grad_()
     out = quantizer(z)
     old = trained(split(quantization_rate=0.0, dropout=1.0))[0]
     value = old.semantic.project_out(old.semantic.codebooks[0][out.codes[:, 0]].transpose(1, 2))
-    torch.testing.assert_close(out.first, value, atol=1e-5, rtol=1e-5)
-    out.first.sum().backward()
+    torch.testing.assert_close(out.semantic, value, atol=1e-5, rtol=1e-5)
+    out.semantic.sum().backward()
     through = quantizer.semantic.project_in.weight[..., 0].t() @ quantizer.semantic.project_out.weight[..., 0].t().sum(
         1
     )
     torch.testing.assert_close(z.grad, through[None, :, None].expand_as(z), atol=1e-5, rtol=1e-5)
 
 
-def test_first_of_a_plain_rvq_and_its_quantization_rate():
+def test_semantic_of_a_plain_rvq_and_its_quantization_rate():
     torch.manual_seed(0)
     rvq = RVQ(8, 12.5, n_q=3, codebook_size=16, quantization_rate=0.5)
     z = torch.randn(1000, 8, 4)
     rvq(z)
     books = rvq.codebooks.clone()
     out = rvq(z)
-    torch.testing.assert_close(out.first, books[0][out.codes[:, 0]].transpose(1, 2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out.semantic, books[0][out.codes[:, 0]].transpose(1, 2), atol=1e-5, rtol=1e-5)
     share = float(((out.z - z).abs().amax((1, 2)) < 1e-5).float().mean())
     assert abs(share - 0.5) < 0.07
-    assert rvq.eval()(z).first is None
+    assert rvq.eval()(z).semantic is None
 
 
 def test_masks_are_honest():

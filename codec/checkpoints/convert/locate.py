@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from codec.checkpoints.load import CheckpointError
-from codec.utils.safe_io import OutsideError, read_json
+from codec.utils.safe_io import UntrustedFileError, read_json
 
 LARGEST = 2**20  # bytes of a configuration
 MIMI_FILES = ("tokenizer-*.safetensors", "mimi*.safetensors")  # Kyutai's names of it beside a language model's weights
@@ -70,5 +70,5 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_config(path: Path) -> dict[str, Any]:
     try:
         return read_json(path, LARGEST)
-    except (OSError, OutsideError) as error:
+    except (OSError, UntrustedFileError) as error:
         raise CheckpointError(f"{path}, which tells the sizes of this Mimi, cannot be read: {error}") from None

@@ -44,7 +44,7 @@ class CodecSystem(System):
         out = self.codec(wav.to(device), self.n_q or None)
         if out.quantized.codes is not None:
             codes = out.quantized.codes.transpose(0, 1).flatten(1).cpu()  # [K, B * F]
-            counts = torch.stack([torch.bincount(c, minlength=self.codec.quantizer.size) for c in codes])
+            counts = torch.stack([torch.bincount(c, minlength=self.codec.quantizer.codebook_size) for c in codes])
             self.counts = counts if self.counts is None else self.counts + counts
         return out.wav.float()
 

@@ -10,7 +10,7 @@ import pandas
 from codec.evaluation.metrics.intervals import Interval
 from codec.evaluation.report import Report, ReportError
 from codec.utils.errors import InputError
-from codec.utils.safe_io import OutsideError, read_json
+from codec.utils.safe_io import UntrustedFileError, read_json
 
 TIMING = "timing.json"  # beside reports: name of a system -> `Entry.timing`
 FACTORS = ("rtf_encode", "rtf_decode")  # of a timing: its numbers
@@ -30,7 +30,7 @@ def timings(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         content = read_json(file)
-    except (OSError, OutsideError) as error:
+    except (OSError, UntrustedFileError) as error:
         raise ReportError(f"{file} cannot be read: {error}") from error
     if not all(isinstance(timing, dict) for timing in content.values()):
         raise ReportError(f"{file} holds no timings by system: remove it, or evaluate again")

@@ -9,7 +9,7 @@ import jinja2
 from markupsafe import Markup
 
 from codec.evaluation.html.tables import number
-from codec.evaluation.report import write_whole
+from codec.evaluation.report import write_atomic
 
 HERE = Path(__file__).parent
 MB = 1_000_000
@@ -47,5 +47,5 @@ def save(path: str | Path, text: str) -> Path:
     """Write a page whole or not at all, with its folder if need be; returns its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, text)
+    write_atomic(path, text)
     return path

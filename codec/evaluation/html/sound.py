@@ -16,7 +16,7 @@ import torch
 from codec.evaluation.baselines.opus import RATES, encode
 from codec.evaluation.html.base import Entry
 from codec.evaluation.report import ReportError
-from codec.utils.safe_io import OutsideError, inside
+from codec.utils.safe_io import UntrustedFileError, inside
 
 LONGEST = 2**26  # samples of a sound of a report: 23 minutes at 48 kHz
 MARKUP = 1_500  # characters around a sound in a page, about
@@ -60,7 +60,7 @@ def read(entry: Entry, clip: str, role: str) -> Wave:
             if not np.isfinite(wav).all():
                 raise ReportError(f"{path}, a sound file of {entry.name}, has NaN or infinite samples")
             return int16(wav), file.samplerate
-    except OutsideError as error:
+    except UntrustedFileError as error:
         raise ReportError(f"the report of {entry.name} names a sound file outside of its folder: {error}") from error
     except (OSError, RuntimeError, TypeError) as error:  # libsndfile's own; a file without a header
         raise ReportError(f"{path}, a sound file of {entry.name}, cannot be read: {error}") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 from codec.evaluation.html.base import TIMING, Entry
 from codec.evaluation.html.listening import write_listening_test
 from codec.evaluation.html.report import write_page
-from codec.evaluation.report import plain, write_whole
+from codec.evaluation.report import plain, write_atomic
 
 
 def write_pages(folder: Path, entries: Sequence[Entry], title: str, listening: int = 0) -> list[Path]:
@@ -21,7 +21,7 @@ def write_pages(folder: Path, entries: Sequence[Entry], title: str, listening: i
     """
     folder.mkdir(parents=True, exist_ok=True)
     timing = plain({entry.name: entry.timing for entry in entries})
-    write_whole(folder / TIMING, json.dumps(timing, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(folder / TIMING, json.dumps(timing, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     pages = [write_page(folder / "report.html", entries, title)]
     if listening:
         pages.append(write_listening_test(folder / "listening.html", entries, title, listening))

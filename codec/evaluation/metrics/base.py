@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import soxr
 
+from codec.utils.errors import UserError
+
 SILENCE = 2.0**-15  # peak to peak: a signal that stays within one 16-bit step is silent
 
 
@@ -22,7 +24,7 @@ class MetricError(Exception):
     """This audio has no score in this metric; the message is a sentence for the report."""
 
 
-class MissingError(Exception):
+class MissingError(UserError):
     """There is no such metric or system here, or what it needs is missing; the message says what, and how to get it."""
 
 

@@ -16,7 +16,7 @@ import pandas
 
 from codec.utils.errors import InputError
 from codec.evaluation.runs.factors import Settings, as_text, differences, flat
-from codec.utils.safe_io import OutsideError, read_text, read_yaml
+from codec.utils.safe_io import UntrustedFileError, read_text, read_yaml
 from codec.utils.redact import redact, redact_override
 from codec.evaluation.report import Report, ReportError
 
@@ -319,7 +319,7 @@ def _at(content: dict[str, Any], *keys: str) -> dict[str, Any]:
 def _log(file: Path) -> str:
     try:
         return read_text(file)
-    except (OSError, OutsideError) as error:
+    except (OSError, UntrustedFileError) as error:
         raise RunError(f"{file} cannot be read: {error}") from error
 
 
@@ -329,7 +329,7 @@ def _yaml(path: Path, empty: Any) -> Any:
         return empty
     try:
         content = read_yaml(path)
-    except (OSError, OutsideError) as error:
+    except (OSError, UntrustedFileError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if content is None:  # a file that is being written
         return empty

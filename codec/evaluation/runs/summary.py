@@ -12,7 +12,7 @@ from pathlib import Path
 
 from codec.evaluation.runs.main_effects import CompareError, grid, same_clips
 from codec.evaluation.html.base import TIMING, Entry, Grid, family_of, timings
-from codec.evaluation.report import Report, aligned, metric_title, plain, write_whole
+from codec.evaluation.report import Report, aligned, metric_title, plain, write_atomic
 from codec.evaluation.runs.run_folder import Run, discover, names, natural
 
 MAIN = ("pesq_wb", "stoi", "mel_distance")  # what the terminal shows unless told otherwise
@@ -120,11 +120,11 @@ def write_files(result: Comparison, folder: Path, title: str) -> list[Path]:
     rows.insert(3, "seed", [run.seed for run in result.runs])
     rows.insert(4, "folder", [os.path.relpath(run.folder.resolve(), folder.resolve()) for run in result.runs])
     written = [folder / "compare.csv", folder / "compare.json"]
-    write_whole(written[0], rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
+    write_atomic(written[0], rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     effects = [{**vars(effect), "difference": effect.difference._asdict()} for effect in result.grid.effects]
     content = {"runs": rows.to_dict(orient="records"), "factors": result.grid.factors, "effects": effects}
     text = json.dumps(plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_whole(written[1], text + "\n")
+    write_atomic(written[1], text + "\n")
     if result.scored:
         from codec.evaluation.html.report import write_page  # only where there is a page to draw
 
