@@ -26,7 +26,7 @@ from codec.checkpoints.save import damage, step_of
 from codec.training.resume import resume_point
 from tests.helpers.checkpoints import differences, state
 from tests.helpers.programs import call
-from tests.test_config import CHOICES, SHORT, TINY
+from tests.helpers.training import CHOICES, SHORT, TINY
 
 # Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.
 PARTS = ["disc=msd", "disc.members.msd.width=4", "loss=balancer", "quantizer.n_q=3", "quantizer.check_every=2"]

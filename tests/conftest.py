@@ -3,6 +3,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 # Small arrays: threads that wait for each other cost more, on a busy machine many times as much. NumPy reads the first
@@ -10,13 +11,13 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import pytest
 import soundfile
 import torch
 import torch.distributed as dist
 
 from tests.helpers.ranks import Pair
+from tests.helpers.signals import speechlike
 
 pytest_plugins = ["tests.helpers.judges"]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a network
@@ -25,18 +26,6 @@ torch.set_num_threads(1)  # the same
 warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-
-def speechlike(seconds: float, rate: int, seed: int) -> np.ndarray:
-    """Harmonics of a gliding pitch under a syllable envelope, [T]: enough like speech for PESQ and STOI to score it."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(int(seconds * rate)) / rate
-    pitch = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.3, 0.8) * t))
-    phase = 2 * np.pi * np.cumsum(pitch) / rate
-    wav = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, 20))
-    syllables = np.clip(np.sin(2 * np.pi * rng.uniform(2, 4) * t + rng.uniform(0, 6)), 0, None) ** 0.5
-    wav = wav * syllables + 0.002 * rng.standard_normal(len(t))
-    return (0.3 * wav / np.abs(wav).max()).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +65,27 @@ def pair(tmp_path_factory) -> Iterator[Pair]:
 def _own_cache(tmp_path_factory):
     """Caches of a test run are its own."""
     os.environ["CODEC_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def _score_here(monkeypatch):
+    """Reports have the mel distance alone, computed in this process."""
+    from codec.evaluation import evaluate
+    from codec.evaluation.metrics.table import METRICS
+    from codec.evaluation.metrics.workers import score_clips
+
+    one = {"mel_distance": METRICS["mel_distance"]}
+    monkeypatch.setattr(evaluate, "score_clips", lambda pairs, rate, *_: score_clips(pairs, rate, one, 0))
+
+
+@pytest.fixture
+def _costs_nothing(monkeypatch):
+    """Systems are not profiled: neither look-ahead nor FLOP nor a stable real-time factor."""
+    from codec.evaluation import systems
+    from codec.evaluation.baselines.codec import CodecSystem
+
+    monkeypatch.setattr(CodecSystem, "cost", dict.fromkeys(("latency_ms", "gflop_encode", "gflop_decode")))
+    monkeypatch.setattr(systems, "real_time_factors", partial(systems.real_time_factors, seconds=0.1, repeats=1))
 
 
 TINY_WAVLM = {

@@ -1,75 +1,21 @@
 """Every option of every group composes, builds, and trains two steps: a new file in conf/ is tested without an edit
 here."""
 
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import train
 from codec.checkpoints.safe_instantiate import STEP, check_targets
-from codec.evaluation import evaluate as evaluation
-from codec.evaluation import systems as lineup
-from codec.evaluation.baselines.codec import CodecSystem
-from codec.evaluation.metrics.table import METRICS
-from codec.evaluation.metrics.workers import score_clips
 from codec.layers.conv import fold_weight_norm
 from tests.helpers.parts import count
+from tests.helpers.training import CONF, MIMI, SHORT, TINY, composed, narrow, only_fit, options, short
 
-CONF = Path(__file__).parents[1] / "conf"
-# A few thousand parameters, half a second of audio, no files but the checkpoint: what is left is the wiring.
-TINY = ["channels=4", "latent_dim=16", "batch_size=2", "quantizer.codebook_size=16", "quantizer.kmeans_iters=2"]
-SHORT = ["segment=0.52", "max_steps=2", "val_every=2", "data.workers=0", "data.val_clips=1", "data.val_seconds=0.6"]
-SHORT += ["report.clips=1", "report.seconds=0.6", "report.audio=1", "trainer.log_every_n_steps=1"]
-SHORT += ["callbacks.validation.metrics=[mel_distance]", "callbacks.validation.shown=0"]
-SHORT += ["~callbacks.progress", "trainer.enable_progress_bar=false"]
-CHOICES = {"encoder": "seanet_small", "decoder": "seanet_small", "disc": "none", "logger": "csv", "trainer": "cpu"}
-
-
-def options(group: str) -> list[str]:
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
-
-
-def composed(*overrides: str):
-    with initialize(version_base="1.3", config_path="../conf"):
-        return compose("train", overrides=list(overrides))
-
-
-def short(folder, run, *overrides: str, **choices: str):
-    """A configuration that trains two steps on `folder`; `choices` are options of groups."""
-    groups = [f"{group}={option}" for group, option in {**CHOICES, **choices}.items()]
-    data = ["dataset=folder", f"dataset.path={folder}", "dataset.holdout=0.25", f"run_dir={run}"]
-    return composed(*groups, *SHORT, *data, *overrides)
-
-
-def only_fit(cfg) -> None:
-    """Two steps and a validation, without half a gigabyte of checkpoints."""
-    del cfg.callbacks.best, cfg.callbacks.last, cfg.callbacks.end
-    OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
-    trainer, _ = train.fit(cfg)
-    assert trainer.global_step == 2
-    assert all(bool(torch.isfinite(v)) for v in trainer.logged_metrics.values())
-    assert "val/mel_distance" in trainer.logged_metrics
-
-
-@pytest.fixture(autouse=True)
-def _score_here(monkeypatch):
-    """The metrics have their own tests; processes for them would cost seconds per option."""
-    one = {"mel_distance": METRICS["mel_distance"]}
-    monkeypatch.setattr(evaluation, "score_clips", lambda pairs, rate, *_: score_clips(pairs, rate, one, 0))
-
-
-@pytest.fixture
-def _costs_nothing(monkeypatch):
-    """So do costs, of every option: here they would take a quarter of the time."""
-    monkeypatch.setattr(CodecSystem, "cost", dict.fromkeys(("latency_ms", "gflop_encode", "gflop_decode")))
-    monkeypatch.setattr(lineup, "real_time_factors", partial(lineup.real_time_factors, seconds=0.1, repeats=1))
-
+pytestmark = pytest.mark.usefixtures("_score_here")
 
 # A teacher that needs no download and no long training of its own.
 WAVLM = ["distill.teacher.bundle=tiny-base", "distill.teacher.layer=1"]
@@ -114,20 +60,6 @@ def test_options_train_two_steps(group, option, speech_folder, tmp_path):
     assert len(list((tmp_path / "audio").iterdir())) == 2
 
 
-# Discriminators of tens of millions of parameters, at a width that shows the same wiring.
-NARROW = {
-    "msd": ["msd_width=4"],
-    "mfd": ["mfd_hidden=[32,32,32,32,32,32]"],
-    "mpd": ["disc.members.mpd.widths=[4,4,8,8,8]"],
-    "mrd": ["disc.members.mrd.width=4"],
-    "msstft": ["disc.members.msstft.width=4"],
-}
-
-
-def narrow(members) -> list[str]:
-    return [o for name in members for o in NARROW.get(name, [])]
-
-
 @pytest.mark.parametrize("disc", options("disc"))
 def test_discriminator_sets_train_two_steps(disc, speech_folder, tmp_path):
     cfg = short(speech_folder, tmp_path, *TINY, *narrow(disc.split("+")), disc=disc)
@@ -137,9 +69,6 @@ def test_discriminator_sets_train_two_steps(disc, speech_folder, tmp_path):
 
 EXPERIMENTS = {str(p.relative_to(CONF / "experiment").with_suffix("")): p for p in CONF.glob("experiment/**/*.yaml")}
 FLOWS = sorted(name for name, path in EXPERIMENTS.items() if "task=flow" in path.read_text())
-# Mimi's structure at a hundredth of its size: eight times 79 million parameters would be minutes.
-MIMI = ["channels=4", "latent_dim=32", "transformer_layers=2", "transformer_hidden=64"]
-MIMI += ["quantizer.codebook_size=32", "quantizer.codebook_dim=8"]
 STARTS = {  # numbers of long runs, brought within two steps
     "mimi_finetune": ["codec_start=1"],
     "mimi_table3/adversarial_only": ["loss.reconstruction_until=1"],

@@ -10,11 +10,9 @@ import yaml
 
 from codec.evaluation.metrics.table import METRICS
 from tests.helpers.programs import call, start
-from tests.test_config import CHOICES, TINY, _costs_nothing, _score_here  # noqa: F401
+from tests.helpers.training import SMALL_RUN
 
-SMALL = [*TINY, *(f"{k}={v}" for k, v in CHOICES.items() if k != "disc"), "segment=0.52", "val_every=2"]
-SMALL += ["data.workers=0", "data.val_clips=2", "data.val_seconds=1.0", "report.clips=2", "report.seconds=1.0"]
-SMALL += ["callbacks.validation.metrics=[mel_distance]", "callbacks.validation.shown=0", "trainer.log_every_n_steps=1"]
+pytestmark = pytest.mark.usefixtures("_score_here")
 
 
 def losses(run_folder: Path) -> dict[int, dict[str, str]]:
@@ -30,7 +28,7 @@ def losses(run_folder: Path) -> dict[int, dict[str, str]]:
 def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25"]
-    small = [*SMALL, *data, "disc=msd", "disc.members.msd.width=4", "adversarial_start=1"]
+    small = [*SMALL_RUN, *data, "disc=msd", "disc.members.msd.width=4", "adversarial_start=1"]
     small += ["optim/schedule=exponential"]  # a cosine would know of the longer run
 
     assert call("train.py", *small, "max_steps=4", f"run_dir={tmp_path / 'whole'}") == 0

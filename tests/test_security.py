@@ -26,9 +26,10 @@ from codec.utils.errors import InputError
 from codec.utils.redact import HIDDEN, redact, redact_hydra, redact_override
 from codec.utils.safe_io import UntrustedFileError, inside, read_yaml
 from tests.checkpoints.test_load import CONFIG, saved
-from tests.conftest import speechlike
 from tests.helpers import programs
 from tests.helpers.run_folders import report, write_run
+from tests.helpers.secrets import SECRETS
+from tests.helpers.signals import speechlike
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*sorted((ROOT / "codec").rglob("*.py")), ROOT / "train.py", ROOT / "eval.py"]
@@ -393,7 +394,6 @@ def test_a_run_folder_cannot_name_a_log_elsewhere(tmp_path):
 # Secrets
 
 
-SECRETS = ["hunter2hunter2", "hf_" + "a1B2" * 8, "ghp_" + "a1B2" * 9]
 CONFIGURED = {
     "logger": {"wandb": {"api_key": SECRETS[0], "project": "p", "entity": "me"}},
     "dataset": {"path": f"https://me:{SECRETS[0]}@host/data?x=1&token={SECRETS[0]}#top", "hf_token": SECRETS[1]},
@@ -417,13 +417,6 @@ def test_secrets_are_hidden_wherever_they_stand_and_nothing_else_is():
     assert redact_override(swept) == rf"+a=[{{url:https\://{HIDDEN}@host/x}}]"
     inside = f"+a=[{{b: 1, api_key: '{SECRETS[0]}, {SECRETS[0]}'}},{{password:{SECRETS[0]},c:2}}]"
     assert redact_override(inside) == f"+a=[{{b: 1, api_key: {HIDDEN}}},{{password:{HIDDEN},c:2}}]"
-
-
-def kept(folder: Path) -> list[Path]:
-    """The files, whatever their kind, in which a secret stands."""
-    words = [secret.encode() for secret in SECRETS]
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return [path for path in files if any(word in path.read_bytes() for word in words)]
 
 
 def test_the_log_of_a_program_has_no_secrets(tmp_path, monkeypatch):

@@ -15,12 +15,13 @@ import sweeps  # W&B's engine
 import train
 from codec.training.wandb import ending_wandb
 from tests.helpers.programs import ROOT, call
-from tests.test_config import MIMI, SHORT, _costs_nothing, _score_here, composed, narrow, only_fit  # noqa: F401
-from tests.test_security import SECRETS, kept
+from tests.helpers.secrets import SECRETS, files_with_secrets
+from tests.helpers.training import MIMI, SHORT, SMALL_CODEC, composed, narrow, only_fit
+
+pytestmark = pytest.mark.usefixtures("_score_here")
 
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 GRIDS = [name for name in SWEEPS if name.endswith("_grid")]
-SMALL = ["channels=4", "latent_dim=16", "batch_size=2", "encoder=seanet_small", "decoder=seanet_small", "trainer=cpu"]
 
 
 def wandb_file(name: str) -> dict:
@@ -143,8 +144,8 @@ def test_a_multirun_goes_on_after_a_run_that_fails(speech_folder, tmp_path, capf
     short = [o for o in SHORT if not o.startswith("max_steps")]
     sweep = ["-m", "sweep=disc_grid", "disc=none,msstft", "seed=0", "max_steps=0,2", f"hydra.sweep.dir={tmp_path}"]
     secrets = [f"+hub.token={SECRETS[1]}", f"+mirrors=[{{url: https://me:{SECRETS[0]}@host/x}},{{key: {SECRETS[0]}}}]"]
-    assert call("train.py", *sweep, *data, *short, *SMALL, "quantizer.codebook_size=16", *secrets) == 1
-    assert not kept(tmp_path)
+    assert call("train.py", *sweep, *data, *short, *SMALL_CODEC, "quantizer.codebook_size=16", *secrets) == 1
+    assert not files_with_secrets(tmp_path)
     error = "max_steps=0, but training is counted in steps"
     assert error in capfd.readouterr().err
     for number, steps in enumerate([0, 2, 0, 2]):

@@ -16,9 +16,8 @@ from codec.__main__ import main
 from codec.checkpoints.load import load_codec
 from codec.flow.load import load_flow, statistics_of
 from codec.latents.latent_space import LatentSpace
-from tests.conftest import speechlike
 from tests.helpers.programs import call
-from tests.test_config import _costs_nothing  # noqa: F401
+from tests.helpers.signals import speechlike
 
 THERE = Path(__file__).parent / "before_move"
 DATA = ["dataset=folder", "dataset.path=speech", "dataset.holdout=0.25", "batch_size=2", "data.workers=0"]

@@ -19,8 +19,7 @@ from codec.checkpoints.load import CheckpointError, load_checkpoint
 from codec.checkpoints.save import StorageError, damage, last_before, write
 from codec.training.resume import check_fits, resume_point
 from tests.helpers.checkpoints import same
-from tests.test_config import TINY, short
-from tests.training.test_codec_task import small_task
+from tests.helpers.training import TINY, short, small_task
 
 CONTENT = {
     "state_dict": {"a": torch.arange(600.0)},

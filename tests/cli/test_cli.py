@@ -17,9 +17,9 @@ from codec.checkpoints.safe_instantiate import check_targets
 from codec.latents.audio_files import read_blocks
 from codec.latents.token_file import load_tokens
 from tests.checkpoints.test_load import saved
-from tests.conftest import speechlike
 from tests.helpers.codes import assert_codes_equal
 from tests.helpers.mimi_models import HOP, SMALL, noise, random_mimi
+from tests.helpers.signals import speechlike
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -10,10 +10,10 @@ import codec.cli.speech
 import codec.flow.generate
 from codec.data.espeak import Said
 from tests.cli.test_cli import fails, main
-from tests.conftest import speechlike
 from tests.helpers.codecs import saved as saved_codec
 from tests.helpers.flow_checkpoints import saved_flow
 from tests.helpers.flow_parts import HOP, RATE
+from tests.helpers.signals import speechlike
 
 SOUNDS = {"abc": ["a", "b", "c"], "cab": ["c", "a", "b"], "b": ["b"]}
 

@@ -25,9 +25,9 @@ from codec.data.hf import Columns
 from codec.data.hf_stream import HubStream
 from codec.latents.audio_files import FileError, read_blocks
 from codec.training.callbacks.progress import DataWait
-from tests.conftest import speechlike
 from tests.data.test_codec_datamodule import Listener, fit
 from tests.data.test_hf import hub
+from tests.helpers.signals import speechlike
 
 RATE = 16_000
 

@@ -19,7 +19,7 @@ from codec.distillation.teachers.rate import to_frame_rate
 from codec.distillation.teachers.shuffled import ShuffledTeacher
 from codec.distillation.teachers.wavlm import WavLM
 from codec.utils import tensor_cache as store
-from tests.conftest import speechlike
+from tests.helpers.signals import speechlike
 from tests.helpers.tones import Tones
 
 RATE = 16_000

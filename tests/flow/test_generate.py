@@ -8,10 +8,10 @@ from codec.checkpoints.load import CheckpointError
 from codec.flow.editing import Edit
 from codec.flow.generate import FADE, Generator, Sampling, mixed
 from codec.utils.errors import InputError
-from tests.conftest import speechlike
 from tests.helpers.codecs import saved as saved_codec
 from tests.helpers.flow_checkpoints import saved_flow
 from tests.helpers.flow_parts import HOP, RATE
+from tests.helpers.signals import speechlike
 
 FEW = Sampling(steps=2)
 PHONES = [("a", 0.1), ("b", 0.6), ("_", 1.5)]

@@ -18,7 +18,7 @@ from codec.utils.errors import InputError
 from tests.helpers.codecs import latents_of as made_by_hand
 from tests.helpers.codecs import recordings, saved
 from tests.helpers.parts import count
-from tests.test_config import CONF, composed, options
+from tests.helpers.training import CONF, composed, options
 
 SMALL = ["flow.network={width: 16, layers: 1, heads: 2, hidden: 16}", "max_seconds=0.9", "batch_size=2", "max_steps=2"]
 SMALL += ["val_every=2", "warmup=1", "logger=csv", "trainer=cpu", "trainer.log_every_n_steps=1", "data.workers=0"]

@@ -13,8 +13,8 @@ from codec.latents.export import ToLatents
 from codec.latents.extract import extract
 from codec.model import Codec
 from tests.checkpoints.test_load import CONFIG
-from tests.conftest import speechlike
 from tests.helpers.parts import tone_batch
+from tests.helpers.signals import speechlike
 
 RATE, HOP = 800, 8
 QUANTIZERS = {

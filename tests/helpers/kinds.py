@@ -37,10 +37,10 @@ from codec.training.replay import BadBatch, load_batch
 from codec.training.resume import resume_point
 from tests.checkpoints.convert.test_init_from import built
 from tests.checkpoints.test_load import saved
-from tests.conftest import speechlike
 from tests.helpers.flow_checkpoints import saved_flow
 from tests.helpers.run_folders import ERROR, INFO, report, write_run
 from tests.helpers.shards import packed
+from tests.helpers.signals import speechlike
 
 RATE = 16_000
 CODEC = built()

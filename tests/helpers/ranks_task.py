@@ -24,7 +24,7 @@ from codec.losses.balancer import Balancer
 from codec.training.callbacks.ema import EMA
 from codec.training.callbacks.rng_state import RandomState
 from codec.training.codec_task import CodecTask
-from tests.training.test_codec_task import small_task
+from tests.helpers.training import small_task
 
 RATE, SEGMENT = 800, 0.64  # Hz, s: 512 samples
 EACH = 2  # examples per process and step

@@ -15,9 +15,9 @@ from safetensors.numpy import load_file, save_file
 from codec.latents.audio_files import FileError, decode_file, encode_file, read_blocks
 from codec.latents.token_file import TokenError, Tokens, fingerprint, load_tokens, save_tokens
 from codec.model import Codec
-from tests.conftest import speechlike
 from tests.helpers.codes import assert_codes_equal
 from tests.helpers.parts import small_codec, small_mimi
+from tests.helpers.signals import speechlike
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,10 @@ from codec.latents.token_file import TokenError, fingerprint
 from codec.model import Codec
 from tests.checkpoints.test_load import saved
 from tests.cli.test_cli import fails
-from tests.conftest import speechlike
 from tests.data.test_shard_writer import content
 from tests.helpers.parts import small_codec
 from tests.helpers.shards import packed
+from tests.helpers.signals import speechlike
 
 RATE = 800
 

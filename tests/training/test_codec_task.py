@@ -5,65 +5,18 @@ import copy
 import lightning
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from codec.discriminators.base import DiscriminatorSet
-from codec.discriminators.msd import MultiScale
-from codec.discriminators.msstft import MultiScaleSTFT
 from codec.distillation.cosine import Distillation
 from codec.distillation.teachers.base import Teacher
-from codec.losses.adversarial import FeatureMatching, Hinge, LeastSquares
+from codec.losses.adversarial import Hinge, LeastSquares
 from codec.losses.balancer import Balancer, Weighted
-from codec.losses.base import Losses
-from codec.losses.mel import MultiScaleMel
-from codec.losses.waveform import L1
 from codec.training.callbacks.ema import EMA
 from codec.training.callbacks.progress import Progress, Throughput
 from codec.training.callbacks.validation import ValidationReport
-from codec.training.codec_task import CodecTask
 from codec.training.optim import Cosine, Exponential, Optim, Side
-from tests.helpers.parts import small_codec, small_mimi, tone_batch
-
-T = 1024
-
-
-def small_task(combine=None, adversarial=None, start=0, members=("msd", "msstft"), **codec) -> CodecTask:
-    torch.manual_seed(1)
-    available = {
-        "msd": lambda: MultiScale(scales=2, width=4),
-        "msstft": lambda: MultiScaleSTFT(windows=[64, 32], width=4),
-    }
-    terms = {"mel": MultiScaleMel(800, windows=[64, 128], mels=8), "l1": L1()}
-    weights = {"mel": 2.0, "l1": 0.5, "adversarial": 1.0, "feature": 3.0}
-    losses = Losses(terms, adversarial or Hinge(), FeatureMatching(), weights, combine or Weighted(), commitment=0.7)
-    side = Side(1e-3, (0.5, 0.9))
-    discriminators = DiscriminatorSet({name: available[name]() for name in members})
-    return CodecTask(small_codec(**codec), discriminators, losses, Optim(side, side, Cosine()), start)
-
-
-class Tones(Dataset):
-    """Endless: item n depends on n alone."""
-
-    def __init__(self, length: int = 10_000, samples: int = T):
-        self.length, self.samples = length, samples
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, n: int) -> dict:
-        return {"wav": tone_batch(1, self.samples, seed=n)[0], "file": f"tone{n}"}
-
-
-def loader(length: int = 10_000, batch: int = 4) -> DataLoader:
-    return DataLoader(Tones(length), batch)
-
-
-def fit(task, steps, folder=None, callbacks=(), val=None, **options):
-    quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
-    options = quiet | dict(accelerator="cpu", max_steps=steps, log_every_n_steps=1, num_sanity_val_steps=0) | options
-    trainer = lightning.Trainer(callbacks=list(callbacks), default_root_dir=folder, **options)
-    trainer.fit(task, loader(), val)
-    return trainer
+from tests.helpers.parts import small_mimi, tone_batch
+from tests.helpers.training import T, Tones, fit, loader, small_task
 
 
 def gradients(module) -> list[torch.Tensor]:

@@ -4,7 +4,7 @@ import lightning
 import pytest
 import torch
 
-from tests.training.test_codec_task import fit, small_task
+from tests.helpers.training import fit, small_task
 
 # Steps 1, 5, 10 ... 30 of the small task on tones, seed 1, fp32 on one CPU. Another CPU or BLAS rounds differently, and
 # a code may then fall to its neighbour: hence 5 %, where a wrong gradient, weight or schedule shows as far more.

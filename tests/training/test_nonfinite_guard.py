@@ -24,8 +24,7 @@ from codec.training.replay import DivergenceError, load_batch, replay
 from tests.helpers.checkpoints import same
 from tests.helpers.parts import small_mimi, tone_batch
 from tests.helpers.programs import call
-from tests.test_programs import SMALL
-from tests.training.test_codec_task import T, Tones, small_task
+from tests.helpers.training import SMALL_RUN, T, Tones, small_task
 
 BAD = {"nan": float("nan"), "inf": float("inf"), "huge": 1e30}
 
@@ -221,7 +220,7 @@ def test_the_program_ends_in_one_sentence_and_the_step_can_be_brought_back(speec
     head, *rows = manifest.read_text().split()
     manifest.write_text("\n".join([f"{head},phones", *(f"{row},a@0.1 b@0.9" for row in rows)]))
     run = tmp_path / "run"
-    options = [*SMALL, "dataset=folder", f"dataset.path={manifest.parent}", "dataset.holdout=0.25", "disc=msd"]
+    options = [*SMALL_RUN, "dataset=folder", f"dataset.path={manifest.parent}", "dataset.holdout=0.25", "disc=msd"]
     options += ["distill=ctc", "distill.target=full"]
     options += [
         "disc.members.msd.width=4",

@@ -18,7 +18,7 @@ from codec.training.resume import check_together
 from codec.training.setup import InputError, record
 from tests.data.test_hf import hub, question
 from tests.helpers.ranks_task import EACH, RATE, SEGMENT, digest, folder_data, given, long_run, on_a_host, streamed
-from tests.training.test_codec_task import small_task
+from tests.helpers.training import small_task
 
 STEPS = 50
 

@@ -21,8 +21,7 @@ from codec.training.callbacks.preemption import LEFT, LeaveOnSignal, RequeueOnSi
 from codec.training.callbacks.rng_state import RandomState
 from codec.training.resume import resume_point
 from tests.helpers.checkpoints import differences, state
-from tests.test_config import TINY, short
-from tests.training.test_codec_task import fit, loader, small_task
+from tests.helpers.training import TINY, fit, loader, short, small_task
 
 STEPS = 14
 # Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.

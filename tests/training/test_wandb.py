@@ -8,7 +8,7 @@ import wandb
 from codec.evaluation.runs.run_folder import Run
 from codec.training.wandb import log_later, log_now
 from tests.helpers.run_folders import report, write_run
-from tests.test_security import SECRETS, kept
+from tests.helpers.secrets import SECRETS, files_with_secrets
 
 
 def tables(folder, name: str) -> list[dict]:
@@ -24,7 +24,7 @@ def test_a_report_follows_its_run_after_it_has_ended(tmp_path, monkeypatch):
         log_now("report", report({"stoi": 0.75}))
     monkeypatch.setattr(sys, "argv", ["eval.py", f"ckpt={folder}", f"+dataset.password={SECRETS[0]}"])
     assert log_later(Run(folder), "eval", report({"stoi": 0.5}, speaker=None))
-    assert not kept(folder)
+    assert not files_with_secrets(folder)
     wandb.teardown()
     assert log_later(Run(folder), "again", report({"stoi": 0.5}, speaker=None))
     ids = [part.name for kept in folder.glob("wandb/offline-run-*") for part in kept.glob("run-*.wandb")]

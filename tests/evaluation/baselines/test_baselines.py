@@ -9,7 +9,7 @@ from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
 
 from codec.evaluation.baselines.base import System, reconstruct_at
-from tests.conftest import speechlike
+from tests.helpers.signals import speechlike
 
 CONF = Path(__file__).parents[3] / "conf"
 OPTIONS = sorted(path.stem for path in (CONF / "baseline").glob("*.yaml"))

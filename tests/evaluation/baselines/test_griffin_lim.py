@@ -5,7 +5,7 @@ import torch
 
 from codec.evaluation.baselines.base import reconstruct_at
 from codec.evaluation.baselines.griffin_lim import GriffinLim
-from tests.conftest import speechlike
+from tests.helpers.signals import speechlike
 
 
 @pytest.fixture(scope="module")

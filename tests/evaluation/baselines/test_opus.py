@@ -11,7 +11,7 @@ from codec.evaluation.baselines.ogg import ogg_packets
 from codec.evaluation.baselines.opus import Opus, decode, encode
 from codec.evaluation.metrics.base import MissingError
 from codec.evaluation.metrics.table import METRICS
-from tests.conftest import speechlike
+from tests.helpers.signals import speechlike
 
 
 def speech(seconds: float, rate: int, seed: int = 0) -> torch.Tensor:

@@ -17,8 +17,8 @@ from codec.evaluation.metrics.workers import score_clips
 from codec.evaluation.metrics.table import METRICS
 from codec.evaluation.runs.run_folder import discover, names
 from tests.helpers.run_folders import ERROR, report, write_run
-from tests.test_config import SHORT, _costs_nothing  # noqa: F401
-from tests.test_sweeps import SMALL, call
+from tests.helpers.programs import call
+from tests.helpers.training import SHORT, SMALL_CODEC
 
 DISC = {"none": 0.0, "msd": 0.5, "mfd": -0.25}
 LR = {"0.1": 0.0, "0.2": 2.0}
@@ -292,7 +292,7 @@ def test_a_real_sweep(speech_folder, tmp_path, monkeypatch, pages, capsys):
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "logger=csv"]
     short = [option for option in SHORT if not option.startswith("segment")]
     sweep = ["-m", "segment=0.52,0.01,0.6", f"hydra.sweep.dir={tmp_path}", "disc=none", "quantizer.codebook_size=16"]
-    assert call("train.py", *sweep, *data, *short, *SMALL) == 1
+    assert call("train.py", *sweep, *data, *short, *SMALL_CODEC) == 1
     run_compare(tmp_path)
     runs = discover([tmp_path])
     assert names(runs) == ["segment=0.52", "segment=0.01", "segment=0.6"]
