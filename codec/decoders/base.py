@@ -9,10 +9,12 @@ class Decoder(nn.Module):
     Attributes:
         dim: channels D of the latents.
         hop_length: samples per latent frame.
+        lookahead: samples before the start of a frame that depend on its latent; None: not known, or the whole clip.
     """
 
     dim: int
     hop_length: int
+    lookahead: int | None = None
 
     def forward(self, latents: Tensor) -> Tensor:
         raise NotImplementedError

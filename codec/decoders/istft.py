@@ -19,9 +19,6 @@ from codec.layers.precision import fp32
 class ISTFTDecoder(Decoder):
     """``[B, dim, F] -> [B, 1, F * hop_length]``.
 
-    Looks ahead ``(n_fft - hop) / 2`` samples (hop between STFT frames) through the overlapping windows and, unless
-    ``causal``, kernel / 2 frames in the stem and in each block.
-
     Args:
         dim: latent channels D.
         hop_length: samples per latent frame.
@@ -30,7 +27,7 @@ class ISTFTDecoder(Decoder):
         split: STFT frames per latent frame; divides hop_length.
         overlap: STFT windows over each sample: n_fft = overlap * hop_length / split.
         kernel: of the depthwise convolutions.
-        causal: convolutions look back only.
+        causal: convolutions look back only; the overlapping windows still look ahead.
 
     Raises:
         ValueError: if ``split`` does not divide ``hop_length``, or ``overlap`` is odd.
@@ -51,6 +48,9 @@ class ISTFTDecoder(Decoder):
         super().__init__()
         self.dim, self.hop_length, self.split, self.causal = dim, hop_length, split, causal
         self.hop, self.n_fft = stft_sizes(hop_length, split, overlap)
+        self.lookahead = max(0, (self.n_fft - self.hop) // 2 - 1)  # of overlapping windows, whose first weight is 0
+        if not causal:  # half a kernel in the stem and in each block
+            self.lookahead += (kernel - 1) // 2 * hop_length + blocks * (kernel // 2) * self.hop
         self.kernel = kernel
         self.stem = nn.Conv1d(dim, channels * split, kernel)
         self.norm_in = nn.LayerNorm(channels)

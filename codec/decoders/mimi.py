@@ -18,6 +18,8 @@ class MimiDecoder(Decoder):
             leaves it out. That it is channel-wise was a slip in the original code that the published weights carry.
     """
 
+    lookahead = 0
+
     def __init__(self, seanet: Decoder, transformer: Transformer | None = None, resample: int = 2):
         super().__init__()
         self.dim, self.hop_length = seanet.dim, seanet.hop_length * resample

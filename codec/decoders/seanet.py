@@ -26,6 +26,8 @@ class SEANetDecoder(Decoder):
         others: as for :class:`codec.encoders.seanet.SEANetEncoder`.
     """
 
+    lookahead = 0
+
     def __init__(
         self,
         dim: int,

@@ -9,10 +9,12 @@ class Encoder(nn.Module):
     Attributes:
         dim: channels D of the latents.
         hop_length: samples per latent frame.
+        lookahead: samples after the end of a frame on which its latent depends; None: not known, or the whole clip.
     """
 
     dim: int
     hop_length: int
+    lookahead: int | None = None
 
     def forward(self, wav: Tensor) -> Tensor:
         raise NotImplementedError

@@ -19,6 +19,8 @@ class MimiEncoder(Encoder):
             again); 1 leaves it out.
     """
 
+    lookahead = 0
+
     def __init__(self, seanet: Encoder, transformer: Transformer | None = None, resample: int = 2):
         super().__init__()
         self.dim, self.hop_length = seanet.dim, seanet.hop_length * resample

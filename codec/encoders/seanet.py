@@ -29,6 +29,8 @@ class SEANetEncoder(Encoder):
         weight_norm: train with weight norm (the parametrization).
     """
 
+    lookahead = 0
+
     def __init__(
         self,
         dim: int,

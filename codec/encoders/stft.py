@@ -19,9 +19,6 @@ FLOOR = 1e-4  # of the magnitudes, -80 dB under full scale of a bin: phases belo
 class STFTEncoder(Encoder):
     """``[B, 1, T] -> [B, dim, T / hop_length]``.
 
-    Looks ahead by ``(n_fft - hop) / 2`` samples (hop between STFT frames) and kernel / 2 frames per block, unless
-    ``causal``.
-
     Args:
         dim: latent channels D.
         hop_length: samples per latent frame.
@@ -51,6 +48,8 @@ class STFTEncoder(Encoder):
         super().__init__()
         self.dim, self.hop_length, self.causal = dim, hop_length, causal
         self.hop, self.n_fft = stft_sizes(hop_length, split, overlap)
+        # half of what a window is longer than its frame, and half a kernel per block
+        self.lookahead = 0 if causal else (self.n_fft - self.hop + 1) // 2 + blocks * (kernel // 2) * self.hop
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         self.stem = nn.Conv1d(3 * (self.n_fft // 2 + 1), channels, 1)
         self.norm = nn.LayerNorm(channels)

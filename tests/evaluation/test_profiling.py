@@ -1,4 +1,4 @@
-"""Operations against sums by hand, delays against codecs whose look-ahead is known and against a changed sample."""
+"""Operations against sums by hand, and the look-ahead that parts declare against gradients."""
 
 from pathlib import Path
 
@@ -9,17 +9,15 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from codec.decoders.base import Decoder
 from codec.decoders.istft import ISTFTDecoder
-from codec.decoders.seanet import SEANetDecoder
-from codec.encoders.seanet import SEANetEncoder
 from codec.encoders.stft import STFTEncoder
 from codec.evaluation.profiling import algorithmic_delay, device_name, gflop_per_second, real_time_factors
-from codec.layers.seanet import Units
 from codec.model import Codec
 from codec.quantizers.fsq import FSQ
 from codec.quantizers.none import NoQuantizer
 from codec.quantizers.rvq import RVQ
-from tests.helpers.parts import SMALL, small_codec, small_mimi
+from tests.helpers.parts import small_codec, small_mimi
 
 CONF = Path(__file__).parents[2] / "conf"
 OPTIONS = [f"{group}={f.stem}" for group in ("encoder", "decoder", "quantizer") for f in (CONF / group).glob("*.yaml")]
@@ -46,7 +44,9 @@ def by_hand(lstm: int) -> int:
 @pytest.mark.parametrize("lstm", [0, 2])
 def test_a_convolution_and_an_lstm_cost_what_they_cost_on_paper(lstm):
     codec = small_codec(NoQuantizer(8, 100), lstm=lstm)
-    assert gflop_per_second(codec)["encode"] == pytest.approx(by_hand(lstm) * 100 / 1e9)
+    found = gflop_per_second(codec)
+    assert found["encode"] == pytest.approx(by_hand(lstm) * 100 / 1e9)
+    assert gflop_per_second(codec.eval().for_inference()) == pytest.approx(found)
 
 
 def test_a_transposed_convolution_and_a_parameter_cost_two_operations_per_use():
@@ -96,13 +96,6 @@ def test_the_length_of_the_clip_does_not_matter():
     assert gflop_per_second(spectral(), seconds=1.0) == pytest.approx(gflop_per_second(spectral()))
 
 
-@pytest.mark.parametrize("lstm", [0, 2])
-def test_the_form_for_inference_costs_the_same(lstm):
-    codec = small_codec(lstm=lstm)
-    expected = gflop_per_second(codec)
-    assert gflop_per_second(codec.eval().for_inference()) == pytest.approx(expected)
-
-
 def test_rings_of_keys_cost_their_spare_places():
     codec = small_mimi()
     expected = gflop_per_second(codec)
@@ -134,70 +127,43 @@ def test_too_many_codebooks_are_an_error():
             call(small_codec(), 4)
 
 
-@pytest.mark.parametrize("codec", [small_codec(), small_mimi()], ids=["seanet", "mimi"])
-def test_a_causal_codec_waits_for_one_frame(codec):
-    assert algorithmic_delay(codec) == 1 / codec.frame_rate
+def parts() -> list[nn.Module]:
+    made = [small_codec(lstm=1), small_mimi(), spectral()]
+    for changes in ({"kernel": 7, "blocks": 3}, {"kernel": 5, "blocks": 2, "overlap": 2}, {"causal": True}):
+        made.append(spectral(changes, changes))
+    return [part.eval() for codec in made for part in (codec.encoder, codec.decoder)]
 
 
-@pytest.mark.parametrize("blocks", [1, 3])
-@pytest.mark.parametrize("kernel", [3, 7])
-def test_look_ahead_of_spectra_is_windows_and_kernels(blocks, kernel):
-    # hop 8 between windows of 32: 12 samples to each side, less the zero with which a Hann window begins
-    options = dict(blocks=blocks, kernel=kernel)
-    encoder, decoder = 12 + 8 * blocks * (kernel // 2), 12 + 8 * blocks * (kernel // 2) + 16 * (kernel // 2)
-    assert algorithmic_delay(spectral(options, options)) * 800 == pytest.approx(16 + encoder + decoder - 1)
-    causal = options | {"causal": True}
-    assert algorithmic_delay(spectral(causal, options)) * 800 == pytest.approx(16 + decoder - 1)
-    assert algorithmic_delay(spectral(causal, causal)) * 800 == pytest.approx(16 + 12 - 1)
+@pytest.mark.parametrize("part", parts(), ids=lambda part: type(part).__name__)
+def test_declared_lookahead_is_that_of_the_gradient(part):
+    frames, middle, hop, generator = 60, 30, part.hop_length, torch.Generator().manual_seed(0)
+    shape = (1, part.dim, frames) if isinstance(part, Decoder) else (1, 1, frames * hop)
+    x = torch.randn(shape, generator=generator, requires_grad=True)
+    y = part(x)
+    y = y * torch.randn(y.shape, generator=generator)
+    gradient = lambda chosen: torch.autograd.grad(chosen.sum(), x, retain_graph=True)[0]  # noqa: E731
+    if isinstance(part, Decoder):
+        first = middle * hop - part.lookahead
+        assert gradient(y[..., first])[..., middle].any()
+        assert not gradient(y[..., :first])[..., middle].any()
+    else:
+        end = (middle + 1) * hop + part.lookahead
+        assert gradient(y[..., middle])[..., end - 1].any()
+        assert not gradient(y[..., middle])[..., end:].any()
 
 
-def test_a_part_that_streams_adds_nothing():
-    torch.manual_seed(0)
-    options = SMALL | {"strides": [4, 4], "units": Units((1,), 3, 2)}
-    parts = spectral()
-    ahead, causal = algorithmic_delay(parts), SEANetEncoder(**options)
-    first = algorithmic_delay(Codec(causal, NoQuantizer(8, 50), parts.decoder, 800, 50))
-    second = algorithmic_delay(Codec(parts.encoder, NoQuantizer(8, 50), SEANetDecoder(**options), 800, 50))
-    assert first + second - 1 / 50 == pytest.approx(ahead)
+def test_delay_is_a_frame_and_the_lookahead_of_both_parts():
+    assert algorithmic_delay(small_codec()) == 1 / 100
+    codec = spectral()  # hop 8 between windows of 32: 12 samples to each side, less the first, which has no weight
+    assert algorithmic_delay(codec) * 800 == pytest.approx(16 + (12 + 8) + (12 + 8 + 16 - 1))
+    codec.decoder.lookahead = None  # the whole clip
+    assert algorithmic_delay(codec) is None
 
 
-def test_delay_is_that_of_a_changed_sample():
-    codec = spectral()
-    delay = round(algorithmic_delay(codec) * 800)
-    wav = torch.randn(1, 1, 800, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
-    with torch.no_grad():
-        before = codec(wav).wav
-        seen = 0
-        for at in range(400, 416):  # a whole frame
-            changed = wav.clone()
-            changed[..., at] += 100
-            earliest = int((codec(changed).wav != before)[0, 0].nonzero().min())
-            seen = max(seen, at + 1 - earliest)
-    assert delay - 3 <= seen <= delay  # the last few samples weigh too little to change a rounded sum
-
-
-class Levelled(nn.Module):
-    """Hears the level of the whole clip."""
-
-    def __init__(self, inner: nn.Module):
-        super().__init__()
-        self.inner, self.dim, self.hop_length = inner, inner.dim, inner.hop_length
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x / x.square().mean().sqrt())
-
-
-def test_what_hears_the_whole_clip_has_no_delay():
-    for name in ("encoder", "decoder"):
-        codec = spectral()
-        setattr(codec, name, Levelled(getattr(codec, name)))
-        assert algorithmic_delay(codec) is None
-
-
-def test_measuring_leaves_the_codec_and_the_random_numbers_alone():
+def test_counting_leaves_the_codec_and_the_random_numbers_alone():
     codec = spectral().train()
     weights, state = [p.clone() for p in codec.parameters()], torch.get_rng_state()
-    algorithmic_delay(codec), gflop_per_second(codec)
+    gflop_per_second(codec)
     assert torch.equal(state, torch.get_rng_state())
     assert codec.training
     assert all(p.requires_grad and torch.equal(p, w) for p, w in zip(codec.parameters(), weights, strict=True))
