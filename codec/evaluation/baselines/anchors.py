@@ -1,4 +1,4 @@
-"""The two ends of a listening test's scale: nothing lost, and the band of a telephone."""
+"""The hidden reference and the low anchor of MUSHRA (ITU-R BS.1534-3) as systems."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from codec.evaluation.baselines.base import System
 
-TRANSITION = 1 / 7  # of the cutoff: 3.5 to 4 kHz
-ATTENUATION = 60.0  # dB, also what bounds the ripple, at 0.01 dB
+TRANSITION = 1 / 7  # width of the transition band over the cutoff: 3.5 to 4 kHz
+ATTENUATION = 60.0  # dB, of the stop band; it bounds the ripple to 0.01 dB
 
 
 class Identity(System):
-    """The clip itself: the hidden reference of MUSHRA, and the best that any metric can say."""
+    """Returns the clip: the hidden reference, and the upper bound of every metric."""
 
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
         return wav.clone()
@@ -24,13 +24,12 @@ class Identity(System):
 
 
 class LowPass(System):
-    """What is above ``cutoff`` Hz removed; at 3.5 kHz the low anchor of MUSHRA (ITU-R BS.1534-3), at 7 kHz the other.
+    """Low-pass filter: at 3.5 kHz the low anchor of ITU-R BS.1534-3, at 7 kHz the mid anchor.
 
-    A symmetric FIR filter with Kaiser's window (Kaiser 1974), centred on the sample, so that it delays nothing: within
-    0.1 dB up to the cutoff, 60 dB down from 8/7 of it (4 kHz for 3.5). Silence is assumed around the clip.
+    A zero-phase FIR filter with a Kaiser window: flat within 0.1 dB up to ``cutoff`` (Hz), 60 dB down from 8/7 of it.
 
     Raises:
-        ValueError: if ``cutoff`` is not above 0 Hz; from ``reconstruct``, if 8/7 of it is above half the sample rate.
+        ValueError: if ``cutoff`` is not positive; from ``reconstruct``, if 8/7 of it exceeds half the sample rate.
     """
 
     def __init__(self, cutoff: float = 3500.0):
@@ -40,18 +39,19 @@ class LowPass(System):
 
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
         samples = wav.detach().double().cpu().numpy().reshape(-1)
-        filtered = scipy.signal.oaconvolve(samples, self._filter(sample_rate), mode="same")
+        filtered = scipy.signal.oaconvolve(samples, self._taps(sample_rate), mode="same")
         return torch.from_numpy(filtered.astype(np.float32)).view(1, 1, -1)
 
     def facts(self) -> dict[str, Any]:
         return {"kbps": None, "cutoff_hz": self.cutoff}
 
-    def _filter(self, sample_rate: int) -> np.ndarray:
+    def _taps(self, sample_rate: int) -> np.ndarray:
         width = self.cutoff * TRANSITION
         if self.cutoff + width > sample_rate / 2:
+            lowest = 2 * (self.cutoff + width)
             raise ValueError(
-                f"a low-pass of cutoff={self.cutoff:g} Hz needs clips of {2 * (self.cutoff + width):g} Hz or more, and "
-                f"these have {sample_rate} Hz: lower the cutoff"
+                f"a low-pass of cutoff={self.cutoff:g} Hz needs clips of {lowest:g} Hz or more, not {sample_rate} Hz: "
+                "lower the cutoff"
             )
         taps, beta = scipy.signal.kaiserord(ATTENUATION, width / (sample_rate / 2))
         return scipy.signal.firwin(taps | 1, self.cutoff + width / 2, window=("kaiser", beta), fs=sample_rate)

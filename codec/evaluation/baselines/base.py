@@ -1,4 +1,4 @@
-"""The contract of what can be evaluated: anything that takes speech and gives it back."""
+"""`System`: the contract of everything that can be evaluated, speech in and speech out."""
 
 from typing import Any
 
@@ -9,37 +9,36 @@ from torch import Tensor
 
 
 class System:
-    """A codec, or what stands in its place, on the CPU from outside.
+    """A codec or a reference condition, called on CPU tensors.
 
     Attributes:
-        sample_rate: in Hz, the rate it works at; None where any will do.
+        sample_rate: in Hz, of the clips that ``reconstruct`` takes; None: any.
     """
 
     sample_rate: int | None = None
 
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
-        """wav ``[1, 1, T]`` in [-1, 1] at ``sample_rate`` (the system's own, if it has one) -> the same shape."""
+        """wav ``[1, 1, T]`` in [-1, 1] at ``sample_rate`` Hz -> the same shape."""
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """What is known of it once clips went by: numbers, text, None, lists and dicts of them. Same clips, same facts.
+        """Facts for the report after the last clip, as JSON values; the same clips give the same facts.
 
-        ``kbps`` is the bitrate in kbit/s, nominal or counted, None where nothing is coded.
+        ``kbps`` is the bitrate in kbit/s, nominal or measured, None for a system that codes nothing.
         """
         return {}
 
 
 def reconstruct_at(system: System, wav: Tensor, sample_rate: int) -> Tensor:
-    """``system.reconstruct`` for clips of another rate than its own: there and back with soxr, to equal length."""
+    """``system.reconstruct`` for clips of any rate: resampled to the system's rate and back, length unchanged."""
     rate = system.sample_rate
     if rate is None or rate == sample_rate:
         return system.reconstruct(wav, sample_rate)
-    there = resample(wav, sample_rate, rate)
-    back = resample(system.reconstruct(there, rate), rate, sample_rate)[..., : wav.shape[-1]]
-    return torch.nn.functional.pad(back, (0, wav.shape[-1] - back.shape[-1]))
+    decoded = resample(system.reconstruct(resample(wav, sample_rate, rate), rate), rate, sample_rate)
+    return torch.nn.functional.pad(decoded, (0, wav.shape[-1] - decoded.shape[-1]))  # a negative width cuts
 
 
 def resample(wav: Tensor, before: int, after: int) -> Tensor:
-    """wav ``[1, 1, T]`` at ``before`` Hz -> ``[1, 1, about T * after / before]`` float32, soxr's high quality."""
+    """wav ``[1, 1, T]`` at ``before`` Hz -> ``[1, 1, about T * after / before]`` float32 (soxr, high quality)."""
     samples = wav.detach().float().cpu().numpy().reshape(-1)
     return torch.from_numpy(np.ascontiguousarray(soxr.resample(samples, before, after, quality="HQ"))).view(1, 1, -1)

@@ -1,4 +1,4 @@
-"""A codec of ours with so many codebooks, and what its codes really cost."""
+"""A codec of this package as a system, with the cost and the statistics of its codes."""
 
 from functools import cached_property
 from typing import Any
@@ -13,11 +13,11 @@ from codec.quantizers.base import codebook_statistics
 
 
 class CodecSystem(System):
-    """Encodes and decodes with the first ``n_q`` codebooks (None: all), and counts the codes that go by.
+    """Encodes and decodes with the first ``n_q`` codebooks (None: all), and counts the codes.
 
-    ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate, algorithmic delay (ms; None where it is the whole
-    clip), GFLOP per second of audio (see ``codec/evaluation/profiling.py``), and, over the codes of these very clips,
-    entropy bitrate (kbit/s, an ideal coder without context), usage and perplexity of each codebook.
+    ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate, algorithmic delay (ms; None: the whole clip), GFLOP
+    per second of audio (:mod:`codec.evaluation.profiling`) and, of the codes of all clips, the entropy bitrate
+    (kbit/s, of an ideal memoryless coder) and each codebook's usage and perplexity.
 
     Raises:
         ValueError: if the codec has fewer than ``n_q`` codebooks.
@@ -29,10 +29,10 @@ class CodecSystem(System):
 
     @cached_property
     def cost(self) -> dict[str, Any]:
-        """Algorithmic delay (ms) and GFLOP per second of audio; None and the reason, for parts that elude them."""
+        """Algorithmic delay (ms) and GFLOP per second of audio; None and the reason if they cannot be measured."""
         try:
             delay, gflop = algorithmic_delay(self.codec), gflop_per_second(self.codec, self.n_q or None)
-        except Exception as error:  # a part of one's own must not cost the scores
+        except Exception as error:  # a user's own part must not cost the scores
             unknown = dict.fromkeys(("latency_ms", "gflop_encode", "gflop_decode"))
             return unknown | {"cost": f"not known: {type(error).__name__}: {str(error).splitlines()[0][:200]}"}
         latency = None if delay is None else 1000 * delay
@@ -49,20 +49,16 @@ class CodecSystem(System):
         return out.wav.float()
 
     def facts(self) -> dict[str, Any]:
-        known = {
+        facts = {
             "parameters": sum(p.numel() for p in self.codec.parameters()),
             "frame_rate_hz": self.codec.frame_rate,
             "n_q": self.n_q,
             "kbps": self.codec.bitrate(self.n_q or None),
+            **self.cost,
         }
-        return known | self.cost | self._code_facts()
-
-    def _code_facts(self) -> dict[str, Any]:
-        if self.counts is None:
-            return {}
-        statistics = codebook_statistics(self.counts.float())
-        return {
-            "entropy_kbps": float(statistics["entropy"].sum()) * self.codec.frame_rate / 1000,
-            "codebook_usage": [round(float(v), 4) for v in statistics["usage"]],
-            "codebook_perplexity": [round(float(v), 1) for v in statistics["perplexity"]],
-        }
+        if self.counts is not None:
+            statistics = codebook_statistics(self.counts.float())
+            facts["entropy_kbps"] = float(statistics["entropy"].sum()) * self.codec.frame_rate / 1000
+            facts["codebook_usage"] = [round(float(v), 4) for v in statistics["usage"]]
+            facts["codebook_perplexity"] = [round(float(v), 1) for v in statistics["perplexity"]]
+        return facts

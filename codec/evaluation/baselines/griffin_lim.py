@@ -1,4 +1,4 @@
-"""Speech from its mel spectrogram without a network: what a frame-wise description keeps, phases being made up."""
+"""Griffin-Lim: speech from its mel spectrogram without a network, as a reference for vocoders."""
 
 from typing import Any
 
@@ -9,25 +9,23 @@ from torch import Tensor
 
 from codec.evaluation.baselines.base import System
 
-FLOOR = 1e-5  # the least mel magnitude, below which a log mel of speech synthesis is cut
+FLOOR = 1e-5  # lowest mel magnitude, as speech synthesis clips before the logarithm
 INVERSION_ROUNDS = 50
 MOMENTUM = 0.99
 
 
 class GriffinLim(System):
-    """Mel magnitudes -> magnitudes -> sound.
+    """Mel magnitudes -> linear magnitudes -> waveform.
 
-    The mel is that of HiFi-GAN (Kong et al., NeurIPS 2020, arXiv 2010.05646), which most speech synthesis has taken
-    over: at 22,050 Hz, windows (Hann) of 1024 samples, hop 256, 80 of Slaney's bands of equal area up to 8 kHz, not
-    below 1e-5. Its logarithm is undone exactly, and so not taken.
-
-    Non-negative magnitudes with this mel are found by the multiplicative updates of Lee and Seung (NeurIPS 2000) for
-    least squares with fixed filters, and phases by Griffin and Lim (IEEE TASSP 32(2), 1984) with the momentum of
-    Perraudin, Balazs and Søndergaard (WASPAA 2013), from random ones. The level is the mel's: nothing is rescaled.
+    The mel spectrogram is that of HiFi-GAN (Kong et al., NeurIPS 2020, arXiv 2010.05646): at 22,050 Hz, Hann windows of
+    1024 samples, hop 256, 80 Slaney bands of equal area up to 8 kHz, clamped at 1e-5. Linear magnitudes come from the
+    multiplicative updates of Lee and Seung (NeurIPS 2000) for least squares with fixed filters; phases from Griffin and
+    Lim (IEEE TASSP 32(2), 1984) with the momentum of Perraudin, Balazs and Søndergaard (WASPAA 2013). The level is that
+    of the mel spectrogram.
 
     Args:
-        iterations: of the phases.
-        seed: of the first phases; every clip begins with the same.
+        iterations: of the phase reconstruction.
+        seed: of the initial phases, the same for every clip.
     """
 
     def __init__(
@@ -49,13 +47,12 @@ class GriffinLim(System):
 
     @torch.inference_mode()
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
-        length = wav.shape[-1]
-        samples = F.pad(wav.reshape(1, -1).float().cpu(), (0, max(0, len(self.window) - length)))
-        spectrum = self.magnitudes(self.mel(samples))
+        samples = F.pad(wav.reshape(1, -1).float().cpu(), (0, max(0, len(self.window) - wav.shape[-1])))
+        magnitudes = self.magnitudes(self.mel(samples))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            sound = torchaudio.functional.griffinlim(
-                spectrum,
+            decoded = torchaudio.functional.griffinlim(
+                magnitudes,
                 self.window,
                 n_fft=len(self.window),
                 hop_length=self.hop,
@@ -66,26 +63,22 @@ class GriffinLim(System):
                 length=samples.shape[-1],
                 rand_init=True,
             )
-        return sound[None, :, :length]
+        return decoded[None, :, : wav.shape[-1]]
 
     def mel(self, wav: Tensor) -> Tensor:
-        """wav ``[1, T]`` of half a window at least -> magnitudes ``[1, M, 1 + T // hop]``, frames centred."""
+        """wav ``[1, T]`` of at least half a window -> magnitudes ``[1, M, 1 + T // hop]``, frames centred."""
         size = len(self.window)
         spectrum = torch.stft(wav, size, self.hop, window=self.window, return_complex=True).abs()
         return (self.filters @ spectrum).clamp(min=FLOOR)
 
     def magnitudes(self, mel: Tensor) -> Tensor:
-        """mel ``[1, M, F]`` -> non-negative magnitudes ``[1, bins, F]`` with about this mel; 0 outside all bands."""
-        wanted = self.filters.T @ mel
-        found = wanted
+        """mel ``[1, M, F]`` -> non-negative magnitudes ``[1, bins, F]`` of about this mel; 0 outside all bands."""
+        target = self.filters.T @ mel
+        estimate = target
         for _ in range(INVERSION_ROUNDS):
-            found = found * wanted / (self.filters.T @ (self.filters @ found)).clamp(min=1e-12)
-        return found
+            estimate = estimate * target / (self.filters.T @ (self.filters @ estimate)).clamp(min=1e-12)
+        return estimate
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "kbps": None,
-            "mels": len(self.filters),
-            "frame_rate_hz": self.sample_rate / self.hop,
-            "iterations": self.iterations,
-        }
+        rate = self.sample_rate / self.hop
+        return {"kbps": None, "mels": len(self.filters), "frame_rate_hz": rate, "iterations": self.iterations}

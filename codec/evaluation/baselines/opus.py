@@ -1,4 +1,4 @@
-"""Opus, the speech and audio codec of the internet (RFC 6716), by libopus within libsndfile."""
+"""Opus (RFC 6716), by the libopus inside libsndfile."""
 
 import io
 from typing import Any
@@ -9,36 +9,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.evaluation.baselines.base import System, resample
-from codec.evaluation.baselines.ogg import ogg_packets
 from codec.evaluation.metrics.base import MissingError
 
-RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz, those that the encoder takes
-LOWEST, HIGHEST = 6.0, 256.0  # kbit/s, of one channel
+RATES = (8_000, 12_000, 16_000, 24_000, 48_000)  # Hz, of Opus
+LOWEST, HIGHEST = 6.0, 256.0  # kbit/s of one channel: libsndfile's compression levels 1 and 0, linear between
 
 
 class Opus(System):
-    """Mono Opus in an Ogg file in memory, as libsndfile sets the encoder.
+    """Mono Opus as libsndfile configures it: application "audio", complexity 10, frames of 20 ms, constrained VBR.
 
-    That is ``OPUS_APPLICATION_AUDIO`` (not VOIP, which a call would use), complexity 10, frames of 20 ms, and
-    libopus's default of constrained variable bitrate. Through libsndfile 1.2 only the target can be chosen
-    (compression level 1 is 6 kbit/s, 0 is 256, linear between them); constant bitrate and longer frames cannot.
-    Speech is coded up to 4 kHz only at 6 and 8 kbit/s. A target is not a rate: speech at 16 kHz takes 5 to 9 per cent
-    less (libopus 1.4, targets of 6 to 24), at 48 kHz it can take more. Hence the rate is counted.
+    The rate is a target: speech at 16 kHz takes 5 to 9 per cent less (libopus 1.4, 6 to 24 kbit/s), at 48 kHz it can
+    take more. Hence the bitrate is counted from the packets. Clips at other rates than Opus' are resampled to the next
+    higher one and back. libsndfile removes pre-skip and padding (RFC 7845, sections 4.2 and 4.4): the delay is below
+    0.1 ms.
 
-    Clips of a rate that the encoder does not take are resampled to the next higher one (48 kHz at most) and back.
-    Pre-skip and padding (RFC 7845, sections 4.2 and 4.4) are removed by libsndfile: what comes out is aligned with what
-    went in to less than 0.1 ms.
-
-    ``facts``, over the clips that went by:
-        kbps: kbit/s of the Opus packets alone, their own table-of-contents bytes included. A transport that delimits
-            packets by itself, as RTP does, carries just these.
-        container_kbps: kbit/s of all bytes of the files: pages, and headers of some 0.9 kB in each.
-        target_kbps: what the encoder was asked for.
-        encoder: its name and version, as it signs its files.
+    ``facts``, over all clips:
+        kbps: kbit/s of the Opus packets alone, as RTP carries them.
+        container_kbps: kbit/s of the Ogg files, page headers and about 0.9 kB of file header included.
+        target_kbps: the target given to the encoder.
+        encoder: its name and version.
 
     Raises:
         ValueError: if ``kbps`` is not between 6 and 256.
-        MissingError: if this libsndfile was built without Opus.
+        MissingError: if libsndfile was built without Opus.
     """
 
     def __init__(self, kbps: float):
@@ -53,12 +46,16 @@ class Opus(System):
 
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
         rate = next((rate for rate in RATES if rate >= sample_rate), RATES[-1])
-        sent = wav if rate == sample_rate else resample(wav, sample_rate, rate)
-        data = encode(sent, rate, self.target)
-        heard = decode(data)
-        self._count(data, wav.shape[-1] / sample_rate)
-        heard = heard if rate == sample_rate else resample(heard, rate, sample_rate)
-        return F.pad(heard, (0, wav.shape[-1] - heard.shape[-1]))
+        ogg = encode(wav if rate == sample_rate else resample(wav, sample_rate, rate), rate, self.target)
+        self.bytes += packet_bytes(ogg)
+        self.container_bytes += len(ogg)
+        self.seconds += wav.shape[-1] / sample_rate
+        vendor = ogg.index(b"OpusTags") + 8  # its length in 4 bytes, then the text (RFC 7845, section 5.2)
+        length = int.from_bytes(ogg[vendor : vendor + 4], "little")
+        self.encoder = ogg[vendor + 4 : vendor + 4 + length].decode("utf-8", errors="replace")
+        decoded = torch.from_numpy(soundfile.read(io.BytesIO(ogg), dtype="float32")[0]).view(1, 1, -1)
+        decoded = decoded if rate == sample_rate else resample(decoded, rate, sample_rate)
+        return F.pad(decoded, (0, wav.shape[-1] - decoded.shape[-1]))
 
     def facts(self) -> dict[str, Any]:
         if not self.seconds:
@@ -70,14 +67,6 @@ class Opus(System):
             "encoder": self.encoder,
         }
 
-    def _count(self, data: bytes, seconds: float) -> None:
-        _, tags, *packets = ogg_packets(data)  # OpusHead, OpusTags, sound (RFC 7845, section 5)
-        length = int.from_bytes(tags[8:12], "little")
-        self.encoder = tags[12 : 12 + length].decode("utf-8", errors="replace")
-        self.bytes += sum(map(len, packets))
-        self.container_bytes += len(data)
-        self.seconds += seconds
-
 
 def encode(wav: Tensor, sample_rate: int, kbps: float) -> bytes:
     """wav ``[1, 1, T]`` at one of `RATES` -> an Ogg Opus file with a target of ``kbps`` kbit/s."""
@@ -88,7 +77,15 @@ def encode(wav: Tensor, sample_rate: int, kbps: float) -> bytes:
     return file.getvalue()
 
 
-def decode(data: bytes) -> Tensor:
-    """An Ogg Opus file of one channel -> wav ``[1, 1, T]`` float32 at the rate that it was made from."""
-    samples, _ = soundfile.read(io.BytesIO(data), dtype="float32")
-    return torch.from_numpy(samples).view(1, 1, -1)
+def packet_bytes(ogg: bytes) -> int:
+    """The bytes of the audio packets: the payload of all pages but the first two, which hold the headers.
+
+    An Ogg page (RFC 3533, section 6) is 27 bytes, of which the last counts the segments, their lengths, and the
+    segments. Audio begins on a page of its own (RFC 7845, section 3).
+    """
+    payloads, page = [], 0
+    while page < len(ogg):
+        lengths = ogg[page + 27 : page + 27 + ogg[page + 26]]
+        payloads.append(sum(lengths))
+        page += 27 + len(lengths) + sum(lengths)
+    return sum(payloads[2:])

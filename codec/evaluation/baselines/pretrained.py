@@ -1,8 +1,4 @@
-"""Published neural codecs, as transformers loads them: Mimi, EnCodec, DAC.
-
-Only safetensors are read, and no code of a repository is run. transformers takes seconds to import, so that happens
-when a codec is built.
-"""
+"""Published neural codecs (Mimi, EnCodec, DAC) as transformers loads them: safetensors only, no remote code."""
 
 import functools
 import math
@@ -19,18 +15,17 @@ from codec.evaluation.metrics.base import MissingError
 
 
 class Pretrained(System):
-    """A codec of transformers, from the Hub or a folder, with its first ``n_q`` codebooks. A clip goes through whole.
+    """A codec of transformers with its first ``n_q`` codebooks. A clip is coded in one piece.
 
-    ``facts``: weights (their name on the Hub, or that of the folder), parameters, frame rate (Hz), n_q, and the nominal
-    bitrate: codebooks times bits times frames, whatever the codes.
+    ``facts``: weights (name on the Hub or of the folder), parameters, frame rate (Hz), n_q, nominal bitrate (kbit/s).
 
     Args:
         source: a name on the Hugging Face Hub, such as kyutai/mimi, or a folder with config.json and model.safetensors.
         n_q: codebooks to use; None: all. EnCodec was trained for a few numbers only: 2, 4, 8, 16, 32 at 24 kHz.
 
     Raises:
-        MissingError: if the weights cannot be had.
-        ValueError: if they are not those of a mono codec known here, not complete, or not for ``n_q`` codebooks.
+        MissingError: if the weights cannot be loaded.
+        ValueError: if they are incomplete, of another architecture or stereo, or do not support ``n_q`` codebooks.
     """
 
     def __init__(self, source: str, n_q: int | None = None, device: str = "cpu"):
@@ -45,7 +40,7 @@ class Pretrained(System):
     @torch.inference_mode()
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
         decoded = self.family.reconstruct(self.model, wav.float().to(self.device), self.n_q).cpu().view(1, 1, -1)
-        return F.pad(decoded, (0, wav.shape[-1] - decoded.shape[-1]))  # cuts, too
+        return F.pad(decoded, (0, wav.shape[-1] - decoded.shape[-1]))  # a negative width cuts
 
     def facts(self) -> dict[str, Any]:
         frame_rate = self.family.frame_rate(self.model)
@@ -59,18 +54,12 @@ class Pretrained(System):
 
 
 class Family(NamedTuple):
-    """How one architecture is called.
+    """How transformers' codecs of one architecture are called."""
 
-    name: of its class in transformers.
-    choices: model -> the numbers of codebooks that it can work with, ascending.
-    frame_rate: model -> frames per second, in Hz.
-    reconstruct: model, wav ``[1, 1, T]``, n_q -> ``[..., about T]``, by way of the codes.
-    """
-
-    name: str
-    choices: Callable[[nn.Module], list[int]]
-    frame_rate: Callable[[nn.Module], float]
-    reconstruct: Callable[[nn.Module, Tensor, int], Tensor]
+    class_name: str
+    choices: Callable[[nn.Module], list[int]]  # the supported numbers of codebooks, ascending
+    frame_rate: Callable[[nn.Module], float]  # Hz
+    reconstruct: Callable[[nn.Module, Tensor, int], Tensor]  # wav [1, 1, T], n_q -> [..., about T]
 
 
 def _mimi(model: nn.Module, wav: Tensor, n_q: int) -> Tensor:
@@ -88,10 +77,15 @@ def _dac(model: nn.Module, wav: Tensor, n_q: int) -> Tensor:
 
 
 def _bandwidths(model: nn.Module) -> dict[int, float]:
-    """EnCodec's codebooks -> the bandwidth in kbit/s that asks for as many."""
+    """EnCodec's numbers of codebooks -> bandwidth in kbit/s."""
     if model.config.audio_channels != 1 or model.config.chunk_length_s or model.config.normalize:
         raise ValueError("this EnCodec is stereo, or codes overlapping or scaled chunks: take facebook/encodec_24khz")
     return {model.quantizer.get_num_quantizers_for_bandwidth(b): b for b in model.config.target_bandwidths}
+
+
+def _up_to(name: str) -> Callable[[nn.Module], list[int]]:
+    """1 to the number that the configuration has under this name: codebooks were dropped in training."""
+    return lambda model: list(range(1, getattr(model.config, name) + 1))
 
 
 def _frames(model: nn.Module) -> float:
@@ -99,48 +93,34 @@ def _frames(model: nn.Module) -> float:
 
 
 FAMILIES = {
-    # Défossez et al. 2024, arXiv 2410.00037; it halves the rate once more behind its strides
-    "mimi": Family(
-        "MimiModel",
-        lambda model: list(range(1, model.config.num_quantizers + 1)),
-        lambda model: float(model.config.frame_rate),
-        _mimi,
-    ),
+    # Défossez et al. 2024, arXiv 2410.00037; its hop_length lacks the downsampling by two after the encoder
+    "mimi": Family("MimiModel", _up_to("num_quantizers"), lambda model: float(model.config.frame_rate), _mimi),
     # Défossez et al., TMLR 2023, arXiv 2210.13438
     "encodec": Family("EncodecModel", lambda model: sorted(_bandwidths(model)), _frames, _encodec),
-    # Kumar et al., NeurIPS 2023, arXiv 2306.06546; codebooks were dropped in training
-    "dac": Family("DacModel", lambda model: list(range(1, model.config.n_codebooks + 1)), _frames, _dac),
+    # Kumar et al., NeurIPS 2023, arXiv 2306.06546
+    "dac": Family("DacModel", _up_to("n_codebooks"), _frames, _dac),
 }
 
 
-@functools.lru_cache(maxsize=1)  # systems that differ in n_q share one
+@functools.lru_cache(maxsize=1)  # systems that differ in n_q share the model
 def load(source: str, device: str) -> tuple[nn.Module, Family]:
-    """The model in eval mode, in fp32, and how it is called.
-
-    Raises:
-        MissingError, ValueError: as `Pretrained` does.
-    """
+    """The model in eval mode and fp32, and its family. Raises as `Pretrained` does."""
     import transformers
 
     try:
-        kind = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
-    except Exception as error:  # networks, permissions, half a file: all end here
-        raise _missing(source, error) from error
-    if kind not in FAMILIES:
-        raise ValueError(f"{source} is a {kind} model, and the codecs known here are {', '.join(FAMILIES)}.")
-    kinds = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
-    try:
-        model, info = getattr(transformers, FAMILIES[kind].name).from_pretrained(source, **kinds)
-    except Exception as error:
-        raise _missing(source, error) from error
-    if info["missing_keys"]:  # transformers would go on with random ones
+        architecture = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+        if architecture in FAMILIES:
+            cls = getattr(transformers, FAMILIES[architecture].class_name)
+            options = {"use_safetensors": True, "dtype": torch.float32, "output_loading_info": True}
+            model, info = cls.from_pretrained(source, **options)
+    except Exception as error:  # of the network, permissions, incomplete files
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
+        raise MissingError(
+            f"the codec {source} cannot be loaded ({first}): its weights come from the Hugging Face Hub, once, or name "
+            "a folder with config.json and model.safetensors"
+        ) from error
+    if architecture not in FAMILIES:
+        raise ValueError(f"{source} is a {architecture} model, and the codecs known here are {', '.join(FAMILIES)}.")
+    if info["missing_keys"]:  # transformers would initialise them at random
         raise ValueError(f"{source} is not complete: it has no {min(info['missing_keys'])}.")
-    return model.to(device).eval(), FAMILIES[kind]
-
-
-def _missing(source: str, error: Exception) -> MissingError:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
-    return MissingError(
-        f"the codec {source} cannot be loaded ({first}): its weights come from the Hugging Face Hub, once, or name a "
-        "folder with config.json and model.safetensors"
-    )
+    return model.to(device).eval(), FAMILIES[architecture]

@@ -1,4 +1,4 @@
-"""The anchors do what they say, and nothing else."""
+"""Identity and low-pass: the ends of a MUSHRA scale."""
 
 import math
 
@@ -12,40 +12,34 @@ def tone(frequency: float, rate: int) -> torch.Tensor:
     return 0.5 * torch.sin(2 * math.pi * frequency * torch.arange(rate) / rate).view(1, 1, -1)
 
 
-def test_the_identity_is_the_clip_and_costs_no_bits():
+def test_identity_returns_a_copy():
     wav = tone(440, 16_000)
     out = Identity().reconstruct(wav, 16_000)
     assert torch.equal(out, wav)
     assert out is not wav
-    assert Identity().facts()["kbps"] is None
+    assert Identity().facts() == {"kbps": None}
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000, 24_000, 48_000])
-def test_the_low_pass_keeps_what_is_below_and_removes_what_is_above(rate):
+@pytest.mark.parametrize("rate", [8_000, 16_000, 48_000])
+def test_low_pass_is_flat_without_delay_below_the_cutoff_and_blocks_above(rate):
     system = LowPass(3500)
-    middle = slice(rate // 4, -rate // 4)  # the clip's ends are no part of a stationary tone
-    for frequency in (50, 500, 2000, 3000, 3500):
+    middle = slice(rate // 4, -rate // 4)  # away from the clip's ends
+    for frequency in (50, 2000, 3500, *range(4000, rate // 2, 2000)):
         wav = tone(frequency, rate)
         out = system.reconstruct(wav, rate)
-        assert out.shape == wav.shape
-        assert out.dtype == torch.float32
-        assert abs(20 * math.log10(out[..., middle].std() / wav[..., middle].std())) < 0.1
-        assert (out - wav)[..., middle].abs().max() < 0.01  # in place: zero phase
-    for frequency in range(4000, rate // 2, 1000):
-        wav = tone(frequency, rate)
-        out = system.reconstruct(wav, rate)
-        assert 20 * math.log10(out[..., middle].std() / wav[..., middle].std()) < -55
+        assert (out.shape, out.dtype) == (wav.shape, torch.float32)
+        gain = 20 * math.log10(out[..., middle].std() / wav[..., middle].std())
+        if frequency <= 3500:
+            assert abs(gain) < 0.1
+            assert (out - wav)[..., middle].abs().max() < 0.01  # zero phase
+        else:
+            assert gain < -55
+    assert system.reconstruct(wav[..., :5], rate).shape == (1, 1, 5)
+    assert system.facts() == {"kbps": None, "cutoff_hz": 3500}
 
 
-def test_the_low_pass_is_linear_and_takes_any_length():
-    system, wav = LowPass(1000), torch.randn(1, 1, 1000, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(system.reconstruct(-2 * wav, 16_000), -2 * system.reconstruct(wav, 16_000))
-    assert system.reconstruct(wav[..., :5], 16_000).shape == (1, 1, 5)
-    assert system.facts() == {"kbps": None, "cutoff_hz": 1000}
-
-
-def test_a_cutoff_that_cannot_be():
+def test_impossible_cutoffs_are_refused():
     with pytest.raises(ValueError, match="above 0 Hz"):
         LowPass(0)
-    with pytest.raises(ValueError, match="needs clips of 16000 Hz or more"):
+    with pytest.raises(ValueError, match="16000 Hz or more"):
         LowPass(7000).reconstruct(tone(100, 8000), 8000)
