@@ -9,7 +9,7 @@ from codec.checkpoints.convert import onnx
 from codec.checkpoints.convert.mimi import FILES, export_mimi, import_mimi
 from codec.checkpoints.load import load_codec
 from codec.model import Codec
-from codec.utils.atomic import check_free
+from codec.utils.atomic import refuse_existing
 
 EXPORTS = {**FILES, "onnx": onnx.FILES}
 
@@ -26,7 +26,7 @@ def add_import(commands) -> None:
 
 
 def run_import(options: argparse.Namespace) -> None:
-    check_free([options.output], options.force)
+    refuse_existing([options.output], options.force)
     codec, config = import_mimi(options.source, options.n_q)
     state = {f"codec.{name}": value for name, value in codec.state_dict().items()}
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def add_export(commands) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    check_free([options.folder / name for name in EXPORTS[options.to]], options.force)
+    refuse_existing([options.folder / name for name in EXPORTS[options.to]], options.force)
     codec, _ = load_codec(options.checkpoint, ema=not options.raw)
     if options.to == "onnx":
         written = onnx.export_onnx(codec, options.folder)

@@ -1,11 +1,11 @@
 """``python -m codec pack`` and ``extract``: whole corpora, by as many processes as there are."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.utils.distributed import ShareError, share
+from codec.utils.device import usable_device
+from codec.utils.distributed import rank_and_world_size
 from codec.utils.errors import InputError
 
 
@@ -32,7 +32,7 @@ def run_pack(options: argparse.Namespace) -> None:
     from codec.data.shard_writer import pack, summary
     from codec.data.work_units import cut
 
-    part = my_share(options)
+    part = rank_and_world_size(options.rank, options.world)
     if options.workers < 0 or not options.seconds > 0:
         raise InputError(f"--workers {options.workers} --seconds {options.seconds:g}: give 0 or more, and more than 0")
     units = cut(open_corpus(options.dataset, 24_000), options.seconds)  # a rate to measure lengths with, no more
@@ -41,13 +41,6 @@ def run_pack(options: argparse.Namespace) -> None:
         print(f"this process is done; the last one to finish writes {options.folder}/index.json")
     else:
         print(f"{summary(index)}; train on them: dataset=shards dataset.path={options.folder}")
-
-
-def my_share(options: argparse.Namespace) -> tuple[int, int]:
-    try:
-        return share(options.rank, options.world)
-    except ShareError as error:
-        raise InputError(str(error)) from error
 
 
 def add_extract(commands) -> None:
@@ -59,22 +52,22 @@ def add_extract(commands) -> None:
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of the codec")
     parser.add_argument("--n-q", type=int, help="kind=tokens: use the first so many codebooks (default: all)")
     parser.add_argument("--latents", choices=("pre", "post"), help="kind=latents: before (default) or after codebooks")
-    parser.add_argument("--device", help="(default: a GPU where there is one, cuda:LOCAL_RANK under torchrun)")
+    parser.add_argument(
+        "--device", default="auto", help="(default: a GPU where there is one, cuda:LOCAL_RANK under torchrun)"
+    )
     parser.add_argument("--raw", action="store_true", help="the last weights, not their moving average")
     parser.add_argument("--seconds", type=float, default=3600.0, help="of audio in a unit, about (%(default)g)")
     parser.set_defaults(run=run_extract)
 
 
 def run_extract(options: argparse.Namespace) -> None:
-    import torch
-
     from codec.checkpoints.load import load_codec
     from codec.cli.corpus_args import open_corpus
     from codec.data.work_units import cut
     from codec.latents.export import ToLatents
     from codec.latents.extract import INDEX, ToTokens, extract
 
-    part = my_share(options)
+    part = rank_and_world_size(options.rank, options.world)
     if not options.seconds > 0:
         raise InputError(f"--seconds {options.seconds:g}: give more than 0")
     wanted, dataset = kind_among(options.dataset)
@@ -86,12 +79,8 @@ def run_extract(options: argparse.Namespace) -> None:
         encoding = ToLatents(codec, options.latents or "pre") if wanted == "latents" else ToTokens(codec, options.n_q)
     except ValueError as error:  # too many codebooks, or none
         raise InputError(str(error)) from error
-    device = options.device or (f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu")
     units = cut(open_corpus(dataset, codec.sample_rate), options.seconds)
-    try:
-        codec.to(device).for_inference()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+    codec.to(usable_device(options.device)).for_inference()
     try:
         index = extract(encoding, units, options.folder, part)
     except ValueError as error:  # codes or latents that files do not hold

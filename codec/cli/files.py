@@ -5,11 +5,10 @@ import ctypes
 import sys
 from pathlib import Path
 
-import torch
-
 from codec.checkpoints.load import load_codec
 from codec.latents.audio_files import decode_file, encode_file
-from codec.utils.atomic import check_free
+from codec.utils.atomic import refuse_existing
+from codec.utils.device import usable_device
 from codec.utils.errors import InputError
 
 
@@ -27,19 +26,16 @@ def add_files(commands) -> None:
 def add_codec(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of the codec")
     parser.add_argument("--n-q", type=int, help="use the first so many codebooks (default: all)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument("--device", default="auto", help="(default: a GPU if there is one)")
     parser.add_argument("--raw", action="store_true", help="the last weights, not their moving average")
     parser.add_argument("--force", action="store_true", help="replace the target if it exists")
 
 
 def run_file(options: argparse.Namespace) -> None:
-    check_free([options.target], options.force)
+    refuse_existing([options.target], options.force)
     keep_memory()
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
-    try:
-        codec = codec.to(options.device).for_inference()
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {options.device} cannot be used: {str(error).splitlines()[0]}") from error
+    codec = codec.to(usable_device(options.device)).for_inference()
     try:
         tokens = options.convert(codec, options.source, options.target, options.n_q)
     except ValueError as error:  # FileError, TokenError, or too many codebooks: one sentence each

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from codec.utils.atomic import write_atomic
+from codec.utils.device import usable_device
 from codec.utils.errors import InputError
 
 
@@ -99,8 +101,10 @@ def judge_models(options: argparse.Namespace, flows: Sequence[Path], dataset: Se
     panel = panel_for(corpus, options.split, options.speakers)
     if space is None:
         return
-    place(options.device, space.codec, *models.values())
-    space.to(options.device).codec.for_inference()
+    device = usable_device(options.device)
+    for flow in models.values():
+        flow.to(device)
+    space.to(device).codec.for_inference()
     longest = min((flow.max_frames / flow.frame_rate for flow in models.values()), default=float("inf"))
     whole = any(flow.condition.whole for flow in models.values())  # told of a text that cannot be cut
     unread: list[tuple[str, str]] = []
@@ -130,14 +134,15 @@ def read_latents(options: argparse.Namespace, dataset: Sequence[str]) -> None:
     from codec.checkpoints.load import load_codec
     from codec.cli.corpus_args import open_corpus
     from codec.evaluation.probing.content import content, in_words
-    from codec.evaluation.report import plain, write_atomic
+    from codec.evaluation.report import plain
     from codec.latents.cached import latents_of
     from codec.latents.latent_corpus import LatentCorpus
 
     codec, _ = load_codec(options.ckpt)
     corpus = open_corpus(dataset, codec.sample_rate)
-    place(options.device, codec)
-    latents = LatentCorpus(latents_of(options.ckpt, corpus, options.kind or "pre", device=options.device))
+    latents = LatentCorpus(
+        latents_of(options.ckpt, corpus, options.kind or "pre", device=usable_device(options.device))
+    )
     found = content(latents, options.split, seed=options.seed)
     print(in_words(found))
     if options.out:
@@ -177,15 +182,6 @@ def space_of(ckpt: Path, flows: Sequence):
     return LatentSpace(codec, Statistics(*facts, torch.zeros(dim), torch.ones(dim)))
 
 
-def place(device: str, *modules) -> None:
-    """Raises InputError if the device cannot be used."""
-    try:
-        for module in modules:
-            module.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-
-
 def progress(name: str):
     """A line that counts, on a terminal; elsewhere nothing."""
     if not sys.stderr.isatty():
@@ -196,7 +192,6 @@ def progress(name: str):
 def write(folder: Path, reports, text: str) -> None:
     """A report of each system (.json, .md and .csv), and the table."""
     from codec.evaluation.evaluate import file_name
-    from codec.evaluation.report import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, report in reports.items():

@@ -15,7 +15,7 @@ from codec.data.manifest import phones_are_timed, read_manifest
 from codec.data.vocabulary import spelt
 from codec.flow.editing import find_words, plan_edit, stretched
 from codec.flow.generate import Generator, Sampling
-from codec.utils.atomic import atomic_file, check_free
+from codec.utils.atomic import atomic_file, refuse_existing
 from codec.utils.device import usable_device
 from codec.utils.errors import InputError
 
@@ -181,7 +181,7 @@ def run_edit(options: argparse.Namespace) -> None:
 
 def opened(options: argparse.Namespace) -> Generator:
     """The models, once it is clear that the output can be written."""
-    check_free([options.output], options.force)
+    refuse_existing([options.output], options.force)
     if (ending := options.output.suffix[1:].upper()) not in ("WAV", "FLAC", "OGG"):
         raise InputError(f"{options.output} ends in {ending.lower() or 'nothing'}: choose .wav, .flac or .ogg")
     return Generator.load(options.flow, options.ckpt, usable_device(options.device), not options.raw)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
-from codec.utils.cache import cache_dir, key
+from codec.utils.cache import cache_dir, cache_key
 
 MOST = 100_000  # utterances: a hundred hours
 FORMAT = 1  # raise it when synth.py or sentences.py changes what is made
@@ -52,7 +52,7 @@ def made(voices: int, utterances: int, seed: int, cache: Path, languages: Sequen
         raise CorpusError(f"the espeak corpus has 1 to {MOST:,} utterances, not {voices} voices x {utterances}.")
     library = _library("the espeak corpus")
     spoken = [sorted(languages)] if languages is not None else []
-    folder = cache / key(FORMAT, library, voices, utterances, seed, *spoken)
+    folder = cache / cache_key(FORMAT, library, voices, utterances, seed, *spoken)
     if folder.is_dir():
         return folder
     try:

@@ -14,7 +14,7 @@ from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
 from codec.data.manifest import Row, phones_are_timed, read_manifest
-from codec.utils.cache import cache_dir, key, load_json, save_json
+from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 
 EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
@@ -122,7 +122,7 @@ def _index(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]]
 
     What is found is kept in the user's cache, by size and time of change, never in the folder itself.
     """
-    cached = cache_dir() / "folders" / f"{key(root.resolve())}.json"
+    cached = cache_dir() / "folders" / f"{cache_key(root.resolve())}.json"
     known = load_json(cached)
 
     def look(name: str) -> list:

@@ -17,7 +17,7 @@ from codec.data.hf_stream import HubStream
 from codec.data.hub_retry import RETRIES, passing, pause, reason
 from codec.data.indexed import IndexedCorpus, hold_out, in_turns
 from codec.data.remote_files import shown
-from codec.utils.cache import cache_dir, key, load_json, save_json
+from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 
 MOST_BYTES = 2**30  # of one recording
 
@@ -104,7 +104,7 @@ class HubTable(IndexedCorpus):
 
     def _index(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
         """frames [rows], 0 where unreadable, rates [rows], and the (name, reason) of the unreadable."""
-        cached = cache_dir() / "hub" / f"{key(self.dataset._fingerprint, self.columns)}.json"
+        cached = cache_dir() / "hub" / f"{cache_key(self.dataset._fingerprint, self.columns)}.json"
         index = load_json(cached)
         if len(index.get("frames", ())) != self.size:
             index = {"frames": [], "rates": [], "bad": []}

@@ -10,7 +10,7 @@ from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import TRIES, Corpus, CorpusError, Recording
 from codec.data.crop_index import CropIndex
-from codec.utils.cache import key
+from codec.utils.cache import cache_key
 
 
 class IndexedCorpus(Corpus):
@@ -103,7 +103,7 @@ def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: 
     if share >= 1:
         held = set(sizes)
     elif share > 0 and len(sizes) > 1:
-        order = sorted(sizes, key=lambda group: key(seed, group))
+        order = sorted(sizes, key=lambda group: cache_key(seed, group))
         count = 0
         for group in order:
             # A speaker who is far more than was asked for stays in training.
@@ -122,7 +122,7 @@ def in_turns(which: np.ndarray, names: Sequence[str], speakers: Sequence[str]) -
 
     Within a speaker the order is a fixed shuffle, since neighbours in a folder are alike too.
     """
-    shuffled = sorted(which, key=lambda i: key(names[i]))
+    shuffled = sorted(which, key=lambda i: cache_key(names[i]))
     turns: dict[str, int] = {}
     order = []
     for i in shuffled:

@@ -24,7 +24,7 @@ from codec.data.manifest import phones_are_timed
 from codec.data.remote_files import Store
 from codec.data.shard_index import INDEX, Shard, entries_bytes, load_entries, load_index
 from codec.utils.atomic import write_atomic
-from codec.utils.cache import cache_dir, key, load_json, save_json
+from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 from codec.utils.safe_io import parse_json
 
 KEPT = 32  # shards whose entries stay in memory
@@ -206,7 +206,7 @@ def unpacked(data: bytes, shard: str, number: int) -> Recording:
 
 def _slots(store: Store, shards: list[Shard], sample_rate: int, samples: int) -> np.ndarray:
     """Slots of each shard, [shards] int64: one look at every NAME.entries, kept in the user's cache."""
-    cached = cache_dir() / "shards" / f"{key(sample_rate, samples, *(shard.entries for shard in shards))}.json"
+    cached = cache_dir() / "shards" / f"{cache_key(sample_rate, samples, *(shard.entries for shard in shards))}.json"
     known = load_json(cached).get("slots")
     if not known:
         with ThreadPoolExecutor(1 if store.local else 8) as pool:  # a server answers several at once

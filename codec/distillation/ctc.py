@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from codec.distillation.base import LatentLoss, Phones
 from codec.layers.precision import fp32
-from codec.utils.distributed import shared
+from codec.utils.distributed import mean_over_ranks
 from codec.utils.errors import InputError
 
 BLANK = 0
@@ -82,7 +82,7 @@ class PhoneCTC(LatentLoss):
             zero_infinity=True,
         )
         known = (lengths > 0).float()
-        (count,) = shared([known.sum()])
+        (count,) = mean_over_ranks([known.sum()])
         return (known * losses / lengths.clamp(min=1)).sum() / count.clamp(min=1e-6)
 
     def _spell(self, clip: list[tuple[str, float]]) -> list[int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from codec.flow.dit import DiT
 from codec.layers.precision import fp32
-from codec.utils.distributed import shared
+from codec.utils.distributed import mean_over_ranks
 from codec.utils.errors import InputError
 
 
@@ -62,5 +62,5 @@ class Alignment(nn.Module):
         """
         frames = self.projection(hidden[:, -inside.shape[1] :])
         apart = 1 - F.cosine_similarity(frames, features.transpose(1, 2), dim=-1)
-        (count,) = shared([inside.sum().float()])
+        (count,) = mean_over_ranks([inside.sum().float()])
         return (apart * inside).sum() / count

@@ -25,7 +25,7 @@ from codec.latents.paired_features import PairedFeatures
 from codec.quantizers.base import Quantizer
 from codec.training.resume import check_fits
 from codec.training.setup import check_steps, record, resolved
-from codec.utils.distributed import share
+from codec.utils.distributed import rank_and_world_size
 from codec.utils.errors import InputError
 
 
@@ -163,7 +163,9 @@ def check_same_space(space: dict[str, Any], path: str) -> None:
 
 def my_share() -> tuple[int, int]:
     """(rank, world) among the processes of this run; the tasks of a SLURM array are runs of their own."""
-    return share(None, None, {name: value for name, value in os.environ.items() if not name.startswith("SLURM_ARRAY")})
+    return rank_and_world_size(
+        None, None, {name: value for name, value in os.environ.items() if not name.startswith("SLURM_ARRAY")}
+    )
 
 
 def device_for(accelerator: str) -> str:

@@ -11,7 +11,7 @@ from codec.flow.objective import on_path
 from codec.flow.repa import Alignment
 from codec.training.base_task import BaseTask
 from codec.training.optim import Single
-from codec.utils.distributed import shared
+from codec.utils.distributed import mean_over_ranks
 
 
 class FlowTask(BaseTask):
@@ -102,7 +102,7 @@ class FlowTask(BaseTask):
         aligned = self.alignment is not None and self.training  # validation is about the model alone
         with self.alignment.listening(flow.network) if aligned else nullcontext() as heard:
             output = flow(on_path(x1, x0, t), t, x1, span, inside, given, seen)
-        (count,), losses, total = shared([span.sum().float()]), {}, 0.0
+        (count,), losses, total = mean_over_ranks([span.sum().float()]), {}, 0.0
         of_examples = torch.zeros(len(x1), device=x1.device)
         for name, errors in flow.objective.errors(output, x1, x0, t, batch.get("codes")).items():
             of_examples = of_examples + (errors * span).sum(1)

@@ -14,6 +14,7 @@ from codec.data.audio import AudioError, blocks, opened
 from codec.latents.token_file import TokenError, Tokens, codebooks, fingerprint, load_tokens, save_tokens
 from codec.layers.streaming import Stream
 from codec.model import Codec
+from codec.utils.atomic import atomic_file
 from codec.utils.errors import InputError
 
 BLOCK = 2.0  # seconds of audio at a time
@@ -79,24 +80,20 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
         raise TokenError(f"{source} has codes that no codebook of this model has: encode the recording again")
     if n_q is not None and not 1 <= n_q <= has:
         raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = target.with_name(f"unfinished-{target.name}")
+    audio_format = Path(target).suffix[1:].upper()
+    if audio_format not in soundfile.available_formats():
+        raise FileError(f"{target} cannot be written: its ending names no audio format (wav, flac, ogg, ...)")
     try:
-        file = soundfile.SoundFile(unfinished, "w", tokens.sample_rate, 1)
-    except (soundfile.SoundFileError, ValueError, TypeError, OSError) as error:  # soundfile's for an unknown ending
-        raise FileError(f"{target} cannot be written: {error}") from error
-    try:
-        with file:
+        with (
+            atomic_file(target) as file,
+            soundfile.SoundFile(file, "w", tokens.sample_rate, 1, format=audio_format) as audio,
+        ):
             left = tokens.length
             for block in _decoded(codec, tokens.codes[None, :n_q]):
-                file.write(block[:left])
+                audio.write(block[:left])
                 left -= min(left, len(block))
-        unfinished.replace(target)
     except (soundfile.SoundFileError, OSError) as error:
         raise FileError(f"{target} cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return tokens
 
 

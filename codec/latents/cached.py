@@ -15,7 +15,7 @@ from codec.latents.extract import INDEX, Encoding, ToTokens, extract
 from codec.latents.features import ToFeatures
 from codec.latents.latent_space import fingerprint
 from codec.latents.shard_file import ENDING
-from codec.utils.cache import cache_dir, key
+from codec.utils.cache import cache_dir, cache_key
 from codec.utils.errors import InputError
 
 UNIT = 600.0  # seconds of audio in a unit, about: several processes share a small corpus, too
@@ -50,7 +50,7 @@ def latents_of(
     except ValueError as error:
         raise InputError(f"kind={kind}: {error}") from error
     units = cut(corpus, UNIT)
-    folder = cache_dir() / "latents" / key(units.digest, *what.facts.values())
+    folder = cache_dir() / "latents" / cache_key(units.digest, *what.facts.values())
     if not _whole(units, folder):
         codec.to(device).for_inference()
         _make(what, units, folder, part, report)
@@ -74,7 +74,7 @@ def codes_of(
     """
     codec, _ = load_codec(ckpt)
     what, units = ToTokens(codec), cut(corpus, UNIT)
-    folder = cache_dir() / "codes" / key(units.digest, fingerprint(codec, "post"), *what.facts.values())
+    folder = cache_dir() / "codes" / cache_key(units.digest, fingerprint(codec, "post"), *what.facts.values())
     if not _whole(units, folder):
         codec.to(device).for_inference()
         _make(what, units, folder, part, report)
@@ -96,7 +96,7 @@ def features_of(
         CorpusError: if the corpus cannot be cut into units, or too much of it cannot be read.
     """
     what, units = ToFeatures(teacher, corpus.sample_rate, hop_length), cut(corpus, UNIT)
-    folder = cache_dir() / "features" / key(units.digest, *what.facts.values())
+    folder = cache_dir() / "features" / cache_key(units.digest, *what.facts.values())
     if not _whole(units, folder):
         teacher.to(device)
         _make(what, units, folder, part, report)

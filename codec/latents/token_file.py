@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from codec.quantizers.base import Quantizer
+from codec.utils.atomic import write_atomic
 from codec.utils.errors import InputError
 
 FORMAT, VERSION = "codec-tokens", "1"
@@ -80,12 +81,9 @@ def save_tokens(path: str | Path, tokens: Tokens) -> None:
     codes = np.ascontiguousarray(tokens.codes.cpu().numpy().astype(np.uint16))
     facts = {"format": FORMAT, "version": VERSION, "model": tokens.model, "length": str(tokens.length)}
     facts |= {"sample_rate": str(tokens.sample_rate), "hop_length": str(tokens.hop_length)}
-    unfinished = Path(f"{path}.unfinished")
     try:
-        save_file({"codes": codes}, unfinished, facts | {"checksum": _checksum(facts, codes)})
-        unfinished.replace(path)
+        write_atomic(path, save({"codes": codes}, facts | {"checksum": _checksum(facts, codes)}))
     except (SafetensorError, OSError) as error:
-        unfinished.unlink(missing_ok=True)
         raise TokenError(f"{path} cannot be written: {error}") from error
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.utils.distributed import shared
+from codec.utils.distributed import mean_over_ranks
 
 Logits = list[Tensor]
 Maps = list[list[Tensor]]
@@ -117,7 +117,7 @@ class FeatureMatching(nn.Module):
         if not self.normalize:
             return itertools.repeat(1)
         means = [one.abs().mean(dtype=wide(one)) for maps in real_maps for one in maps]
-        return [mean.clamp(min=1e-5) for mean in shared(means)]
+        return [mean.clamp(min=1e-5) for mean in mean_over_ranks(means)]
 
 
 def wide(x: Tensor) -> torch.dtype:

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, autograd, nn
 
-from codec.utils.distributed import processes, shared
+from codec.utils.distributed import mean_over_ranks, world_size
 
 
 class Weighted(nn.Module):
@@ -86,12 +86,12 @@ class Balancer(nn.Module):
     def norms(self, grads: list[Tensor]) -> list[Tensor]:
         """What one process would measure, in whose larger mean each example has a smaller part. Dividing the gradients
         of this process's smaller mean by it makes up for DDP's mean over processes."""
-        norms, count = [self.norm(grad.float()) for grad in grads], processes()
+        norms, count = [self.norm(grad.float()) for grad in grads], world_size()
         if count == 1:
             return norms
         if self.per_item:
-            return [norm / count for norm in shared(norms)]
-        return [(square / count).sqrt() for square in shared([norm.square() for norm in norms])]
+            return [norm / count for norm in mean_over_ranks(norms)]
+        return [(square / count).sqrt() for square in mean_over_ranks([norm.square() for norm in norms])]
 
     def norm(self, grad: Tensor) -> Tensor:
         return grad.flatten(1).norm(dim=1).mean() if self.per_item else grad.norm()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.precision import fp32
-from codec.utils.distributed import shared
+from codec.utils.distributed import mean_over_ranks
 
 
 class RelativeSpectrum(nn.Module):
@@ -51,7 +51,7 @@ class RelativeSpectrum(nn.Module):
                 "train on longer segments or configure shorter windows."
             )
         pairs = [(self._spectrum(target, size), self._spectrum(estimate, size)) for size in self.windows]
-        loudness = shared([x.abs().mean() for x, _ in pairs])
+        loudness = mean_over_ranks([x.abs().mean() for x, _ in pairs])
         distances = (self._distance(x, y) / (mean + self.floor) for (x, y), mean in zip(pairs, loudness, strict=True))
         return sum(distances) / len(pairs)
 

@@ -9,7 +9,7 @@ import torch
 from auraloss.freq import MultiResolutionSTFTLoss
 from torch import Tensor, nn
 
-from codec.utils.distributed import processes, shared
+from codec.utils.distributed import mean_over_ranks, world_size
 
 
 class SpectralConvergence(nn.Module):
@@ -19,8 +19,8 @@ class SpectralConvergence(nn.Module):
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         norms = [torch.norm(target - estimate), torch.norm(target)]
-        if processes() > 1:  # the clamp is for the root of 0, which has no gradient
-            norms = [square.clamp(min=1e-20).sqrt() for square in shared([norm.square() for norm in norms])]
+        if world_size() > 1:  # the clamp is for the root of 0, which has no gradient
+            norms = [square.clamp(min=1e-20).sqrt() for square in mean_over_ranks([norm.square() for norm in norms])]
         return norms[0] / norms[1]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from codec.layers.precision import fp32
 from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask, per_codebook_metrics
-from codec.utils.distributed import processes, shared
+from codec.utils.distributed import mean_over_ranks, world_size
 
 
 class RVQ(Quantizer):
@@ -116,7 +116,8 @@ class RVQ(Quantizer):
 
         loss, codes = z.new_zeros(()), torch.stack(codes)  # [K, N]
         if learn:
-            (kept,) = shared([keep.sum().to(z.dtype)])  # of the whole batch: dropout may leave more of one process's
+            # of the whole batch: dropout may keep more items of one rank than of another
+            (kept,) = mean_over_ranks([keep.sum().to(z.dtype)])
             loss = torch.stack(losses).sum() / kept.clamp(min=1)
             self._update(torch.stack(inputs), codes, keep)
         total = torch.where(bypass.repeat_interleave(frames)[:, None], vectors.detach(), total)
@@ -187,7 +188,7 @@ class RVQ(Quantizer):
         new = inputs.new_zeros(k * self.codebook_size, width + 1)  # the sums, and the counts in the last column
         rows = torch.cat([inputs.flatten(0, 1), torch.ones_like(weight)[:, None]], dim=-1)
         new.index_add_(0, flat, rows * weight[:, None])
-        if processes() > 1:
+        if world_size() > 1:
             dist.all_reduce(new)
         new = new.view(k, self.codebook_size, width + 1)
         finite = new.sum().isfinite()  # on the device: nobody waits for it
@@ -220,7 +221,7 @@ class RVQ(Quantizer):
             vectors = inputs[level][keep[level]]
             count = min(len(codes), len(vectors))
             picks[level, codes[:count]] = vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
-        if processes() > 1:
+        if world_size() > 1:
             dist.broadcast(picks, src=0)
         found = picks.isfinite().all(-1)
         self.sums[:k] = torch.where(found[..., None], picks * uniform[..., None], self.sums[:k])
@@ -231,8 +232,8 @@ class RVQ(Quantizer):
         """k-means, level by level on what the levels above left; process 0 decides for all -> whether it could be done:
         with vectors that are not finite it waits for the next batch."""
         residual = vectors
-        if processes() > 1:
-            everyone = [torch.empty_like(vectors) for _ in range(processes())]
+        if world_size() > 1:
+            everyone = [torch.empty_like(vectors) for _ in range(world_size())]
             dist.all_gather(everyone, vectors)
             residual = torch.cat(everyone)
         if not bool(residual.isfinite().all()):
@@ -242,7 +243,7 @@ class RVQ(Quantizer):
             self.codebooks[k] = means
             self.usage[k] = sizes  # an empty cluster is dead, and gets a vector of the data at the next check
             residual = residual - F.embedding(self._nearest(residual, k), means)
-        if processes() > 1:
+        if world_size() > 1:
             for buffer in (self.codebooks, self.usage):
                 dist.broadcast(buffer, src=0)
         self.sums.copy_(self.codebooks * self.usage[..., None])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask
 from codec.quantizers.rvq import RVQ
-from codec.utils.distributed import shared
+from codec.utils.distributed import mean_over_ranks
 
 
 class SplitRVQ(Quantizer):
@@ -70,7 +70,8 @@ class SplitRVQ(Quantizer):
             bypass = bypass_mask(batch, rate, z.device)
         keep = dropout_mask(batch, n_q - 1, self.dropout if self.training else 0.0, z.device)
         acoustic = self.acoustic(z, n_q - 1, keep, bypass)
-        (levels,) = shared([keep.sum() / batch])  # acoustic codebooks in use: every codebook commits with equal weight
+        # acoustic codebooks in use: every codebook commits with equal weight
+        (levels,) = mean_over_ranks([keep.sum() / batch])
         metrics = {**semantic.metrics, **{shifted(name): value for name, value in acoustic.metrics.items()}}
         if metrics:
             metrics["entropy_kbps"] = semantic.metrics["entropy_kbps"] + acoustic.metrics["entropy_kbps"]

@@ -8,7 +8,7 @@ from torch import nn
 
 from codec.checkpoints.load import CheckpointError, load_checkpoint, load_weights
 from codec.checkpoints.save import LAST, PREVIOUS, damage, step_of
-from codec.utils.distributed import processes
+from codec.utils.distributed import world_size
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
 def check_together(path: str | None) -> None:
     """Raises CheckpointError, in every process, if those that train together would go on from different steps: where
     they see a folder differently, each has chosen for itself."""
-    if processes() == 1:
+    if world_size() == 1:
         return
-    steps = [0] * processes()
+    steps = [0] * world_size()
     dist.all_gather_object(steps, step_of(path) if path else 0)
     if other := next((rank for rank, step in enumerate(steps) if step != steps[0]), None):
         raise CheckpointError(

@@ -1,25 +1,30 @@
-"""The user's cache folder: $CODEC_CACHE, or ~/.cache/codec."""
+"""The user's cache folder ($CODEC_CACHE, or ~/.cache/codec): JSON and tensors that cost time only if they are lost."""
 
 import contextlib
 import hashlib
 import json
 import os
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from codec.utils.atomic import write_atomic
+
+Stored = tuple[dict[str, Any], dict[str, str]]
+"""(tensors on the CPU by name, metadata)."""
 
 
 def cache_dir() -> Path:
     return Path(os.environ.get("CODEC_CACHE") or Path.home() / ".cache" / "codec").expanduser()
 
 
-def key(*parts: object) -> str:
-    """A short name that is the same for the same parts, in every process."""
+def cache_key(*parts: object) -> str:
+    """16 hexadecimal digits, the same for the same parts in every process."""
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]
 
 
-def fingerprint(crops: Any) -> str:
-    """Of a corpus: its first crops hang on every recording, on which are held out, and on the seed of the draws."""
+def corpus_fingerprint(crops: Any) -> str:
+    """Digest of the first 8 training crops: they depend on all recordings, on the held-out ones and on the seed."""
     digest = hashlib.blake2b()
     for n in range(8):
         item = crops[n]
@@ -28,7 +33,7 @@ def fingerprint(crops: Any) -> str:
 
 
 def load_json(path: Path) -> dict:
-    """The content of `path`, or {} where there is none that can be used."""
+    """The object in a JSON file; {} if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -37,13 +42,48 @@ def load_json(path: Path) -> dict:
 
 
 def save_json(path: Path, content: dict) -> None:
-    """Write in one step, so that nobody meets half a file; failing to write costs only time."""
+    """Write a JSON file. A file that cannot be written is no error: its content is computed again next time."""
     with contextlib.suppress(OSError):
+        write_atomic(path, json.dumps(content))
+
+
+def load_tensors(path: Path) -> Stored | None:
+    """Tensors (on the CPU) and metadata of a safetensors file; None if the file is missing or damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+
+
+def save_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises OSError."""
+    from safetensors.torch import save
+
+    write_atomic(path, save(tensors, metadata))
+
+
+def cached_tensors(path: Path, make: Callable[[], Stored]) -> Stored:
+    """What ``path`` holds; if that is nothing, the result of ``make``, which is saved there.
+
+    Of several processes one calls ``make`` and the others wait for it.
+
+    Raises:
+        ValueError: if the cache folder cannot be written.
+    """
+    from filelock import FileLock
+
+    if (stored := load_tensors(path)) is not None:
+        return stored
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        try:
-            with open(handle, "w") as file:
-                json.dump(content, file)
-            os.replace(name, path)
-        except OSError:
-            os.unlink(name)
+        lock = FileLock(f"{path}.lock").acquire()
+    except OSError as error:
+        raise ValueError(f"cannot write {path} ({error.strerror}): set CODEC_CACHE to a writable folder") from error
+    with lock:
+        if (stored := load_tensors(path)) is None:
+            stored = make()
+            save_tensors(path, *stored)
+    return stored

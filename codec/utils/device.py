@@ -1,19 +1,28 @@
-"""The device to compute on."""
+"""The device check that all programs share."""
+
+import os
 
 import torch
 
 from codec.utils.errors import InputError
 
 
-def usable_device(choice: str) -> str:
-    """The device of this name; ``auto`` is the GPU where there is one.
+def usable_device(choice: str = "auto") -> str:
+    """The name of a device on which tensors can be computed.
+
+    Args:
+        choice: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` is a GPU if there is one (under torchrun, that of
+            ``LOCAL_RANK``), else the CPU.
 
     Raises:
-        InputError: if it cannot be used here.
+        InputError: if the device cannot be used.
     """
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if choice == "auto" else str(choice)
+    device = str(choice)
+    if device == "auto":
+        rank = os.environ.get("LOCAL_RANK")
+        device = ("cuda" if rank is None else f"cuda:{rank}") if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()  # `item` fails on the device "meta", which computes nothing
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={choice} cannot be used: {str(error).splitlines()[0]}") from error
+        raise InputError(f"the device {choice} cannot be used: {str(error).splitlines()[0]}") from error
     return device

@@ -1,8 +1,7 @@
-"""Training processes and shares of work: what several processes compute is what one would.
+"""Ranks of a training run or of a distributed command, and means over them, so that N ranks compute what one would.
 
-A mean over examples needs nothing of this, since DDP takes the mean of the gradients over processes. Whatever divides
-by a number of the batch (a norm, a count) must take that of the whole batch, or several processes would compute
-something else than one does (tests/training/test_ranks.py).
+Means over examples need nothing from here: DDP averages the gradients over ranks. A quantity that a loss divides by (a
+norm, a count) must be that of the whole batch, on all ranks (tests/training/test_ranks.py).
 """
 
 import os
@@ -15,18 +14,18 @@ from torch import Tensor
 from codec.utils.errors import InputError
 
 
-def processes() -> int:
-    """How many train together: 1 alone."""
+def world_size() -> int:
+    """The number of ranks that train together; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def shared(values: list[Tensor]) -> list[Tensor]:
-    """Scalars, each process's own -> their means over all processes, after one reduction for all of them.
+def mean_over_ranks(values: list[Tensor]) -> list[Tensor]:
+    """Scalars of each rank -> their means over ranks, by one all-reduce. All ranks must call it in the same order.
 
-    A gradient passes as it is: DDP's mean divides it by the number of processes. All must come here in the same order.
-    Alone, or without gradients (in validation, where processes need not keep step), the values stay as they are.
+    Gradients pass unchanged, since DDP divides them by the number of ranks. With one rank, or without gradients (in
+    validation, where ranks are not synchronised), the values are returned as they are.
     """
-    if processes() == 1 or not torch.is_grad_enabled():
+    if world_size() == 1 or not torch.is_grad_enabled():
         return values
     return list(_Mean.apply(torch.stack(values)).unbind())
 
@@ -36,48 +35,43 @@ class _Mean(torch.autograd.Function):
     def forward(ctx, values: Tensor) -> Tensor:
         total = values.clone()
         dist.all_reduce(total)
-        return total / processes()
+        return total / world_size()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         return gradient
 
 
-class ShareError(InputError):
-    """The numbers of the processes do not fit together; the message says which."""
+def rank_and_world_size(
+    rank: int | None = None, world: int | None = None, environment: Mapping[str, str] = os.environ
+) -> tuple[int, int]:
+    """(rank, world size) as given, else those of torchrun, srun or a SLURM array, else (0, 1).
 
-
-def share(rank: int | None, world: int | None, environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """(rank, world) as given, else torchrun's or srun's, or a SLURM array's task, else (0, 1).
-
-    A SLURM array of tasks that are several processes each (``srun`` inside ``--array``) is their product.
+    For a SLURM array whose tasks are several processes each (``srun`` inside ``--array``), the world size is the
+    product.
 
     Raises:
-        ShareError: if only one is given, or the rank is not one of the world's.
+        InputError: if only one of them is given, or the rank is outside of the world.
     """
     if (rank is None) != (world is None):
-        raise ShareError("--rank and --world go together: give both, or none")
+        raise InputError("--rank and --world belong together: give both or neither")
     if rank is None:
-        rank, world = _numbers(environment, "RANK", "WORLD_SIZE")
-        if "WORLD_SIZE" not in environment:
-            rank, world = _numbers(
-                environment, "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"
-            )  # NTASKS is there without srun, too
+        number = lambda name, default: _number(environment, name, default)  # noqa: E731
+        if "WORLD_SIZE" in environment:
+            rank, world = number("RANK", 0), number("WORLD_SIZE", 1)
+        else:  # not SLURM_NTASKS, which is also set without srun
+            rank, world = number("SLURM_PROCID", 0), number("SLURM_STEP_NUM_TASKS", 1)
         if "SLURM_ARRAY_TASK_ID" in environment:
-            first, step = (_number(environment, f"SLURM_ARRAY_TASK_{n}", d) for n, d in (("MIN", 0), ("STEP", 1)))
-            task = (_number(environment, "SLURM_ARRAY_TASK_ID", 0) - first) // max(1, step)
-            rank, world = task * world + rank, world * _number(environment, "SLURM_ARRAY_TASK_COUNT", 1)
+            first, step = number("SLURM_ARRAY_TASK_MIN", 0), max(1, number("SLURM_ARRAY_TASK_STEP", 1))
+            task = (number("SLURM_ARRAY_TASK_ID", 0) - first) // step
+            rank, world = task * world + rank, world * number("SLURM_ARRAY_TASK_COUNT", 1)
     if not 0 <= rank < world:
-        raise ShareError(f"rank {rank} of {world}: ranks go from 0 to one below their number")
+        raise InputError(f"rank {rank} of {world}: ranks go from 0 to one below their number")
     return rank, world
-
-
-def _numbers(environment: Mapping[str, str], rank: str, world: str) -> tuple[int, int]:
-    return _number(environment, rank, 0), _number(environment, world, 1)
 
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     try:
         return int(environment.get(name) or default)
     except ValueError:
-        raise ShareError(f"the environment variable {name} is {environment[name]!r}, which is no number") from None
+        raise InputError(f"the environment variable {name} is {environment[name]!r}, which is no number") from None

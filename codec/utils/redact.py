@@ -1,14 +1,14 @@
 """Secrets left out of what is kept and shown: configurations, their copies in checkpoints and loggers, commands."""
 
 import logging
-import os
 import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from codec.utils.atomic import write_atomic
 
 HIDDEN = "HIDDEN"  # stands for a secret; no interpolation, no YAML syntax, no quoting in a shell
 WORDS = "token|secret|passw(or)?d|credential|authorization|cookie|bearer|connection_?string"  # anywhere in a name
@@ -102,16 +102,8 @@ def _redact_file(file: Path) -> None:
     except yaml.YAMLError:  # half of a file, which another process of this run is writing: it does this in its turn
         return
     hidden = redact(content)
-    if hidden == content:
-        return
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=".redacted-")
-    try:
-        with open(handle, "w", encoding="utf-8") as out:
-            yaml.safe_dump(hidden, out, sort_keys=False, allow_unicode=True)
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise
+    if hidden != content:
+        write_atomic(file, yaml.safe_dump(hidden, sort_keys=False, allow_unicode=True))
 
 
 def _inside(text: str) -> str:

@@ -1,11 +1,12 @@
-"""Files that may come from somebody else, read within bounds: so many bytes, plain values, no way out of a folder."""
+"""Reading of untrusted JSON and YAML: bounded size, plain values, validated by a schema, paths inside one folder."""
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from codec.utils.errors import InputError
 
@@ -18,7 +19,16 @@ MOST_YAML = 2**20  # bytes; PyYAML takes a minute for a few of them, and a confi
 
 
 class UntrustedFileError(InputError):
-    """A file is too large, or holds what no such file does; the message says what."""
+    """A file is too large, or is not what it should be; the message says why."""
+
+
+class Schema(BaseModel):
+    """Base of the schemas of untrusted files: no conversion of types, finite numbers, unknown keys ignored."""
+
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
@@ -47,6 +57,33 @@ def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UntrustedFileError(f"it holds a {type(content).__name__}, not an object")
     return content
+
+
+def read_json_as(path: Path, model: type[Model], most: int = MOST_TEXT) -> Model:
+    """The object in a JSON file, validated. Raises as `read_text` does; messages begin with the path."""
+    try:
+        content = read_json(path, most)
+    except UntrustedFileError as error:
+        raise UntrustedFileError(f"{path}: {error}") from None
+    return parse_as(model, content, path)
+
+
+def parse_as(model: type[Model], content: Any, where: str | Path) -> Model:
+    """Plain values, validated. ``where`` is the file that they come from, for messages.
+
+    Raises:
+        UntrustedFileError: with ``where``, the first field that does not fit, and why.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        value = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r:.80}"
+        raise UntrustedFileError(f"{where}: {f'{field}: ' if field else ''}{reason}{value}") from None
+    except RecursionError:
+        raise UntrustedFileError(f"{where} is nested too deeply") from None
 
 
 def parse_json(text: str | bytes) -> Any:

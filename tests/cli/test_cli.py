@@ -152,7 +152,7 @@ def test_bad_files_end_in_one_sentence(imported, here):
     fails(["encode", "missing.wav", "a.codes", *ckpt], "there is no audio file at missing.wav")
     fails(["encode", "in.wav", "a.codes", "--ckpt", "missing.ckpt"], "there is no checkpoint at missing.ckpt")
     fails(["encode", "in.wav", "a.codes", *ckpt, "--n-q", "7"], "has 6 codebooks: choose 1 to 6")
-    fails(["encode", "in.wav", "a.codes", *ckpt, "--device", "tape"], "--device tape cannot be used")
+    fails(["encode", "in.wav", "a.codes", *ckpt, "--device", "tape"], "tape cannot be used")
     fails(["encode", "in.wav", "in.wav/a.codes", *ckpt], "in.wav")
     fails(["decode", "in.wav", "a.wav", *ckpt], "in.wav is no token file")
     main(["encode", "in.wav", "a.codes", "--ckpt", str(imported)])

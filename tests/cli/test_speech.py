@@ -178,7 +178,7 @@ BAD = [
     ("none", [*INPAINT, *SPAN, "-o", "in.wav"], "in.wav exists already", "--force"),
     ("none", [*INPAINT, *SPAN, "-o", "out.xyz"], "out.xyz ends in xyz: choose .wav, .flac or .ogg"),
     ("none", [*INPAINT, *SPAN, "-o", "in.wav/out.wav"], "in.wav"),
-    ("none", [*INPAINT, *SPAN, "--device", "tape"], "device=tape cannot be used"),
+    ("none", [*INPAINT, *SPAN, "--device", "tape"], "tape cannot be used"),
 ]
 
 

@@ -24,7 +24,8 @@ from codec.data.mix import MixCorpus
 from codec.data.shard_corpus import ShardCorpus
 from codec.data.shard_writer import pack
 from codec.data.work_units import cut
-from codec.utils.distributed import ShareError, share
+from codec.utils.distributed import rank_and_world_size
+from codec.utils.errors import InputError
 from tests.cli.test_cli import fails
 from tests.data.conftest import noise
 from tests.data.test_hf import hub, question
@@ -248,7 +249,7 @@ def test_as_a_command(source, tmp_path, monkeypatch, capsys):
     fails(["pack", "dataset=foldr", "d"], "Could not find 'dataset/foldr'", "shards")
     fails(["pack", "dataset=folder", "d"], "dataset=folder is no corpus", "dataset.path")
     fails(["pack", "lr=3", "d"], "names no corpus")
-    fails(["pack", "source", "d", "--rank", "1"], "--rank and --world go together")
+    fails(["pack", "source", "d", "--rank", "1"], "--rank and --world")
     fails(["pack", "source", "d", "--rank", "2", "--world", "2"], "rank 2 of 2")
     fails(["pack", "source", "d", "--seconds", "0"], "--seconds 0")
     assert not Path("d").exists()
@@ -268,11 +269,11 @@ def test_as_a_command(source, tmp_path, monkeypatch, capsys):
     ],
 )
 def test_the_share_of_a_process(environment, wanted):
-    assert share(None, None, environment) == wanted
-    assert share(1, 2, environment) == (1, 2)
+    assert rank_and_world_size(None, None, environment) == wanted
+    assert rank_and_world_size(1, 2, environment) == (1, 2)
 
 
 def test_shares_that_cannot_be():
     for rank, world, environment in ((0, None, {}), (2, 2, {}), (-1, 2, {}), (None, None, {"WORLD_SIZE": "x"})):
-        with pytest.raises(ShareError):
-            share(rank, world, environment)
+        with pytest.raises(InputError):
+            rank_and_world_size(rank, world, environment)

@@ -18,7 +18,7 @@ from codec.distillation.teachers.random import RandomTeacher
 from codec.distillation.teachers.rate import to_frame_rate
 from codec.distillation.teachers.shuffled import ShuffledTeacher
 from codec.distillation.teachers.wavlm import WavLM
-from codec.utils import tensor_cache as store
+from codec.utils.cache import load_tensors, save_tensors
 from tests.helpers.signals import speechlike
 from tests.helpers.tones import Tones
 
@@ -281,7 +281,7 @@ def test_a_second_teacher_is_loaded_not_trained(corpus, monkeypatch, tmp_path, c
     assert (first.identity, first.accuracy) == (second.identity, second.accuracy)
     files = sorted((tmp_path / "teachers").glob("*.safetensors"))
     assert len(files) == 1
-    assert float(store.load(files[0])[1]["accuracy"]) == first.accuracy
+    assert float(load_tensors(files[0])[1]["accuracy"]) == first.accuracy
 
     monkeypatch.setattr(phones, "learn", learn)
     files[0].write_bytes(files[0].read_bytes()[:1000])
@@ -342,7 +342,7 @@ def test_rates_and_teachers_do_not_share_entries(tmp_path):
     files = list(tmp_path.rglob("*.safetensors"))
     assert len(files) == 3
     assert all(len(path.relative_to(tmp_path).parts) == 3 for path in files)
-    assert all(store.load(path)[0]["features"].dtype == torch.float16 for path in files)
+    assert all(load_tensors(path)[0]["features"].dtype == torch.float16 for path in files)
 
 
 def test_a_damaged_entry_is_made_again_and_an_unwritable_one_only_costs_time(tmp_path, monkeypatch):
@@ -360,19 +360,19 @@ def test_a_damaged_entry_is_made_again_and_an_unwritable_one_only_costs_time(tmp
 
 
 def test_nothing_half_written_is_left(tmp_path, monkeypatch):
-    store.save(tmp_path / "a" / "b.safetensors", {"x": torch.ones(3)}, {"about": "it"})
-    tensors, about = store.load(tmp_path / "a" / "b.safetensors")
+    save_tensors(tmp_path / "a" / "b.safetensors", {"x": torch.ones(3)}, {"about": "it"})
+    tensors, about = load_tensors(tmp_path / "a" / "b.safetensors")
     assert torch.equal(tensors["x"], torch.ones(3))
     assert about == {"about": "it"}
 
     def full(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(store, "save_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
-        store.save(tmp_path / "a" / "c.safetensors", {"x": torch.ones(3)})
+        save_tensors(tmp_path / "a" / "c.safetensors", {"x": torch.ones(3)})
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.safetensors"]
-    assert store.load(tmp_path / "a" / "c.safetensors") is None
+    assert load_tensors(tmp_path / "a" / "c.safetensors") is None
 
 
 # Frames in another order

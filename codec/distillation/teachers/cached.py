@@ -9,7 +9,7 @@ from torch import Tensor
 
 from codec.distillation.teachers.base import Teacher
 from codec.layers.precision import fp32
-from codec.utils.tensor_cache import load, save
+from codec.utils.cache import load_tensors, save_tensors
 
 LARGEST = torch.finfo(torch.float16).max
 
@@ -34,7 +34,7 @@ class CachedTeacher(Teacher):
     @fp32
     def forward(self, wav: Tensor, sample_rate: int) -> Tensor:
         paths = [self.path(example, sample_rate) for example in wav.cpu()]
-        found = [load(path) for path in paths]
+        found = [load_tensors(path) for path in paths]
         features = [stored[0].get("features") if stored else None for stored in found]
         missing = [i for i, known in enumerate(features) if known is None]
         if missing:
@@ -42,7 +42,7 @@ class CachedTeacher(Teacher):
             for i, new in zip(missing, computed, strict=True):
                 features[i] = new
                 with contextlib.suppress(OSError):
-                    save(paths[i], {"features": new.contiguous()})
+                    save_tensors(paths[i], {"features": new.contiguous()})
         return torch.stack(features).to(wav.device).float()
 
     def path(self, wav: Tensor, sample_rate: int) -> Path:

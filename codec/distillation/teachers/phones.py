@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from codec.distillation.teachers import network
 from codec.distillation.teachers.base import Teacher, seeded
 from codec.distillation.teachers.network import FRAME_RATE, MELS, SAMPLE_RATE, FrameNetwork
-from codec.utils.cache import cache_dir, fingerprint, key
-from codec.utils.tensor_cache import Stored, kept
+from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +58,11 @@ class PhoneTeacher(Teacher):
                 f"distill.teacher.corpus.sample_rate={SAMPLE_RATE}."
             )
         crops = corpus.crops(CROP, seed)
-        name = key(VERSION, network.VERSION, fingerprint(crops), width, blocks, steps, seed)
+        name = cache_key(VERSION, network.VERSION, corpus_fingerprint(crops), width, blocks, steps, seed)
         path = cache_dir() / "teachers" / f"phones-{name}.safetensors"
         with seeded(seed):
             frames = FrameNetwork(width, blocks)
-            weights, about = kept(path, lambda: learn(frames, crops, corpus.clips("val"), steps))
+            weights, about = cached_tensors(path, lambda: learn(frames, crops, corpus.clips("val"), steps))
         frames.load_state_dict(weights)
         super().__init__(frames, width, FRAME_RATE, f"phones-{name}")
         self.accuracy, self.chance = float(about["accuracy"]), float(about["chance"])

@@ -30,9 +30,8 @@ from codec.evaluation.judges.ctc import ctc_loss, transcript
 from codec.evaluation.judges.mel import BANDS, FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k
 from codec.evaluation.judges.phone_edits import Edits, Heard, Said, edits_within, said
 from codec.evaluation.judges.voices import strangers
-from codec.utils.cache import cache_dir, fingerprint, key
+from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
 from codec.utils.errors import InputError
-from codec.utils.tensor_cache import Stored, kept
 
 log = logging.getLogger(__name__)
 
@@ -110,11 +109,11 @@ class Recogniser:
         self, corpus: Any, apart: Collection[str] = (), width: int = WIDTH, steps: int = STEPS, seed: int = 1000
     ):
         crops = list(strangers(corpus, CROP, 8, seed, apart))
-        parts = VERSION, mel.VERSION, phones.VERSION, fingerprint(crops), sorted(apart), width, steps, seed
-        self.identity = f"recogniser-{key(*parts)}"
+        parts = VERSION, mel.VERSION, phones.VERSION, corpus_fingerprint(crops), sorted(apart), width, steps, seed
+        self.identity = f"recogniser-{cache_key(*parts)}"
         path = cache_dir() / "judges" / f"{self.identity}.safetensors"
         with seeded(seed):
-            weights, about = kept(path, lambda: learn(corpus, apart, width, steps, seed))
+            weights, about = cached_tensors(path, lambda: learn(corpus, apart, width, steps, seed))
             self.symbols: list[str] = json.loads(about["symbols"])
             self.network = PhoneNetwork(len(self.symbols), width)
         self.network.load_state_dict(weights)

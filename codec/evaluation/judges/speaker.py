@@ -19,9 +19,8 @@ from codec.evaluation.judges import mel
 from codec.evaluation.judges.mel import FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k
 from codec.evaluation.judges.voices import strangers
 from codec.evaluation.metrics.base import MetricError
-from codec.utils.cache import cache_dir, fingerprint, key
+from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
 from codec.utils.errors import InputError
-from codec.utils.tensor_cache import Stored, kept
 
 log = logging.getLogger(__name__)
 
@@ -57,11 +56,11 @@ class SpeakerProbe:
     """
 
     def __init__(self, corpora: Sequence[Any], apart: Collection[str] = (), dim: int = 20, seed: int = 1000):
-        prints = [fingerprint(list(strangers(corpus, CROP, 8, seed, apart))) for corpus in corpora]
-        self.identity = f"speaker-{key(VERSION, mel.VERSION, prints, sorted(apart), dim, seed)}"
+        prints = [corpus_fingerprint(list(strangers(corpus, CROP, 8, seed, apart))) for corpus in corpora]
+        self.identity = f"speaker-{cache_key(VERSION, mel.VERSION, prints, sorted(apart), dim, seed)}"
         path = cache_dir() / "judges" / f"{self.identity}.safetensors"
         self.mel = LogMel()
-        tensors, about = kept(path, lambda: self._learn(corpora, apart, dim, seed))
+        tensors, about = cached_tensors(path, lambda: self._learn(corpora, apart, dim, seed))
         self.mean, self.directions = tensors["mean"].numpy(), tensors["directions"].numpy()
         self.equal_error_rate = float(about["equal_error_rate"])
         log.info("speaker probe: equal error rate of %.1f %% on held-out voices", 100 * self.equal_error_rate)
