@@ -1,12 +1,12 @@
-"""Names of classes in checkpoints that were written before the modules were moved, and their names now.
+"""Classes and options under the names that older checkpoints have for them.
 
-A checkpoint keeps the configuration of its run, in which ``_target_`` names classes. Those of encoders, decoders,
+A checkpoint holds the configuration of its run, in which ``_target_`` names classes. The names of encoders, decoders,
 quantizers, discriminators and losses have never changed.
 """
 
 from typing import Any
 
-# module then -> module now
+# old module -> new module, for all its classes
 MODULES = {
     "codec.ctc": "codec.distillation.ctc",
     "codec.data.module": "codec.data.codec_datamodule",
@@ -19,26 +19,40 @@ MODULES = {
     "codec.flow.spans": "codec.flow.masking",
     "codec.flow.text": "codec.flow.text_conditioning",
     "codec.optim": "codec.training.optim",
-    "codec.teachers.cached": "codec.distillation.teachers.cached",
     "codec.teachers.phones": "codec.distillation.teachers.phones",
     "codec.teachers.random": "codec.distillation.teachers.random",
     "codec.teachers.shuffled": "codec.distillation.teachers.shuffled",
     "codec.teachers.wavlm": "codec.distillation.teachers.wavlm",
 }
+# old class -> new class, both with their modules; a class of one of the modules above may also be under its new module
+CLASSES: dict[str, str] = {}
+
+# class -> options without a meaning today
+REMOVED_OPTIONS = {"codec.distillation.cosine.Distillation": ("cache",)}
 
 
 def current_name(target: Any) -> Any:
-    """The name now of a class that was called ``target``, a dotted path; anything else stays as it is."""
+    """The present name of the class ``target``, a dotted path; other values are returned as they are."""
     if not isinstance(target, str):
         return target
+    target = CLASSES.get(target, target)
     module, _, name = target.rpartition(".")
-    return f"{MODULES[module]}.{name}" if module in MODULES else target
+    moved = f"{MODULES[module]}.{name}" if module in MODULES else target
+    return CLASSES.get(moved, moved)
+
+
+def removed_options(config: dict[Any, Any]) -> tuple[str, ...]:
+    """The options of a part's configuration that are ignored today."""
+    target = current_name(config.get("_target_"))
+    return REMOVED_OPTIONS.get(target, ()) if isinstance(target, str) else ()
 
 
 def with_current_names(config: Any) -> Any:
-    """A copy of a plain configuration whose ``_target_`` entries have their names of today."""
+    """A copy of a plain configuration with today's names in ``_target_`` and without removed options."""
     if isinstance(config, dict):
-        return {k: current_name(v) if k == "_target_" else with_current_names(v) for k, v in config.items()}
+        removed = removed_options(config)
+        left = {key: with_current_names(value) for key, value in config.items() if key not in removed}
+        return left | ({"_target_": current_name(config["_target_"])} if "_target_" in config else {})
     if isinstance(config, list | tuple):
         return [with_current_names(value) for value in config]
     return config

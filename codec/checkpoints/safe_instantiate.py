@@ -17,15 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_parameter_registration_hook,
 )
 
-from codec.checkpoints.renamed import current_name, with_current_names
+from codec.checkpoints.renamed import current_name, removed_options, with_current_names
 from codec.utils.errors import InputError
 
 MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers", "codec.layers")
@@ -57,16 +55,26 @@ def build(config: dict[str, Any], among: tuple[str, ...] = MODEL) -> Any:
     Raises:
         CheckpointError: says what it may not hold, or which part refused its arguments.
     """
-    check_targets(config, among)  # before anything else: it is not too deep for what follows
-    config = with_current_names(config)
+    check_targets(config, among)  # first: it bounds the depth of what follows
     try:
-        return instantiate(config, _convert_="all")
-    except InstantiationException as error:
-        if not isinstance(error.__cause__, REFUSALS):
-            raise
-        if type(error.__cause__).__module__.startswith("codec."):
+        return _instantiate(with_current_names(config))
+    except REFUSALS as error:
+        if type(error).__module__.startswith("codec."):
             raise  # a sentence of ours
-        raise CheckpointError(f"its configuration cannot be built: {_first_line(error.__cause__)}") from error
+        raise CheckpointError(f"its configuration cannot be built: {_first_line(error)}") from error
+
+
+def _instantiate(config: Any) -> Any:
+    """Dicts with a ``_target_`` become the objects that they describe, the innermost first."""
+    if isinstance(config, list):
+        return [_instantiate(value) for value in config]
+    if not isinstance(config, dict):
+        return config
+    options = {key: _instantiate(value) for key, value in config.items()}
+    if "_target_" not in options:
+        return options
+    module, _, name = options.pop("_target_").rpartition(".")
+    return getattr(importlib.import_module(module), name)(**options)
 
 
 def check_targets(config: Any, among: tuple[str, ...] = (*MODEL, *DATA)) -> None:
@@ -98,7 +106,7 @@ def _check_keys(config: dict[Any, Any], among: tuple[str, ...]) -> None:
     for key in config:
         if not isinstance(key, str) or (key.startswith("_") and key != "_target_") or "${" in key:
             raise CheckpointError(f"the configuration has the key {str(key)[:100]!r}, which is none of this package's")
-        if key in FOREIGN_FOLDERS and config[key] is not None:
+        if key in FOREIGN_FOLDERS and config[key] is not None and key not in removed_options(config):
             place = str(config[key])[:100]
             raise CheckpointError(f"the configuration would write to {place!r}: name a dataset= of yours")
         if key in FOREIGN_OPTIONS and config[key]:

@@ -3,14 +3,11 @@
 The projection is on the student's side: one on the teacher's side could make the target collapse.
 """
 
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from codec.distillation.base import LatentLoss, Phones
 from codec.distillation.teachers.base import Teacher
-from codec.distillation.teachers.cached import CachedTeacher
 from codec.distillation.teachers.rate import to_frame_rate
 from codec.layers.precision import fp32
 
@@ -24,8 +21,6 @@ class Distillation(LatentLoss):
         sample_rate, frame_rate: the codec's, in Hz.
         dim, target: what is distilled; see :class:`~codec.distillation.base.LatentLoss`.
         weight: of the loss, for the training step. Mimi's is unpublished; Semantic-VAE uses 1.
-        cache: folder in which features are kept (:class:`~codec.distillation.teachers.cached.CachedTeacher` says when
-            that helps).
 
     Raises:
         ValueError: if there is no such target.
@@ -39,10 +34,8 @@ class Distillation(LatentLoss):
         frame_rate: float,
         target: str = "semantic",
         weight: float = 1.0,
-        cache: str | Path | None = None,
     ):
         super().__init__(dim, teacher.dim, target, weight)
-        teacher = teacher if cache is None else CachedTeacher(teacher, cache)
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self.sample_rate, self.frame_rate = sample_rate, frame_rate
 

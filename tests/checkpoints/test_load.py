@@ -1,10 +1,13 @@
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from codec.checkpoints.load import CheckpointError, load_checkpoint, load_codec
-from codec.checkpoints.safe_instantiate import build, check_targets
+from codec.checkpoints.safe_instantiate import STEP, build, check_targets
 from tests.helpers.parts import small_codec
 
 SEANET = {
@@ -124,3 +127,27 @@ def test_a_configuration_from_outside_builds_own_classes_only(tmp_path, target):
 
 def test_own_classes_are_built():
     assert build(CONFIG["codec"]).hop_length == 8
+
+
+def test_loading_a_codec_imports_nothing_for_training_or_evaluation():
+    program = (
+        "import sys; from codec.checkpoints.load import load_codec; load_codec(sys.argv[1]); "
+        "print(*{'lightning', 'hydra', 'omegaconf', 'matplotlib', 'pandas', 'datasets', 'transformers', 'torchaudio', "
+        "'wandb', 'huggingface_hub', 'scipy', 'sklearn', 'pydantic'} & sys.modules.keys())"
+    )
+    ckpt = Path(__file__).parent / "before_move" / "codec.ckpt"
+    done = subprocess.run([sys.executable, "-c", program, ckpt], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_classes_are_found_under_old_names_and_removed_options_are_ignored(monkeypatch):
+    monkeypatch.setattr(
+        "codec.checkpoints.renamed.CLASSES", {"codec.old.SEANet": "codec.encoders.seanet.SEANetEncoder"}
+    )
+    assert type(build({"_target_": "codec.old.SEANet", **SEANET})).__name__ == "SEANetEncoder"
+    teacher = {"_target_": "codec.teachers.random.RandomTeacher", "width": 16, "blocks": 1}
+    rates = {"dim": 8, "sample_rate": 16_000, "frame_rate": 50.0}
+    distill = {"_target_": "codec.distillation.Distillation", "teacher": teacher, "cache": "a/folder", **rates}
+    assert build(distill, STEP).teacher.dim == 16
+    with pytest.raises(CheckpointError, match="would write to"):
+        check_targets({"_target_": "codec.data.folder.FolderCorpus", "cache": "a/folder"})

@@ -157,26 +157,15 @@ def test_a_student_at_another_frame_rate_is_refused():
 # Around it
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_the_teacher_is_outside_the_module_tree(cached, tmp_path):
+def test_the_teacher_is_outside_the_module_tree():
     teacher = RandomTeacher(16, 1)
-    distillation = Distillation(teacher, 8, RATE, 50.0, cache=tmp_path if cached else None)
+    distillation = Distillation(teacher, 8, RATE, 50.0)
     assert set(distillation.state_dict()) == {"projection.weight", "projection.bias"}
     assert {name for name, _ in distillation.named_parameters()} == {"projection.weight", "projection.bias"}
     hidden = {id(p) for p in teacher.parameters()} | {id(b) for b in teacher.buffers()}
     assert not hidden & {id(t) for t in (*distillation.parameters(), *distillation.buffers())}
     assert not any(isinstance(module, Teacher) for module in distillation.modules())
     assert tuple(distillation.projection.weight.shape) == (16, 8)
-
-
-def test_a_cache_changes_nothing_but_where_features_come_from(tmp_path):
-    torch.manual_seed(0)
-    student, wav = torch.randn(2, 8, 50), torch.randn(2, 1, RATE)
-    plain, kept = (Distillation(RandomTeacher(16, 1), 8, RATE, 50.0, cache=cache) for cache in (None, tmp_path))
-    kept.load_state_dict(plain.state_dict())
-    for _ in range(2):
-        torch.testing.assert_close(kept(student, wav), plain(student, wav), atol=1e-3, rtol=0)
-    assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
 def test_the_target_picks_the_student():

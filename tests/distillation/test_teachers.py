@@ -11,14 +11,13 @@ from codec.data.espeak import EspeakCorpus
 from codec.data.folder import FolderCorpus
 from codec.distillation.teachers import phones, wavlm
 from codec.distillation.teachers.base import Teacher
-from codec.distillation.teachers.cached import CachedTeacher
 from codec.distillation.teachers.network import FrameNetwork
 from codec.distillation.teachers.phones import PhoneTeacher
 from codec.distillation.teachers.random import RandomTeacher
 from codec.distillation.teachers.rate import to_frame_rate
 from codec.distillation.teachers.shuffled import ShuffledTeacher
 from codec.distillation.teachers.wavlm import WavLM
-from codec.utils.cache import load_tensors, save_tensors
+from codec.utils.cache import load_tensors
 from tests.helpers.signals import speechlike
 from tests.helpers.tones import Tones
 
@@ -40,18 +39,17 @@ def tiny_wavlm(kind: str = "large", **changes) -> WavLM:
     return WavLM(f"tiny-{kind}", **({"layer": 3, "pretrained": False} | changes))
 
 
-IN_TIME = ["random", "phones", "wavlm-base", "wavlm-large", "cached"]
+IN_TIME = ["random", "phones", "wavlm-base", "wavlm-large"]
 
 
 @pytest.fixture(params=[*IN_TIME, "shuffled"])
-def teacher(request, corpus, tmp_path) -> Teacher:
+def teacher(request, corpus) -> Teacher:
     make = {
         "random": lambda: RandomTeacher(width=32, blocks=2),
         "phones": lambda: tiny_phones(corpus),
         "wavlm-base": lambda: tiny_wavlm("base"),
         "wavlm-large": tiny_wavlm,
         "shuffled": lambda: ShuffledTeacher(RandomTeacher(width=32, blocks=2), 50.0),
-        "cached": lambda: CachedTeacher(RandomTeacher(width=32, blocks=2), tmp_path),
     }
     return make[request.param]()
 
@@ -307,72 +305,6 @@ def test_a_corpus_that_cannot_teach_is_refused(corpus, speech_folder, monkeypatc
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "file"))
     with pytest.raises(ValueError, match="set CODEC_CACHE"):
         tiny_phones(corpus)
-
-
-# The cache
-
-
-class Counting(RandomTeacher):
-    """Notes how many examples it was asked for."""
-
-    def features(self, wav):
-        self.seen = [*getattr(self, "seen", []), len(wav)]
-        return super().features(wav)
-
-
-def test_the_cache_gives_what_was_computed_and_computes_what_is_missing(tmp_path):
-    teacher = Counting(16, 2)
-    cached = CachedTeacher(teacher, tmp_path)
-    wav = noise(4, RATE)
-    first = cached(wav[:2], RATE)
-    torch.testing.assert_close(first, teacher(wav[:2], RATE), atol=2e-3, rtol=1e-3)
-    teacher.seen.clear()
-    both = cached(wav[[2, 0, 3, 1]], RATE)
-    assert teacher.seen == [2]
-    assert torch.equal(both[[1, 3]], first)
-    assert torch.equal(CachedTeacher(teacher, tmp_path)(wav, RATE), both[[1, 3, 0, 2]])
-    assert teacher.seen == [2]
-
-
-def test_rates_and_teachers_do_not_share_entries(tmp_path):
-    wav = noise(1, RATE)
-    for teacher, rate in ((Counting(16, 2), RATE), (Counting(16, 2, seed=1), RATE), (Counting(16, 2), 24_000)):
-        assert torch.allclose(CachedTeacher(teacher, tmp_path)(wav, rate), teacher(wav, rate), atol=2e-3)
-        assert teacher.seen == [1, 1]
-    files = list(tmp_path.rglob("*.safetensors"))
-    assert len(files) == 3
-    assert all(len(path.relative_to(tmp_path).parts) == 3 for path in files)
-    assert all(load_tensors(path)[0]["features"].dtype == torch.float16 for path in files)
-
-
-def test_a_damaged_entry_is_made_again_and_an_unwritable_one_only_costs_time(tmp_path, monkeypatch):
-    cached = CachedTeacher(Counting(16, 2), tmp_path)
-    wav = noise(2, RATE)
-    first = cached(wav, RATE)
-    for path, keep in zip(sorted(tmp_path.rglob("*.safetensors")), (100, 0), strict=True):
-        path.write_bytes(path.read_bytes()[:keep])
-    assert torch.equal(cached(wav, RATE), first)
-    assert torch.equal(cached(wav, RATE), first)
-    assert cached.network.seen == [2, 2]
-    (tmp_path / "file").touch()
-    blocked = CachedTeacher(Counting(16, 2), tmp_path / "file")
-    assert torch.equal(blocked(wav, RATE), first)
-
-
-def test_nothing_half_written_is_left(tmp_path, monkeypatch):
-    save_tensors(tmp_path / "a" / "b.safetensors", {"x": torch.ones(3)}, {"about": "it"})
-    tensors, about = load_tensors(tmp_path / "a" / "b.safetensors")
-    assert torch.equal(tensors["x"], torch.ones(3))
-    assert about == {"about": "it"}
-
-    def full(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        save_tensors(tmp_path / "a" / "c.safetensors", {"x": torch.ones(3)})
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b.safetensors"]
-    assert load_tensors(tmp_path / "a" / "c.safetensors") is None
 
 
 # Frames in another order

@@ -50,7 +50,7 @@ T = 1024  # samples of a tone
 
 def options(group: str) -> list[str]:
     """The names of a group's options in conf/."""
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml"))
+    return sorted(p.stem for p in (CONF / group).glob("[!_]*.yaml"))
 
 
 def composed(*overrides: str) -> DictConfig:
