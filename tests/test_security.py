@@ -34,7 +34,7 @@ from tests.helpers.signals import speechlike
 ROOT = Path(__file__).parents[1]
 SOURCES = [*sorted((ROOT / "codec").rglob("*.py")), ROOT / "train.py", ROOT / "eval.py"]
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle"}
-UNITS = {"_target_": "codec.layers.seanet.Units", "kernel": 3, "compress": 2}
+UNITS = {"_target_": "codec.layers.seanet.ResidualUnits", "kernel": 3, "compress": 2}
 
 
 # What the sources say
@@ -119,7 +119,7 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(f
         {"_target_": "codec.distillation.teachers.wavlm.WavLM"},
         {"_target_": "codec.evaluation.baselines.pretrained.Pretrained", "source": "stranger/model"},
         {"_target_": "codec.quantizers.rvq.nn.Module"},
-        {"_target_": "codec.layers.seanet.Units.__class__"},
+        {"_target_": "codec.layers.seanet.ResidualUnits.__class__"},
         {"_target_": "codec.."},
         10**40,
         "x" * 30_000,

@@ -25,7 +25,7 @@ MODULES = {
     "codec.teachers.wavlm": "codec.distillation.teachers.wavlm",
 }
 # old class -> new class, both with their modules; a class of one of the modules above may also be under its new module
-CLASSES: dict[str, str] = {}
+CLASSES = {"codec.layers.seanet.Units": "codec.layers.seanet.ResidualUnits"}
 
 # class -> options without a meaning today
 REMOVED_OPTIONS = {"codec.distillation.cosine.Distillation": ("cache",)}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from codec.decoders.base import Decoder
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d
 from codec.layers.lstm import ResidualLSTM
-from codec.layers.seanet import Units
+from codec.layers.seanet import ResidualUnits
 from codec.layers.streaming import Sequential, State, step, steps
 
 
@@ -33,7 +33,7 @@ class SEANetDecoder(Decoder):
         dim: int,
         channels: int,
         strides: Sequence[int],
-        units: Units,
+        units: ResidualUnits,
         kernel: int = 7,
         last_kernel: int = 3,
         lstm: int = 0,

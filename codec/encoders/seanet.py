@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from codec.encoders.base import Encoder
 from codec.layers.conv import CausalConv1d
 from codec.layers.lstm import ResidualLSTM
-from codec.layers.seanet import Units
+from codec.layers.seanet import ResidualUnits
 from codec.layers.streaming import Sequential, State
 
 
@@ -23,7 +23,7 @@ class SEANetEncoder(Encoder):
         dim: latent channels D.
         channels: width C after the first convolution.
         strides: downsampling factors in the order in which the waveform meets them.
-        units: the residual units, see :class:`codec.layers.seanet.Units`.
+        units: the residual units, see :class:`codec.layers.seanet.ResidualUnits`.
         kernel, last_kernel: of the first and the last convolution.
         lstm: layers of the LSTM before the last convolution; 0 is none.
         weight_norm: train with weight norm (the parametrization).
@@ -36,7 +36,7 @@ class SEANetEncoder(Encoder):
         dim: int,
         channels: int,
         strides: Sequence[int],
-        units: Units,
+        units: ResidualUnits,
         kernel: int = 7,
         last_kernel: int = 3,
         lstm: int = 0,

@@ -10,7 +10,7 @@ from codec.layers.streaming import Sequential, State
 
 
 @dataclass(frozen=True)
-class Units:
+class ResidualUnits:
     """How the residual units between two resampling layers look.
 
     SoundStream has dilations (1, 3, 9), kernel 7, compress 1; EnCodec and Mimi have dilations (1,), kernel 3,
@@ -39,7 +39,7 @@ class Units:
 class ResidualUnit(nn.Module):
     """``[B, C, T] -> [B, C, T]``: ELU, dilated convolution, ELU, pointwise convolution, plus the input."""
 
-    def __init__(self, channels: int, dilation: int, units: Units, weight_norm: bool):
+    def __init__(self, channels: int, dilation: int, units: ResidualUnits, weight_norm: bool):
         super().__init__()
         hidden = channels // units.compress
         self.block = Sequential(

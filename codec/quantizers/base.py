@@ -33,7 +33,7 @@ class Quantizer(nn.Module):
         dim: channels D of the latents, between encoder and decoder.
         latent_dim: channels C of what a latent generative model works on (:meth:`to_latents`).
         n_q: number of codebooks K; 0 for a continuous bottleneck.
-        size: codes per codebook; 0 for a continuous bottleneck.
+        codebook_size: codes per codebook; 0 for a continuous bottleneck.
         frame_rate: latent frames per second (Hz), for the bitrates.
         has_semantic: whether, in training, there is the output of a first codebook by itself.
     """
@@ -41,7 +41,7 @@ class Quantizer(nn.Module):
     dim: int
     latent_dim: int
     n_q: int
-    size: int
+    codebook_size: int
     frame_rate: float
     has_semantic: bool = False
 

@@ -14,7 +14,7 @@ SEANET = {
     "dim": 8,
     "channels": 4,
     "strides": [2, 4],
-    "units": {"_target_": "codec.layers.seanet.Units", "dilations": [1, 3], "kernel": 3, "compress": 2},
+    "units": {"_target_": "codec.layers.seanet.ResidualUnits", "dilations": [1, 3], "kernel": 3, "compress": 2},
 }
 RVQ = {"_target_": "codec.quantizers.rvq.RVQ", "dim": 8, "frame_rate": 100, "n_q": 3, "codebook_size": 16}
 CONFIG = {

@@ -6,14 +6,14 @@ import torch
 from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.seanet import SEANetEncoder
 from codec.layers.conv import fold_weight_norm
-from codec.layers.seanet import Units
+from codec.layers.seanet import ResidualUnits
 from tests.helpers.parts import ENCODEC, MIMI, SMALL, count
 
-SOUNDSTREAM = dict(channels=32, strides=[2, 4, 5, 8], units=Units())
+SOUNDSTREAM = dict(channels=32, strides=[2, 4, 5, 8], units=ResidualUnits())
 CASES = {  # arguments -> parameters of encoder and decoder, weight norm folded
     "mimi": (MIMI, 12_628_256, 14_724_641),
     "encodec package": (ENCODEC, 7_423_472, 7_423_345),
-    "encodec in audiocraft": ({**ENCODEC, "units": Units((1,), 3, 2)}, 7_335_952, 7_335_825),
+    "encodec in audiocraft": ({**ENCODEC, "units": ResidualUnits((1,), 3, 2)}, 7_335_952, 7_335_825),
 }
 
 
@@ -40,7 +40,7 @@ def test_parameters_of_soundstream(dim, total):
 @pytest.mark.parametrize("shortcut", ["identity", "conv"])
 def test_causal_and_streaming(lstm, shortcut):
     torch.manual_seed(0)
-    arguments = SMALL | {"lstm": lstm, "units": Units((1, 3), 3, 2, shortcut)}
+    arguments = SMALL | {"lstm": lstm, "units": ResidualUnits((1, 3), 3, 2, shortcut)}
     encoder, decoder = SEANetEncoder(**arguments).eval(), SEANetDecoder(**arguments).eval()
     wav = torch.randn(2, 1, 96)
     with torch.no_grad():
@@ -70,4 +70,4 @@ def test_causal_and_streaming(lstm, shortcut):
 
 def test_unknown_shortcut_is_refused():
     with pytest.raises(ValueError, match="valid are 'identity' and 'conv'"):
-        Units(shortcut="none")
+        ResidualUnits(shortcut="none")

@@ -7,16 +7,18 @@ from codec.decoders.mimi import MimiDecoder
 from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.mimi import MimiEncoder
 from codec.encoders.seanet import SEANetEncoder
-from codec.layers.seanet import Units
+from codec.layers.seanet import ResidualUnits
 from codec.layers.transformer import Transformer
 from codec.model import Codec
 from codec.quantizers.base import Quantizer
 from codec.quantizers.rvq import RVQ
 from codec.quantizers.split_rvq import SplitRVQ
 
-MIMI = dict(dim=512, channels=64, strides=[4, 5, 6, 8], units=Units((1,), 3, 2), last_kernel=3)
-ENCODEC = dict(dim=128, channels=32, strides=[2, 4, 5, 8], units=Units((1,), 3, 2, "conv"), last_kernel=7, lstm=2)
-SMALL = dict(dim=8, channels=4, strides=[2, 4], units=Units((1, 3), 3, 2))
+MIMI = dict(dim=512, channels=64, strides=[4, 5, 6, 8], units=ResidualUnits((1,), 3, 2), last_kernel=3)
+ENCODEC = dict(
+    dim=128, channels=32, strides=[2, 4, 5, 8], units=ResidualUnits((1,), 3, 2, "conv"), last_kernel=7, lstm=2
+)
+SMALL = dict(dim=8, channels=4, strides=[2, 4], units=ResidualUnits((1, 3), 3, 2))
 
 
 def small_codec(quantizer: Quantizer | None = None, seed: int = 0, **changes) -> Codec:

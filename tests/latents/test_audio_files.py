@@ -109,7 +109,7 @@ from codec.latents.audio_files import decode_file, encode_file
 from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.seanet import SEANetEncoder
 from codec.model import Codec
-from codec.layers.seanet import Units
+from codec.layers.seanet import ResidualUnits
 from codec.quantizers.rvq import RVQ
 from tests.helpers.parts import SMALL
 
@@ -117,7 +117,7 @@ def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 torch.set_num_threads(1)
-sizes = SMALL | {"strides": [8, 40], "channels": 2, "units": Units((1,), 3, 2)}
+sizes = SMALL | {"strides": [8, 40], "channels": 2, "units": ResidualUnits((1,), 3, 2)}
 codec = Codec(SEANetEncoder(**sizes), RVQ(8, 50, 2, 16), SEANetDecoder(**sizes), 16_000, 50).for_inference()
 folder = Path(sys.argv[1])
 peaks = []

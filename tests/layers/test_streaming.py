@@ -28,7 +28,7 @@ def fast(mimi) -> Codec:
 
 
 @pytest.fixture(scope="module")
-def atomic_file(mimi):
+def whole(mimi):
     """wav, and its latents, codes and decoded sound in one piece, with the layers that were trained."""
     wav = 0.3 * torch.randn(1, 1, 139 * HOP + 700, generator=torch.Generator().manual_seed(3))  # beyond 10 s of context
     padded = torch.nn.functional.pad(wav, (0, 140 * HOP - wav.shape[-1]))

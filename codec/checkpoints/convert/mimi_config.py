@@ -114,7 +114,7 @@ class MimiSizes:
 
     def _side(self, side: str) -> Config:
         units = {
-            "_target_": "codec.layers.seanet.Units",
+            "_target_": "codec.layers.seanet.ResidualUnits",
             "dilations": [1],
             "kernel": self.unit_kernel,
             "compress": self.compress,

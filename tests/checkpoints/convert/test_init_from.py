@@ -19,7 +19,7 @@ SIZES = dict(layers=2, heads=2, hidden=16, context=10, base=10_000.0)
 
 def config(n_q: int = 4, weight_norm: bool = True, sample_rate: int = 1600, **transformer) -> dict:
     """The configuration of tests.helpers.parts.small_mimi, as a checkpoint carries it."""
-    units = {"_target_": "codec.layers.seanet.Units", "dilations": [1], "kernel": 3, "compress": 2}
+    units = {"_target_": "codec.layers.seanet.ResidualUnits", "dilations": [1], "kernel": 3, "compress": 2}
     seanet = {k: v for k, v in SMALL.items() if k != "units"} | {"units": units, "weight_norm": weight_norm}
     attention = {"_target_": "codec.layers.transformer.Transformer", "dim": 8, **SIZES, **transformer}
     sides = {}
