@@ -8,23 +8,14 @@ python eval.py ckpt=[a.ckpt,b.ckpt] n_q=curve
 from pathlib import Path
 
 import hydra
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from codec.cli.app import one_sentence
-from codec.data.base import CorpusError, readable
-from codec.evaluation.evaluate import check_evaluation, file_name
-from codec.evaluation.evaluate import evaluate as score
-from codec.evaluation.html.listening import MOST, rated
-from codec.evaluation.html.write import write_pages
-from codec.evaluation.metrics.table import choose
-from codec.evaluation.report import overview
-from codec.evaluation.systems import build_systems, corpus_of, find, out_folder
-from codec.training.wandb import log_later
-from codec.utils.device import usable_device
-from codec.utils.errors import InputError
+from codec.cli.app import one_sentence, refuse_renamed
+
+# Everything heavy is imported inside the functions: --help and a misspelt option answer at once.
 
 
+@refuse_renamed
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def main(cfg: DictConfig) -> None:
     with one_sentence():
@@ -32,6 +23,20 @@ def main(cfg: DictConfig) -> None:
 
 
 def evaluate(cfg: DictConfig) -> None:
+    from hydra.utils import instantiate
+
+    from codec.data.base import CorpusError, readable
+    from codec.evaluation.evaluate import check_evaluation, file_name
+    from codec.evaluation.evaluate import evaluate as score
+    from codec.evaluation.html.listening import MOST, rated
+    from codec.evaluation.html.write import write_pages
+    from codec.evaluation.metrics.table import choose
+    from codec.evaluation.report import overview
+    from codec.evaluation.systems import build_systems, corpus_of, find, out_folder
+    from codec.training.wandb import log_later
+    from codec.utils.device import usable_device
+    from codec.utils.errors import InputError
+
     options, metrics = OmegaConf.to_container(cfg), choose(cfg.metrics)
     check_evaluation(cfg)
     checkpoints = find(options["ckpt"])

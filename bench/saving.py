@@ -25,7 +25,7 @@ from codec.checkpoints import save as storage
 
 FEW = ["val_every=1000000", "data.workers=0", "logger=csv", "trainer=cpu", "warmup=1", "data.val_clips=1"]
 FEW += ["trainer.enable_progress_bar=false"]
-FEW += [f"~callbacks.{name}" for name in ("validation", "best", "last", "end", "progress")]
+FEW += [f"~callbacks.{name}" for name in ("validation", "best", "last", "last_step", "progress")]
 EVERY = 1000  # steps between two checkpoints: val_every of conf/train.yaml
 
 

@@ -100,8 +100,8 @@ def test_experiments_of_flow_models_compose(experiment):
     """They are trained in tests/flow, where there are latents."""
     assert f"experiment={experiment}" in EXPERIMENTS[experiment].read_text()
     cfg = composed("task=flow", f"experiment={experiment}", "codec=a.ckpt")
-    assert cfg.task == "codec.flow.run"
-    assert cfg.max_steps % cfg.callbacks.curve.every_n_train_steps == 0
+    assert cfg.task._target_ == "codec.flow.run.build"
+    assert cfg.max_steps % cfg.callbacks.keep_all.every_n_train_steps == 0
 
 
 def trained(folder: Path, experiment: str, *size: str) -> Path:

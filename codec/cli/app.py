@@ -1,10 +1,11 @@
-"""How a program ends: one sentence for an input error, alone or in a sweep."""
+"""How train.py and eval.py begin and end: options that were renamed, sweeps, and one sentence for an input error."""
 
+import functools
 import logging
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,47 @@ from codec.utils.errors import InputError, UserError
 from codec.utils.redact import NoSecrets, redact_hydra
 
 log = logging.getLogger("train")
+no_secrets = NoSecrets()  # one object: logging adds a filter to a handler only once
+
+# Options that have another name now. "key": also as the beginning of a longer key; "key=": alone; "key=choice": the
+# replacement stands for both.
+RENAMED = {
+    "quantizer=rvq12": "quantizer=rvq quantizer.n_q=12",
+    "quantizer=rvq32": "quantizer=rvq quantizer.n_q=32",
+    "callback@callbacks.curve=kept": "callbacks=[flow,keep_all] callbacks.keep_all.every_n_train_steps=N",
+    "callbacks.curve": "callbacks.keep_all",
+    "callbacks.end": "callbacks.last_step",
+    "callbacks.guard": "callbacks.nonfinite_guard",
+    "callbacks.leave": "callbacks.preemption",
+    "callbacks.random": "callbacks.rng_state",
+    "callbacks.waiting": "callbacks.data_loading",
+    "callbacks.watch": "callbacks.gan_monitor",
+}
 
 
-no_secrets = NoSecrets()  # one: a handler takes it once, however often a sweep passes here
+def renamed(override: str) -> str | None:
+    """An override of the command line in its current spelling; None where that is how it is written."""
+    key, equals, value = override.lstrip("+~").partition("=")
+    for old, new in RENAMED.items():
+        name, alone, choice = old.partition("=")
+        if choice and key == name and choice in value.split(","):
+            return new
+        if not choice and (key == name or (not alone and key.startswith(f"{name}."))):
+            return f"{new.removesuffix('=')}{key.removeprefix(name)}{equals}{value}"
+    return None
+
+
+def refuse_renamed(main: Callable[[], Any]) -> Callable[[], Any]:
+    """A decorator of a Hydra program: an option that was renamed ends it with a sentence that has the new name."""
+
+    @functools.wraps(main)
+    def checked() -> Any:
+        for override in sys.argv[1:]:
+            if new := renamed(override):
+                sys.exit(f"error: {override} has been renamed: write {new}")
+        return main()
+
+    return checked
 
 
 def in_sweep() -> bool:
@@ -28,48 +67,41 @@ def in_sweep() -> bool:
 
 
 def user_error_of(error: Exception) -> BaseException | None:
-    """What there is to say of an error that the input caused; None where it is the program's."""
-    if isinstance(error, InstantiationException):  # Hydra's wrapping of a part that refused its arguments
+    """The error that the input caused, without Hydra's wrapping; None for an error of the program."""
+    if isinstance(error, InstantiationException):  # a part that refused its arguments
         cause = error.__cause__
         refused = isinstance(cause, UserError | ValueError)
         return cause if refused or "unexpected keyword argument" in str(cause) else None
     return error if isinstance(error, UserError) else None
 
 
-def clean_record() -> None:
-    """Hide the secrets in what Hydra has written of this run by now, and of the sweep that it is one of."""
-    if HydraConfig.initialized():
-        hydra = HydraConfig.get()
-        for folder in {hydra.runtime.output_dir, *([hydra.sweep.dir] if in_sweep() else [])}:
-            redact_hydra(Path(folder))
-
-
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """End the program with one sentence where the input is at fault; other errors keep their trace. Before all else,
-    Hydra's record loses its secrets: a run that is refused keeps it too.
+    """End the program with one sentence where the input is at fault; other errors keep their trace.
 
-    A run keeps the error in its log, which hides secrets. One of a sweep also passes it on: Hydra goes on with the next
-    run and shows the first error at the end, whereas an exit would end the whole sweep.
+    Before anything else, secrets are removed from what Hydra has recorded of the run. The error also goes to the log
+    files. In a sweep it is raised again: Hydra continues with the next run and shows the first error at the end.
     """
     for handler in logging.getLogger().handlers:
         handler.addFilter(no_secrets)
     try:
-        clean_record()
+        if HydraConfig.initialized():
+            hydra = HydraConfig.get()
+            for folder in {hydra.runtime.output_dir, *([hydra.sweep.dir] if in_sweep() else [])}:
+                redact_hydra(Path(folder))
         yield
     except Exception as error:
         cause = user_error_of(error)
         if in_sweep():
             log.error("error: %s", cause or error, exc_info=cause is None)
             raise
-        keep_error(cause or error, trace=cause is None)
+        _log_to_files(cause or error, trace=cause is None)
         if cause is not None:
             sys.exit(f"error: {cause}")
         raise
 
 
-def keep_error(error: BaseException, trace: bool) -> None:
-    """Write the error into the log files of the program, where it has any: what the terminal shows is gone tomorrow."""
+def _log_to_files(error: BaseException, trace: bool) -> None:
     exc_info = (type(error), error, error.__traceback__) if trace else None
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "error: %s", (error,), exc_info)
     for handler in logging.getLogger().handlers:
@@ -78,25 +110,26 @@ def keep_error(error: BaseException, trace: bool) -> None:
 
 
 def join_sweep(devices: Any) -> None:
-    """Make a process of a sweep's launcher one that can train; nothing where there is no sweep.
+    """Prepare a process that a sweep's launcher started for training; outside a sweep, check the run folder.
 
     Raises:
-        InputError: if Lightning would start more processes: each would begin the whole sweep anew (hydra#2070). Or if
-            processes that were started together would each call the run folder after its own time.
+        InputError: if Lightning would start more processes, each of which would begin the whole sweep anew
+            (hydra#2070), or if processes that were started together have no run folder in common.
     """
     if not in_sweep():
-        one_folder()
+        check_run_folder()
         return
     if devices not in (1, "1") and not os.environ.keys() & {"LOCAL_RANK", "SLURM_NTASKS"}:
         raise InputError(f"trainer.devices={devices} in a sweep: each process would begin the whole sweep anew; use 1")
-    multiprocessing.set_start_method(None, force=True)  # joblib's own, under which data loaders cannot start
+    multiprocessing.set_start_method(None, force=True)  # joblib sets its own, under which data loaders cannot start
 
 
-def one_folder() -> None:
-    """Raise InputError if processes that torchrun or srun has started together have no run folder in common."""
+def check_run_folder() -> None:
+    """Raise InputError if processes that torchrun or srun started together would each name the run folder by its own
+    time."""
     world = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_ID" in os.environ else "1")
-    told = HydraConfig.initialized() and any(o.startswith("hydra.run.dir=") for o in HydraConfig.get().overrides.hydra)
-    if world != "1" and not told and not os.environ.keys() & {"RUN_ID", "WANDB_RUN_ID"}:
+    named = HydraConfig.initialized() and any(o.startswith("hydra.run.dir=") for o in HydraConfig.get().overrides.hydra)
+    if world != "1" and not named and not os.environ.keys() & {"RUN_ID", "WANDB_RUN_ID"}:
         raise InputError(
             f"these are {world} processes of one run, which need one run folder: set RUN_ID to its name, the same for "
             "all, or give hydra.run.dir=DIR"

@@ -30,7 +30,7 @@ from codec.utils.errors import InputError
 
 
 def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]:
-    """What is trained, and on what; a checkpoint that it goes on from fits."""
+    """-> (task, data module). A checkpoint to resume from is checked against the task."""
     check_steps(cfg.max_steps)
     corpus, space = open_latents(cfg)
     cfg.space, cfg.sample_rate = facts(corpus), corpus.sample_rate

@@ -22,7 +22,7 @@ from codec.utils.errors import InputError
 
 
 def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData]:
-    """What is trained, and on what; a checkpoint that it goes on from fits."""
+    """-> (task, data module). A checkpoint to resume from is checked against the task."""
     if cfg.distill.get("vocabulary", "") is None:
         cfg.distill.vocabulary = phones_of(instantiate(cfg.dataset, _convert_="all"))
     config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
@@ -54,14 +54,21 @@ def phones_of(corpus: Corpus) -> str:
     return phones([((symbol, float(start)) for symbol, _, start in timed)])
 
 
-def report(cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData) -> float:
-    """Score the last checkpoint -> the mean mel distance, the number that a sweep minimises."""
+def report(
+    cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData, clips: int, seconds: float, audio: int
+) -> float:
+    """Score the last checkpoint -> the mean mel distance, the number that a sweep minimises.
+
+    Args:
+        clips, seconds: at most so many held-out recordings, and at most so much of each.
+        audio: pairs of wav files to write.
+    """
     run, skipped = Path(cfg.run_dir), []
     one = build_systems(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
     system = one.make()  # what the file holds is what gets the score
-    clips = readable(data.corpus.clips("test", cfg.report.seconds), skipped, cfg.report.clips)
-    options = {"folder": run, "audio": cfg.report.audio, "unread": [data.corpus.bad, skipped]}
-    result = evaluate(system, clips, system.sample_rate, one.facts, **options)
+    recordings = readable(data.corpus.clips("test", seconds), skipped, clips)
+    options = {"folder": run, "audio": audio, "unread": [data.corpus.bad, skipped]}
+    result = evaluate(system, recordings, system.sample_rate, one.facts, **options)
     result.write(run)
     (page,) = write_pages(run, [one.entry(result, run, system)], cfg.name)
     log_now("report", result)

@@ -75,7 +75,7 @@ def only_fit(cfg: DictConfig) -> None:
     """Train two steps and validate, without checkpoints and the report."""
     import train
 
-    del cfg.callbacks.best, cfg.callbacks.last, cfg.callbacks.end
+    del cfg.callbacks.best, cfg.callbacks.last, cfg.callbacks.last_step
     OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
     trainer, _ = train.fit(cfg)
     assert trainer.global_step == 2

@@ -230,7 +230,7 @@ def test_the_program_ends_in_one_sentence_and_the_step_can_be_brought_back(speec
         "lr=1e30",
         "warmup=0",
     ]
-    sentence = call("train.py", *options, f"run_dir={run}", "callbacks.guard.limit=2")
+    sentence = call("train.py", *options, f"run_dir={run}", "callbacks.nonfinite_guard.limit=2")
     assert sentence.startswith("error: 2 steps in a row")
     assert "begin again" in sentence
     (file,) = run.glob("diverged_step=*_rank=0.safetensors")

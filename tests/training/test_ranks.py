@@ -12,7 +12,7 @@ import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from codec.checkpoints.load import CheckpointError
-from codec.cli.app import one_folder
+from codec.cli.app import check_run_folder
 from codec.data.hf import open_hub
 from codec.training.resume import check_together
 from codec.training.setup import InputError, record
@@ -107,12 +107,12 @@ def test_processes_without_a_common_run_folder_are_told_so(monkeypatch):
     for name in ("RUN_ID", "WANDB_RUN_ID", "SLURM_STEP_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    one_folder()
+    check_run_folder()
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match="set RUN_ID"):
-        one_folder()
+        check_run_folder()
     monkeypatch.setenv("RUN_ID", "x")
-    one_folder()
+    check_run_folder()
 
 
 def test_processes_that_would_go_on_from_different_steps_say_so(pair, tmp_path):

@@ -287,7 +287,7 @@ def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path, scontro
     assert [process.exitcode for process in processes] == [0, 0]
     monkeypatch.setenv("SLURM_JOB_ID", "1234")
     monkeypatch.setenv("SLURM_JOB_NAME", "codec")
-    leave = "callbacks.leave._target_=codec.training.callbacks.preemption.RequeueOnSignal"
+    leave = "callbacks.preemption._target_=codec.training.callbacks.preemption.RequeueOnSignal"
     processes = started_together(small_run(speech_folder, parted, *ddp, "ckpt_path=auto", leave))
     log = parted / "csv" / "metrics.csv"
     assert until(lambda: log.exists() and len(log.read_text().splitlines()) > 1, processes[1])
