@@ -17,7 +17,7 @@ import numpy as np
 import pandas
 
 from codec.evaluation.metrics.intervals import bootstrap
-from codec.evaluation.metrics.table import TITLED
+from codec.evaluation.metrics.table import ALL_METRICS
 from codec.evaluation.report_schema import ABOUT_CLIP, check_report
 from codec.utils.errors import InputError
 from codec.utils.safe_io import read_json
@@ -151,7 +151,7 @@ def overview(reports: Mapping[str, Report]) -> str:
 
 def metric_title(key: str) -> str:
     """Name, unit and direction of a metric, such as `SI-SDR (dB) ↑`."""
-    metric = TITLED.get(key)
+    metric = ALL_METRICS.get(key)
     if metric is None:
         return key
     unit = f" ({metric.unit})" if metric.unit else ""

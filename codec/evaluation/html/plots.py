@@ -16,7 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from codec.evaluation.html.base import Entry
 from codec.evaluation.metrics.intervals import Interval
-from codec.evaluation.metrics.table import TITLED
+from codec.evaluation.metrics.table import ALL_METRICS
 from codec.evaluation.report import metric_title
 
 SIZE = (3.9, 2.6)  # inches
@@ -153,7 +153,7 @@ def curve_plot(entries: Sequence[Entry], name: str) -> str:
         axes.set_xlabel("step")
 
     split, _, key = name.partition("/")
-    title = f"{split}: {metric_title(key) if key in TITLED else key.replace('_', ' ')}"
+    title = f"{split}: {metric_title(key) if key in ALL_METRICS else key.replace('_', ' ')}"
     return _svg(draw, title, f"{title} over training steps")
 
 

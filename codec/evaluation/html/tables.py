@@ -9,7 +9,7 @@ import pandas
 
 from codec.evaluation.html.base import Entry
 from codec.evaluation.metrics.intervals import Interval, bootstrap, paired
-from codec.evaluation.metrics.table import TITLED
+from codec.evaluation.metrics.table import ALL_METRICS
 from codec.evaluation.report import metric_title
 
 ALL_PAIRS = 12  # systems; of more, each is compared with the first only
@@ -27,7 +27,7 @@ class Scores:
 
     def __init__(self, entries: Sequence[Entry]):
         found = {name: None for entry in entries for name in entry.report.metrics}
-        known = [name for name in TITLED if name in found]
+        known = [name for name in ALL_METRICS if name in found]
         self.metrics = known + [name for name in found if name not in known]
         about = pandas.concat([entry.report.clips[["clip", "speaker", "seconds"]] for entry in entries])
         self.clips = about.drop_duplicates("clip").reset_index(drop=True)
@@ -69,7 +69,7 @@ class Scores:
 
 def higher_is_better(metric: str) -> bool | None:
     """None for a metric that is not in the table."""
-    known = TITLED.get(metric)
+    known = ALL_METRICS.get(metric)
     return known.higher_is_better if known else None
 
 

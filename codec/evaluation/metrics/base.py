@@ -1,16 +1,15 @@
-"""What a metric is, and the checks that metrics share.
+"""The contract of a metric, and the checks that metrics share.
 
 A metric is a function `(reference [T], estimate [T], sample_rate in Hz) -> float` on two 1-D float arrays in [-1, 1].
 It raises `ValueError` where the caller is wrong (unequal lengths) and `MetricError` where the audio has no score
 (silence, NaN, too short), because the libraries behind it answer those cases with a plausible wrong number, or with a
-crash. It is a function at module level of a module that imports neither torch nor pandas at the top: a worker process
-imports it by name, and would pay 2 s for them.
+crash. It stands at the top level of a module that imports neither torch nor pandas at its top: a worker process imports
+it by name, and these imports cost 2 s.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import soxr
@@ -25,34 +24,27 @@ class MetricError(Exception):
 
 
 class MissingError(UserError):
-    """There is no such metric or system here, or what it needs is missing; the message says what, and how to get it."""
-
-
-class Title(NamedTuple):
-    """What a table has to say about a column of scores; ``unit`` is empty for a bare number."""
-
-    name: str
-    unit: str
-    higher_is_better: bool
+    """A metric or system does not exist or lacks a package or weights; the message says how to get it."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric function with what a table has to say about it.
+    """A metric function with its name, unit and direction for tables.
 
+    function: None for scores that only reports have.
     unit: empty for a bare number.
     check: for metrics that need more than requirements.txt: raises `MissingError` where that is missing. `table.choose`
         calls it before any clip is scored.
     """
 
     name: str
-    function: Callable[[np.ndarray, np.ndarray, int], float]
+    function: Callable[..., float] | None
     unit: str
     higher_is_better: bool
     check: Callable[[], None] | None = None
 
 
-def pair(reference, estimate) -> tuple[np.ndarray, np.ndarray]:
+def finite_pair(reference, estimate) -> tuple[np.ndarray, np.ndarray]:
     """Both signals as finite float64 arrays [T] of one length."""
     reference, estimate = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
     if reference.ndim != 1 or reference.shape != estimate.shape:
@@ -66,29 +58,25 @@ def pair(reference, estimate) -> tuple[np.ndarray, np.ndarray]:
     return reference, estimate
 
 
-def refuse_silence(reference: np.ndarray, estimate: np.ndarray) -> None:
+def audible_pair(
+    name: str, reference, estimate, sample_rate: int, shortest: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """`finite_pair` of signals that are not silent and last `shortest` seconds; `name` is the metric's, for errors."""
+    reference, estimate = finite_pair(reference, estimate)
     for role, signal in (("reference", reference), ("estimate", estimate)):
         if np.ptp(signal) < SILENCE:
             raise MetricError(f"The {role} is silent.")
-
-
-def refuse_short(name: str, signal: np.ndarray, sample_rate: int, shortest: float) -> None:
-    seconds = len(signal) / sample_rate
+    seconds = len(reference) / sample_rate
     if seconds < shortest:
         raise MetricError(f"{name} needs {shortest} s or more; this clip has {seconds:.2f} s.")
+    return reference, estimate
 
 
-def prepared(
+def resampled_pair(
     name: str, reference, estimate, sample_rate: int, rate: int, shortest: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both signals [T] at `sample_rate` Hz -> at `rate` Hz, by soxr's high quality.
-
-    Raises `MetricError` where one is silent or not finite, or they last less than `shortest` seconds, and ValueError as
-    `pair` does. `name` is that of the metric, for the message.
-    """
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
-    refuse_short(name, reference, sample_rate, shortest)
+    """`audible_pair` at `rate` Hz, by soxr's high quality."""
+    reference, estimate = audible_pair(name, reference, estimate, sample_rate, shortest)
     return soxr.resample(reference, sample_rate, rate), soxr.resample(estimate, sample_rate, rate)
 
 

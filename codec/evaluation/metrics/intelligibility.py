@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pystoi
 
-from codec.evaluation.metrics.base import MetricError, finite, pair, refuse_short, refuse_silence
+from codec.evaluation.metrics.base import MetricError, audible_pair, finite
 
 STOI_SHORTEST = 0.4  # seconds; one STOI segment of 30 frames, hop 12.8 ms
 
@@ -22,7 +22,7 @@ def stoi(reference, estimate, sample_rate: int) -> float:
 def estoi(reference, estimate, sample_rate: int) -> float:
     """Extended STOI (Jensen and Taal, IEEE/ACM TASLP 2016), in [-1, 1], higher is better; stricter than STOI.
 
-    Correlates whole spectro-temporal segments at 10 kHz, hence also hears modulated noise. Needs 0.4 s of
+    Correlates whole spectro-temporal segments at 10 kHz, hence is also sensitive to modulated noise. Needs 0.4 s of
     speech.
     """
     return _stoi(reference, estimate, sample_rate, extended=True)
@@ -30,9 +30,7 @@ def estoi(reference, estimate, sample_rate: int) -> float:
 
 def _stoi(reference, estimate, sample_rate: int, extended: bool) -> float:
     name = "ESTOI" if extended else "STOI"
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
-    refuse_short(name, reference, sample_rate, STOI_SHORTEST)
+    reference, estimate = audible_pair(name, reference, estimate, sample_rate, STOI_SHORTEST)
     # pystoi's ESTOI adds noise from NumPy's global generator: fixed so that runs repeat, then restored
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(0)  # noqa: NPY002

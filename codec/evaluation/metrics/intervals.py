@@ -1,4 +1,4 @@
-"""What a mean over clips is worth: bootstrap intervals."""
+"""Bootstrap confidence intervals of means over clips."""
 
 import math
 from typing import NamedTuple
@@ -18,15 +18,15 @@ class Interval(NamedTuple):
 def bootstrap(values, resamples: int = 2000, seed: int = 0, groups=None) -> Interval:
     """Mean and 95 % percentile bootstrap interval over clips (Efron and Tibshirani 1993, chapter 13).
 
-    NaN are left out; `n` counts what remains. Without any all three numbers are NaN; of a single clip the interval is,
-    because it says nothing about others. Clips count as independent, so the interval is too narrow for other speakers
-    when few speakers said many clips: give `groups`, the speaker of each value, and whole groups are drawn (of a single
-    group the interval is NaN).
+    NaN are left out; `n` counts what remains. Without any value all three numbers are NaN, with a single one the
+    interval is. Clips count as independent, so the interval is too narrow for other speakers where few speakers have
+    many clips each: give `groups`, the speaker of each value, and whole groups are resampled (of a single group the
+    interval is NaN).
     """
     values = np.asarray(values, dtype=np.float64)
-    there = ~np.isnan(values)
+    valid = ~np.isnan(values)
     groups = np.arange(len(values)) if groups is None else np.asarray(groups)
-    values, groups = values[there], groups[there]
+    values, groups = values[valid], groups[valid]
     n = len(values)
     if not n:
         return Interval(math.nan, math.nan, math.nan, 0)
@@ -38,8 +38,8 @@ def bootstrap(values, resamples: int = 2000, seed: int = 0, groups=None) -> Inte
     block = max(1, 1_000_000 // len(names))  # resamples at a time, to bound memory
     means = []
     for start in range(0, resamples, block):
-        drawn = generator.integers(len(names), size=(min(block, resamples - start), len(names)))
-        means.append(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
+        chosen = generator.integers(len(names), size=(min(block, resamples - start), len(names)))
+        means.append(sums[chosen].sum(axis=1) / counts[chosen].sum(axis=1))
     low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return Interval(float(values.mean()), float(low), float(high), n)
 
@@ -47,8 +47,8 @@ def bootstrap(values, resamples: int = 2000, seed: int = 0, groups=None) -> Inte
 def paired(values, others, resamples: int = 2000, seed: int = 0) -> Interval:
     """`bootstrap` of values - others, one number of each per clip, both of the same clips in the same order.
 
-    What all systems find hard or easy in a clip cancels out, so small true differences show that two separate intervals
-    would hide. Clips that lack either number are left out.
+    The difficulty of a clip, which all systems share, cancels out, so small true differences show that two separate
+    intervals would hide. Clips that lack either number are left out.
     """
     values, others = np.asarray(values, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if values.shape != others.shape:

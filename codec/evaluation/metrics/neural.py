@@ -1,16 +1,17 @@
 """Metrics that need a package or weights beyond requirements.txt: off unless they are named.
 
 Each has a loader, which a process calls once, on its first clip, and a check, which calls the loader before any clip
-and turns what it lacks into one sentence. Weights come from the Hugging Face Hub or, where that cannot be reached, from
-its cache. These networks hear a clip at once, on the CPU: they are for clips of at most about a minute.
+and turns what is missing into one sentence. Weights come from the Hugging Face Hub or, where that cannot be reached,
+from its cache. These networks take a clip at once, on the CPU: they are for clips of at most about a minute.
 """
 
 import functools
 from collections.abc import Callable
 
+import jiwer
 import numpy as np
 
-from codec.evaluation.metrics.base import MetricError, MissingError, finite, prepared
+from codec.evaluation.metrics.base import MetricError, MissingError, finite, resampled_pair
 
 RATE = 16_000  # Hz; of all models here
 SHORTEST = 0.5  # seconds
@@ -25,7 +26,7 @@ def visqol(reference, estimate, sample_rate: int) -> float:
     It compares patches of a gammatone spectrogram after aligning them in time; a perfect copy has about 4.6. Needs
     `visqol-python[lattice]`.
     """
-    r, e = _at_16k("ViSQOL", reference, estimate, sample_rate)
+    r, e = resampled_pair("ViSQOL", reference, estimate, sample_rate, RATE, SHORTEST)
     return finite("ViSQOL", _visqol().measure_from_arrays(r, e, RATE).moslqo)
 
 
@@ -33,27 +34,26 @@ def dnsmos(reference, estimate, sample_rate: int) -> float:
     """DNSMOS P.835, overall quality (Reddy et al., ICASSP 2022, arXiv 2110.01763), MOS in [1, 5], higher is better, at
     16 kHz, in torchmetrics.
 
-    It hears the estimate only, so another voice or other words cost nothing; clips under 9 s are repeated to that.
-    Needs librosa, onnxruntime, requests and, once, GitHub for the weights.
+    Without reference, so another voice or other words cost nothing; clips under 9 s are repeated to that. Needs
+    librosa, onnxruntime, requests and, once, GitHub for the weights.
     """
-    _, e = _at_16k("DNSMOS", reference, estimate, sample_rate)
+    _, e = resampled_pair("DNSMOS", reference, estimate, sample_rate, RATE, SHORTEST)
     return finite("DNSMOS", _dnsmos()(e))
 
 
 def word_error_rate(reference, estimate, sample_rate: int) -> float:
-    """Differential word error rate: edits between what a recogniser writes for the estimate and for the reference, per
-    word of the latter, in [0, inf), lower is better, at 16 kHz.
+    """Differential word error rate: edits from a recogniser's transcript of the reference to its transcript of the
+    estimate, per word of the former, in [0, inf), lower is better, at 16 kHz.
 
     HuBERT-large with CTC, trained on LibriSpeech (Hsu et al., IEEE/ACM TASLP 2021, arXiv 2106.07447), greedy: English
     only. Both transcripts have the recogniser's own errors, so it is no word error rate against the true text. A mean
-    over clips weighs clips, not words. No score where the recogniser hears no word in the reference.
+    over clips weighs clips, not words. No score where the transcript of the reference is empty.
     """
-    r, e = _at_16k("The word error rate", reference, estimate, sample_rate)
-    recognise = _recogniser()
-    said, heard = recognise(r).split(), recognise(e).split()
-    if not said:
-        raise MetricError("The word error rate has no words to count: the recogniser hears none in the reference.")
-    return edits(said, heard) / len(said)
+    r, e = resampled_pair("The word error rate", reference, estimate, sample_rate, RATE, SHORTEST)
+    expected, found = _recogniser()(r), _recogniser()(e)
+    if not expected.split():
+        raise MetricError("The word error rate has no words to count: the transcript of the reference is empty.")
+    return float(jiwer.wer(expected, found))
 
 
 def speaker_similarity(reference, estimate, sample_rate: int) -> float:
@@ -62,32 +62,19 @@ def speaker_similarity(reference, estimate, sample_rate: int) -> float:
 
     The example of the model's card takes 0.86 or more for one speaker, so copies of one voice differ by hundredths.
     """
-    r, e = (_embedding()(wav) for wav in _at_16k("The speaker similarity", reference, estimate, sample_rate))
-    return finite("The speaker similarity", r @ e / np.sqrt((r @ r) * (e @ e)))
-
-
-def edits(source: list[str], target: list[str]) -> int:
-    """Least number of insertions, deletions and substitutions (Levenshtein 1966)."""
-    row = list(range(len(target) + 1))
-    for i, a in enumerate(source, 1):
-        previous, row = row, [i]
-        for j, b in enumerate(target, 1):
-            row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (a != b)))
-    return row[-1]
+    name = "The speaker similarity"
+    r, e = map(_embedding(), resampled_pair(name, reference, estimate, sample_rate, RATE, SHORTEST))
+    return finite(name, r @ e / np.sqrt((r @ r) * (e @ e)))
 
 
 def check(name: str, load: Callable[[], object], remedy: str) -> None:
-    """Raise `MissingError` with one sentence where the cached `load` fails, for whatever reason; keep nothing."""
+    """Raise `MissingError` with one sentence where the cached `load` fails, for whatever reason; cache nothing."""
     try:
         load()
-        load.cache_clear()  # each process of the pool loads its own
+        load.cache_clear()  # each worker process loads its own
     except Exception as error:  # foreign code and networks fail in many ways
         first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
         raise MissingError(f"{name} cannot run here ({first}): {remedy}") from error
-
-
-def _at_16k(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    return prepared(name, reference, estimate, sample_rate, RATE, SHORTEST)
 
 
 @functools.cache
@@ -145,9 +132,8 @@ def _embedding() -> Callable[[np.ndarray], np.ndarray]:
 
 
 HUB = "the weights {} come from the Hugging Face Hub, once"
+PACKAGES = "pip install librosa onnxruntime requests; its weights come from GitHub, once"
 check_visqol = functools.partial(check, "ViSQOL", _visqol, 'pip install "visqol-python[lattice]"')
-check_dnsmos = functools.partial(
-    check, "DNSMOS", _dnsmos, "pip install librosa onnxruntime requests; its weights come from GitHub, once"
-)
+check_dnsmos = functools.partial(check, "DNSMOS", _dnsmos, PACKAGES)
 check_recogniser = functools.partial(check, "The word error rate", _recogniser, HUB.format(RECOGNISER))
 check_speaker = functools.partial(check, "The speaker similarity", _embedding, HUB.format(SPEAKER_MODEL))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from pesq import NoUtterancesError, PesqError, pesq
 
-from codec.evaluation.metrics.base import SILENCE, MetricError, finite, prepared
+from codec.evaluation.metrics.base import SILENCE, MetricError, finite, resampled_pair
 
 PESQ_PIECE = 20.0  # seconds; an utterance and its pause last 0.4 s or more, so PESQ finds 50 at most
 PESQ_SHORTEST = 0.3  # seconds; the ITU code refuses less than 0.25 s
@@ -14,7 +14,7 @@ PESQ_SHORTEST = 0.3  # seconds; the ITU code refuses less than 0.25 s
 def pesq_wb(reference, estimate, sample_rate: int) -> float:
     """Wide-band PESQ (ITU-T P.862.2, 2007), MOS-LQO in [1.0, 4.64], higher is better.
 
-    Both signals are resampled to 16 kHz; nothing above 8 kHz is heard. Clips over 20 s are scored in equal
+    Both signals are resampled to 16 kHz; nothing above 8 kHz counts. Clips over 20 s are scored in equal
     pieces of at most 20 s and averaged by length, leaving out the pieces in which the reference is silent.
     """
     return _pesq(reference, estimate, sample_rate, 16_000, "wb")
@@ -31,7 +31,7 @@ def pesq_nb(reference, estimate, sample_rate: int) -> float:
 
 
 def _pesq(reference, estimate, sample_rate: int, rate: int, mode: str) -> float:
-    reference, estimate = prepared("PESQ", reference, estimate, sample_rate, rate, PESQ_SHORTEST)
+    reference, estimate = resampled_pair("PESQ", reference, estimate, sample_rate, rate, PESQ_SHORTEST)
     pieces = math.ceil(len(reference) / (PESQ_PIECE * rate))
     scores, weights = [], []
     for r, e in zip(np.array_split(reference, pieces), np.array_split(estimate, pieces), strict=True):

@@ -1,4 +1,4 @@
-"""Pitch and voicing: does the estimate keep the melody of the voice, and does it have a voice in the same places?
+"""Errors of pitch and voicing.
 
 The tracker is YIN (de Cheveigne and Kawahara, JASA 111(4), 2002), steps 1 to 5, on 25 ms windows every 10 ms at 16 kHz,
 from 60 to 500 Hz, after a low pass at 1 kHz, without which a little hiss makes a voice unvoiced. The paper leaves
@@ -14,7 +14,7 @@ import scipy.fft
 import scipy.signal
 import soxr
 
-from codec.evaluation.metrics.base import MetricError, finite, pair, refuse_short, refuse_silence
+from codec.evaluation.metrics.base import MetricError, audible_pair, finite
 
 RATE, HOP, WINDOW = 16_000, 160, 400  # Hz; samples (10 ms, 25 ms)
 LONGEST, SHORTEST = RATE // 60 + 1, RATE // 500  # periods in samples
@@ -32,7 +32,7 @@ def f0_error(reference, estimate, sample_rate: int) -> float:
 
     Unweighted, so an octave error counts 1200 in its frame. Frames in which either signal is unvoiced are
     `voicing_error`'s matter: read the two together, as a codec that loses the difficult frames has fewer errors here. A
-    gain is not heard. Needs 0.1 s (10 frames) voiced in both.
+    gain costs nothing. Needs 0.1 s (10 frames) voiced in both.
     """
     r, e = _tracks("The F0 error", reference, estimate, sample_rate)
     voiced = (r > 0) & (e > 0)
@@ -46,7 +46,7 @@ def voicing_error(reference, estimate, sample_rate: int) -> float:
     unvoiced in the other, in [0, 1], lower is better, at 16 kHz (both signals are resampled). Voicing from YIN, see the
     head of this file.
 
-    Pauses count as frames, unvoiced ones, so clips with longer pauses have smaller errors. A gain is not heard. Needs
+    Pauses count as frames, unvoiced ones, so clips with longer pauses have smaller errors. A gain costs nothing. Needs
     0.1 s, and a voiced frame in the reference.
     """
     r, e = _tracks("The voicing error", reference, estimate, sample_rate)
@@ -56,22 +56,19 @@ def voicing_error(reference, estimate, sample_rate: int) -> float:
 
 
 def _tracks(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
-    refuse_short(name, reference, sample_rate, PITCH_SHORTEST)
+    reference, estimate = audible_pair(name, reference, estimate, sample_rate, PITCH_SHORTEST)
     keys = [(sample_rate, hashlib.blake2b(np.ascontiguousarray(wav)).digest()) for wav in (reference, estimate)]
-    tracks = dict(_tracked)
     for key, wav in zip(keys, (reference, estimate), strict=True):
-        if key not in tracks:
-            tracks[key] = track(soxr.resample(wav, sample_rate, RATE))
-            tracks[key].flags.writeable = False
-    _tracked.clear()
-    _tracked.update((key, tracks[key]) for key in keys)
-    return tracks[keys[0]], tracks[keys[1]]
+        if key not in _tracks_of_pair:
+            _tracks_of_pair[key] = track(soxr.resample(wav, sample_rate, RATE))
+            _tracks_of_pair[key].flags.writeable = False
+    for key in set(_tracks_of_pair) - set(keys):
+        del _tracks_of_pair[key]
+    return _tracks_of_pair[keys[0]], _tracks_of_pair[keys[1]]
 
 
 # The tracks of the last pair, by the rate and a hash of the samples: both metrics need them, and no clip is kept.
-_tracked: dict[tuple[int, bytes], np.ndarray] = {}
+_tracks_of_pair: dict[tuple[int, bytes], np.ndarray] = {}
 
 
 def track(wav: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import scipy.fft
 
-from codec.evaluation.metrics.base import MetricError, finite, pair, prepared
+from codec.evaluation.metrics.base import MetricError, finite, finite_pair, resampled_pair
 
 MEL_SCALES = tuple((2**k, 5 * 2 ** (k - 5)) for k in range(5, 12))  # (32 samples, 5 bands) ... (2048, 320)
 STFT_WINDOWS = (2048, 512)  # samples
@@ -24,7 +24,7 @@ def mel_distance(reference, estimate, sample_rate: int) -> float:
     magnitudes clamped at 1e-5; Slaney's mel bands up to half the rate; frames centred with reflection.
     Silence has a score here.
     """
-    reference, estimate = pair(reference, estimate)
+    reference, estimate = finite_pair(reference, estimate)
     longest = MEL_SCALES[-1][0]
     if len(reference) < longest:
         raise MetricError(f"The mel distance needs {longest} samples; this clip has {len(reference)}.")
@@ -43,7 +43,7 @@ def stft_distance(reference, estimate, sample_rate: int) -> float:
     magnitudes plus the mean L1 between log10 powers of magnitudes clamped at 1e-5. The first part is linear in level:
     the distance of loud clips is larger. Silence has a score here.
     """
-    reference, estimate = pair(reference, estimate)
+    reference, estimate = finite_pair(reference, estimate)
     longest = max(STFT_WINDOWS)
     if len(reference) < longest:
         raise MetricError(f"The STFT distance needs {longest} samples; this clip has {len(reference)}.")
@@ -57,17 +57,17 @@ def stft_distance(reference, estimate, sample_rate: int) -> float:
 
 def mel_cepstral_distortion(reference, estimate, sample_rate: int) -> float:
     """Mel-cepstral distortion (Kubichek, IEEE PACRIM 1993), in dB in [0, inf), lower is better, at 16 kHz (both signals
-    are resampled; nothing above 8 kHz is heard).
+    are resampled; nothing above 8 kHz counts).
 
     Mean over frames of 10 sqrt(2) / ln 10 * sqrt(sum of (c_k - c'_k)^2, k = 1 ... 24). The cepstra are the DCT-II of
     the natural log of 40 mel magnitudes (Slaney's bands; 32 ms Hann windows, hop 8 ms; clamped at 1e-5) with a factor
     2 / 40, which makes c_k what the constant presupposes: the distortion is the RMS over the mel axis of the difference
-    of the smoothed spectra, in dB, less its mean: c_0 is left out, hence a gain is not heard. Frames are compared in
+    of the smoothed spectra, in dB, less its mean: c_0 is left out, hence a gain costs nothing. Frames are compared in
     place (no time warping), those in which the reference is within 40 dB of its loudest. Papers differ in order, bands
     and warping: numbers compare within one definition only. Needs 0.1 s.
     """
     name = "The mel-cepstral distortion"
-    reference, estimate = prepared(name, reference, estimate, sample_rate, MCD_RATE, MCD_SHORTEST)
+    reference, estimate = resampled_pair(name, reference, estimate, sample_rate, MCD_RATE, MCD_SHORTEST)
     filters = mel_filters(MCD_RATE, MCD_WINDOW, MCD_BANDS)
     power = np.sum(np.square(magnitudes(reference, MCD_WINDOW)), axis=-1)  # [F]
     speech = power >= power.max() * 10 ** (-MCD_SPEECH / 10)

@@ -1,9 +1,9 @@
-"""The metrics by name: `METRICS`, the default, need requirements.txt only; `OPTIONAL` ones are asked for by name."""
+"""The metrics by name: `METRICS`, the default, need requirements.txt only; `OPTIONAL` ones have to be named."""
 
 from collections.abc import Iterable
 
-from codec.evaluation.metrics import neural as optional
-from codec.evaluation.metrics.base import Metric, MissingError, Title
+from codec.evaluation.metrics import neural
+from codec.evaluation.metrics.base import Metric, MissingError
 from codec.evaluation.metrics.intelligibility import estoi, stoi
 from codec.evaluation.metrics.pesq import pesq_nb, pesq_wb
 from codec.evaluation.metrics.pitch import f0_error, voicing_error
@@ -24,20 +24,20 @@ METRICS = {
     "loudness_difference": Metric("Loudness difference", loudness_difference, "LU", False),
 }
 OPTIONAL = {
-    "visqol": Metric("ViSQOL", optional.visqol, "MOS-LQO", True, optional.check_visqol),
-    "dnsmos": Metric("DNSMOS", optional.dnsmos, "MOS", True, optional.check_dnsmos),
-    "wer": Metric("Word error rate", optional.word_error_rate, "", False, optional.check_recogniser),
-    "speaker_similarity": Metric("Speaker similarity", optional.speaker_similarity, "", True, optional.check_speaker),
+    "visqol": Metric("ViSQOL", neural.visqol, "MOS-LQO", True, neural.check_visqol),
+    "dnsmos": Metric("DNSMOS", neural.dnsmos, "MOS", True, neural.check_dnsmos),
+    "wer": Metric("Word error rate", neural.word_error_rate, "", False, neural.check_recogniser),
+    "speaker_similarity": Metric("Speaker similarity", neural.speaker_similarity, "", True, neural.check_speaker),
 }
-# Of spans that a model filled in; codec/flow/evaluation/panel.py has the functions.
+# Scores of inpainted spans; their functions need judges (codec/flow/evaluation/panel.py).
 SPANS = {
-    "span_per": Title("Phone error rate", "", False),
-    "span_speaker": Title("Speaker similarity", "", True),
-    "span_mcd": Title("MCD", "dB", False),
-    "span_f0_error": Title("F0 error", "cents", False),
-    "span_voicing_error": Title("Voicing error", "", False),
+    "span_per": Metric("Phone error rate", None, "", False),
+    "span_speaker": Metric("Speaker similarity", None, "", True),
+    "span_mcd": Metric("MCD", None, "dB", False),
+    "span_f0_error": Metric("F0 error", None, "cents", False),
+    "span_voicing_error": Metric("Voicing error", None, "", False),
 }
-TITLED: dict[str, Metric | Title] = {**METRICS, **OPTIONAL, **SPANS}  # every column of scores that a report may have
+ALL_METRICS = METRICS | OPTIONAL | SPANS  # every column of scores that a report may have
 
 
 def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:

@@ -1,9 +1,9 @@
-"""Metrics of the waveform itself: how much of it is error, and how loud it is."""
+"""Metrics of the waveform itself: SI-SDR and loudness."""
 
 import numpy as np
 import pyloudnorm
 
-from codec.evaluation.metrics.base import MetricError, finite, pair, refuse_short, refuse_silence
+from codec.evaluation.metrics.base import MetricError, audible_pair, finite
 
 LOUDNESS_BLOCK = 0.4  # seconds, the gating block of BS.1770
 
@@ -16,8 +16,7 @@ def si_sdr(reference, estimate, sample_rate: int) -> float:
     (float64 precision), so that identity is a number. It compares waveforms: a generative codec that sounds
     right with other phases scores near or under 0 dB.
     """
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
+    reference, estimate = audible_pair("SI-SDR", reference, estimate, sample_rate)
     reference, estimate = reference - reference.mean(), estimate - estimate.mean()
     target = (estimate @ reference) / (reference @ reference) * reference
     distortion = estimate - target
@@ -33,9 +32,7 @@ def loudness_difference(reference, estimate, sample_rate: int) -> float:
     10 LU under the mean. So a gain of g dB costs |g|, phase and another spectrum of equal loudness cost nothing, and a
     delay next to nothing. No score under 0.4 s, or where no block is over -70 LUFS.
     """
-    reference, estimate = pair(reference, estimate)
-    refuse_silence(reference, estimate)
-    refuse_short("Loudness", reference, sample_rate, LOUDNESS_BLOCK)
+    reference, estimate = audible_pair("Loudness", reference, estimate, sample_rate, LOUDNESS_BLOCK)
     meter = pyloudnorm.Meter(sample_rate, block_size=LOUDNESS_BLOCK)
     loudness = []
     for role, signal in (("reference", reference), ("estimate", estimate)):

@@ -1,8 +1,8 @@
-"""Scores of many clips, from processes that a crash inside a metric does not end.
+"""Scores of many clips, from worker processes that a crash inside a metric may end.
 
-PESQ's C code has a table of 50 utterances and takes the whole process with it (SIGSEGV) on clips that have more; a
-library with weights may be killed for memory. So metrics run in spawned processes of their own, which import this file,
-and what fails is a NaN with a reason.
+PESQ's C code has a table of 50 utterances and ends the whole process (SIGSEGV) on clips that have more; a library with
+weights may be killed for memory. So metrics run in spawned processes, which import this module, and a failure is a NaN
+with a reason.
 """
 
 import contextlib
@@ -23,6 +23,9 @@ from codec.evaluation.metrics.table import METRICS
 if TYPE_CHECKING:
     import pandas
 
+Score = tuple[float, str | None]  # value, reason where it is NaN
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
 
 def score_clips(
     pairs: Iterable[tuple[str, np.ndarray, np.ndarray]],
@@ -30,24 +33,21 @@ def score_clips(
     metrics: Mapping[str, Metric] = METRICS,
     workers: int | None = None,
 ) -> tuple["pandas.DataFrame", list[dict[str, str]]]:
-    """Score every (clip name, reference [T], estimate [T]): a table and what is missing from it.
+    """Score every (clip name, reference [T], estimate [T]): a table, and a list of what is missing from it.
 
-    Returns one row per clip in the order of `pairs` (columns: clip, then the metrics), and a list of {clip,
-    metric, reason} with one entry per NaN. A metric that raises, or kills its process, loses its own cell
-    only.
+    Returns one row per clip in the order of `pairs` (columns: clip, then the metrics), and a list of {clip, metric,
+    reason} with one entry per NaN. A metric that raises, or kills its process, loses its own cell only.
 
-    `workers` spawned processes with one thread each score one clip at a time, and `pairs` is read no faster
-    than they finish, so it may be a generator that decodes: memory holds about `workers` clips. None is one
-    process per core, at most 8; 0 scores in this process, which a crash in PESQ would end. As with every
-    spawned process, a script needs its `if __name__ == "__main__":`, and what it imports at the top is
-    imported by each worker.
+    `workers` spawned processes with one thread each score one clip at a time, and `pairs` is read no faster than they
+    finish, so it may be a generator that decodes: memory holds about `workers` clips. None is one process per core, at
+    most 8; 0 scores in this process, which a crash in PESQ would end.
     """
     import pandas
 
     workers = default_workers() if workers is None else workers
     clips: list[str] = []
 
-    def arrays() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def signals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for clip, reference, estimate in pairs:
             reference, estimate = np.asarray(reference), np.asarray(estimate)
             if reference.shape != estimate.shape or reference.ndim != 1:
@@ -57,18 +57,17 @@ def score_clips(
             yield reference, estimate
 
     if workers and metrics:
-        scored = _in_processes(arrays(), sample_rate, metrics, workers)
+        scores = _in_processes(signals(), sample_rate, metrics, workers)
     else:
-        scored = _here(arrays(), sample_rate, metrics)
-    cells = {(index, name): (value, reason) for index, name, value, reason in scored}
-    rows = [[clip, *(cells[index, name][0] for name in metrics)] for index, clip in enumerate(clips)]
+        scores = [{name: _score(m, *pair, sample_rate) for name, m in metrics.items()} for pair in signals()]
+    values = [[clip, *(row[name][0] for name in metrics)] for clip, row in zip(clips, scores, strict=True)]
     failures = [
-        {"clip": clip, "metric": name, "reason": cells[index, name][1]}
-        for index, clip in enumerate(clips)
+        {"clip": clip, "metric": name, "reason": row[name][1]}
+        for clip, row in zip(clips, scores, strict=True)
         for name in metrics
-        if cells[index, name][1] is not None
+        if row[name][1] is not None
     ]
-    return pandas.DataFrame(rows, columns=["clip", *metrics]).astype(dict.fromkeys(metrics, float)), failures
+    return pandas.DataFrame(values, columns=["clip", *metrics]).astype(dict.fromkeys(metrics, float)), failures
 
 
 def default_workers() -> int:
@@ -77,10 +76,7 @@ def default_workers() -> int:
     return min(8, cores)
 
 
-Cell = tuple[int, str, float, str | None]  # clip index, metric, value, reason where the value is NaN
-
-
-def _score(metric: Metric, reference, estimate, sample_rate: int) -> tuple[float, str | None]:
+def _score(metric: Metric, reference, estimate, sample_rate: int) -> Score:
     try:
         return finite(metric.name, metric.function(reference, estimate, sample_rate)), None
     except MetricError as error:
@@ -89,27 +85,22 @@ def _score(metric: Metric, reference, estimate, sample_rate: int) -> tuple[float
         return math.nan, f"{type(error).__name__}: {error}"
 
 
-def _here(arrays, sample_rate: int, metrics: Mapping[str, Metric]) -> Iterator[Cell]:
-    for index, (reference, estimate) in enumerate(arrays):
-        for name, metric in metrics.items():
-            yield index, name, *_score(metric, reference, estimate, sample_rate)
-
-
-def _in_processes(arrays, sample_rate: int, metrics: Mapping[str, Metric], workers: int) -> Iterator[Cell]:
-    numbered = enumerate(arrays)
+def _in_processes(
+    signals: Iterator[tuple[np.ndarray, np.ndarray]], sample_rate: int, metrics: Mapping[str, Metric], workers: int
+) -> list[dict[str, Score]]:
+    scores: list[dict[str, Score]] = []
     crew = [_Worker(sample_rate, metrics) for _ in range(workers)]
     try:
         while True:
-            for worker in (w for w in crew if not w.todo):
-                index, signals = next(numbered, (None, None))
-                if signals is None:
-                    break
-                worker.assign(index, signals)
+            for worker in crew:
+                if not worker.todo and (pair := next(signals, None)) is not None:
+                    scores.append({})
+                    worker.assign(pair, scores[-1])
             busy = {worker.pipe: worker for worker in crew if worker.todo}
             if not busy:
-                return
+                return scores
             for pipe in connection.wait(list(busy)):
-                yield from busy[pipe].collect()
+                busy[pipe].receive()
     finally:
         for worker in crew:
             worker.stop()
@@ -118,14 +109,13 @@ def _in_processes(arrays, sample_rate: int, metrics: Mapping[str, Metric], worke
 class _Worker:
     """One spawned process that scores one clip at a time and sends each value as soon as it has it.
 
-    A standard pool loses every clip in flight when a process dies, and cannot tell which of them was to
-    blame. Here the blame is exact: the metric whose value did not come. It is tried once more in a new
-    process, as the first death may have been the machine's (out of memory); then its cell is given up and the
-    rest of the clip is scored.
+    Hence the metric that killed the process is the one whose value did not come. It is tried once more in a new
+    process, as the first death may have been the machine's (out of memory); then its cell is given up and the rest of
+    the clip is scored. A standard pool would lose every clip in flight.
     """
 
     def __init__(self, sample_rate: int, metrics: Mapping[str, Metric]):
-        self.sample_rate, self.metrics = sample_rate, metrics
+        self.sample_rate, self.metrics = sample_rate, dict(metrics)
         self.todo: list[str] = []  # metrics of the current clip whose values are still to come
         self._start()
 
@@ -133,50 +123,48 @@ class _Worker:
         context = multiprocessing.get_context("spawn")  # fork would copy CUDA contexts and held locks
         self.pipe, theirs = context.Pipe()
         self.ready = False
-        self.process = context.Process(
-            target=_serve, args=(theirs, self.sample_rate, dict(self.metrics)), daemon=True, name="metrics"
-        )
-        with _one_thread_each(), _without_main():
+        args = (theirs, self.sample_rate, self.metrics)
+        self.process = context.Process(target=_serve, args=args, daemon=True, name="metrics")
+        with _light_children():
             self.process.start()
         theirs.close()  # the child holds the only other end, so its death reads as end of file here
 
-    def assign(self, index: int, signals: tuple[np.ndarray, np.ndarray]) -> None:
-        self.index, self.signals, self.todo, self.deaths = index, signals, list(self.metrics), 0
+    def assign(self, signals: tuple[np.ndarray, np.ndarray], scores: dict[str, Score]) -> None:
+        """Score a clip into `scores`."""
+        self.signals, self.scores, self.todo, self.deaths = signals, scores, list(self.metrics), 0
         self._send()
 
     def _send(self) -> None:
-        # A process that died while idle or starting is noticed by `collect`.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # `receive` notices a process that has died
             self.pipe.send((*self.signals, self.todo))
 
-    def collect(self) -> Iterator[Cell]:
-        """Take one message of the process, or notice its death."""
+    def receive(self) -> None:
+        """Take one message of the process, or replace it where it has died."""
         try:
             message = self.pipe.recv()
         except (EOFError, OSError):
-            yield from self._died()
+            self._replace()
             return
         if message == "ready":
             self.ready = True
             return
-        name, value, reason = message
+        name, *score = message
         self.todo.remove(name)
-        self.deaths = 0
-        yield self.index, name, value, reason
+        self.scores[name], self.deaths = score, 0
 
-    def _died(self) -> Iterator[Cell]:
+    def _replace(self) -> None:
         self.stop()
         code = self.process.exitcode
         cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
         if not self.ready:
             raise RuntimeError(
-                f"A metric process died while starting ({cause}); its error stands above. The script needs "
-                'its if __name__ == "__main__": guard, and the metrics must be importable by name.'
+                f"A metric process died while starting ({cause}); its error stands above. The metrics must be "
+                "importable by name."
             )
         self.deaths += 1
         if self.deaths == 2:
             self.deaths = 0
-            yield self.index, self.todo.pop(0), math.nan, f"The metric killed its process ({cause})."
+            self.scores[self.todo.pop(0)] = math.nan, f"The metric killed its process ({cause})."
         self._start()
         if self.todo:
             self._send()
@@ -190,7 +178,7 @@ class _Worker:
 def _serve(pipe: connection.Connection, sample_rate: int, metrics: Mapping[str, Metric]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
     pipe.send("ready")
-    with contextlib.suppress(EOFError, OSError):  # the parent has gone: so may we
+    with contextlib.suppress(EOFError, OSError):  # the parent has ended
         while True:
             reference, estimate, names = pipe.recv()
             for name in names:
@@ -198,28 +186,20 @@ def _serve(pipe: connection.Connection, sample_rate: int, metrics: Mapping[str, 
 
 
 @contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Spawn processes that do not run the main script again: a trainer's imports cost seconds and a gigabyte each."""
+def _light_children() -> Iterator[None]:
+    """Processes started within have one thread each, and do not run the main script again.
+
+    BLAS and torch read the variables once, on import; a trainer's imports cost seconds and a gigabyte each.
+    """
     main = sys.modules["__main__"]
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
+    before = {name: os.environ[name] for name in THREADS if name in os.environ}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
     main.__file__, main.__spec__ = None, None
     try:
         yield
     finally:
         main.__file__, main.__spec__ = file, spec
-
-
-@contextlib.contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """One thread per process started within: BLAS and torch read these variables once, on import."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in THREADS:
+            del os.environ[name]
+        os.environ.update(before)

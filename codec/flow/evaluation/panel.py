@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -76,7 +76,7 @@ class Panel:
             "span_f0_error": _within(f0_error),
             "span_voicing_error": _within(voicing_error),
         }
-        return {name: Metric(title.name, functions[name], *title[1:]) for name, title in SPANS.items()}
+        return {name: replace(metric, function=functions[name]) for name, metric in SPANS.items()}
 
     def score(self, recording: Recording, decoded, sample_rate: int) -> tuple[dict[str, float], dict[str, str]]:
         """decoded ``[T]``, as long as the recording -> values by column, NaN where there is none, and why by column.

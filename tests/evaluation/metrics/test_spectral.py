@@ -1,3 +1,5 @@
+"""Spectral distances against torch, torchaudio and auraloss, and in closed form."""
+
 import warnings
 
 import numpy as np
@@ -21,12 +23,10 @@ from tests.helpers.signals import RATE, noisy, speech
 
 def slaney(rate: int, window: int, n_mels: int) -> np.ndarray:
     """torchaudio's mel bands [window // 2 + 1, n_mels]."""
+    options = dict(norm="slaney", mel_scale="slaney")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torchaudio warns of empty bands, which DAC's smallest scales have
-        bands = torchaudio.functional.melscale_fbanks(
-            window // 2 + 1, 0.0, rate / 2, n_mels, rate, norm="slaney", mel_scale="slaney"
-        )
-    return bands.numpy()
+        return torchaudio.functional.melscale_fbanks(window // 2 + 1, 0.0, rate / 2, n_mels, rate, **options).numpy()
 
 
 def spectrum(wav: np.ndarray, window: int) -> np.ndarray:
@@ -34,13 +34,6 @@ def spectrum(wav: np.ndarray, window: int) -> np.ndarray:
     wav = torch.from_numpy(wav.astype(np.float64))
     hann = torch.hann_window(window, dtype=torch.float64)
     return torch.stft(wav, window, window // 4, window=hann, return_complex=True).abs().T.numpy()
-
-
-def test_mel_distance_of_a_gain_is_its_decades_per_scale():
-    # white noise stays above the clamp in every band that has a bin, so each scale contributes log10(2)
-    noise = 0.5 * np.random.default_rng(0).standard_normal(RATE)
-    filled = sum((mel_filters(RATE, window, n_mels).sum(axis=1) > 0).mean() for window, n_mels in MEL_SCALES)
-    assert mel_distance(noise, 2 * noise, RATE) == pytest.approx(filled * np.log10(2), rel=1e-3)
 
 
 @pytest.mark.parametrize(("window", "n_mels"), MEL_SCALES)
@@ -57,55 +50,49 @@ def test_stft_distance_agrees_with_auraloss():
     loss = MultiResolutionSTFTLoss(windows, hops, windows, w_sc=0, w_log_mag=2 / np.log(10), w_lin_mag=1, eps=1e-10)
     expected = 2 * float(loss(torch.from_numpy(other)[None, None], torch.from_numpy(wav)[None, None]))
     assert stft_distance(wav, other, 24_000) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(MetricError, match="needs 2048 samples"):
+        stft_distance(wav[:2047], wav[:2047], RATE)
 
 
-def test_stft_distance_of_a_gain_is_its_decades_and_its_level():
+def test_a_gain_costs_its_decades_per_scale():
+    # white noise stays above the clamp in every band that has a bin, so each mel scale contributes log10(2)
     noise = 0.5 * np.random.default_rng(0).standard_normal(RATE)
+    bands = sum((mel_filters(RATE, window, n_mels).sum(axis=1) > 0).mean() for window, n_mels in MEL_SCALES)
+    assert mel_distance(noise, 2 * noise, RATE) == pytest.approx(bands * np.log10(2), rel=1e-3)
     level = sum(spectrum(noise, window).mean() for window in (2048, 512))
     assert stft_distance(noise, 2 * noise, RATE) == pytest.approx(level + 2 * 2 * np.log10(2), rel=1e-3)
 
 
-def slow_mcd(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """Mel-cepstral distortion at 16 kHz, one cepstrum after the other."""
-    r, e = spectrum(reference, 512), spectrum(estimate, 512)
-    bands = slaney(16_000, 512, 40)
-    power = (r**2).sum(axis=1)
-    distances = []
-    for frame in range(len(r)):
-        if 10 * np.log10(power[frame] / power.max() + 1e-20) < -40:
-            continue
-        logs = [np.log(np.maximum(x[frame] @ bands, 1e-5)) for x in (r, e)]
-        total = 0.0
-        for k in range(1, 25):
-            cosine = np.cos(np.pi * k * (np.arange(40) + 0.5) / 40)
-            c, other = (2 / 40 * float(log @ cosine) for log in logs)
-            total += (c - other) ** 2
-        distances.append(10 / np.log(10) * np.sqrt(2 * total))
-    return float(np.mean(distances))
+def plain_mcd(reference: np.ndarray, estimate: np.ndarray) -> float:
+    """Mel-cepstral distortion at 16 kHz by the cosine matrix of the definition."""
+    spectra = spectrum(reference, 512), spectrum(estimate, 512)
+    power = (spectra[0] ** 2).sum(axis=1)
+    r, e = (np.log(np.maximum(s @ slaney(16_000, 512, 40), 1e-5)) for s in spectra)
+    cosines = np.cos(np.pi * np.arange(1, 25) * (np.arange(40)[:, None] + 0.5) / 40)  # [bands, order]
+    cepstra = 2 / 40 * (r - e)[10 * np.log10(power / power.max() + 1e-20) >= -40] @ cosines
+    return float(np.mean(10 / np.log(10) * np.sqrt(2 * (cepstra**2).sum(axis=1))))
 
 
-def test_mcd_agrees_with_a_slow_computation():
+def test_mcd_agrees_with_its_definition():
     wav = speech()
     for other in (noisy(wav, 20), noisy(wav, 5), np.roll(wav, 200)):
-        expected = slow_mcd(wav, other)
+        expected = plain_mcd(wav, other)
         assert expected > 1
         assert mel_cepstral_distortion(wav, other, RATE) == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize(("wave", "decibels"), [(1, 6.0), (3, 6.0), (3, 2.0)])
+@pytest.mark.parametrize(("wave", "decibels"), [(1, 6.0), (3, 2.0)])
 def test_mcd_is_the_rms_over_the_mel_axis_in_decibels(wave, decibels):
     # a filter whose gain in dB is a cosine over the mel axis has one cepstrum, and the RMS of a cosine
     noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
     hertz = np.linspace(0, 8_000, 513)
     mel = np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1) / 1000) / np.log(6.4))
     gain = 10 ** (decibels * np.cos(np.pi * wave * mel / mel[-1]) / 20)
-    taps = scipy.signal.firwin2(1025, hertz, gain, fs=RATE)
-    filtered = scipy.signal.fftconvolve(noise, taps, mode="same")
-    distortion = mel_cepstral_distortion(noise, filtered, RATE)
-    assert distortion == pytest.approx(decibels / np.sqrt(2), rel=0.05)
+    filtered = scipy.signal.fftconvolve(noise, scipy.signal.firwin2(1025, hertz, gain, fs=RATE), mode="same")
+    assert mel_cepstral_distortion(noise, filtered, RATE) == pytest.approx(decibels / np.sqrt(2), rel=0.05)
 
 
-def test_mcd_hears_nothing_above_8_khz_and_no_pause():
+def test_mcd_ignores_what_is_above_8_khz_and_pauses():
     wav = speech(rate=48_000).astype(np.float64)
     hiss = 0.01 * np.random.default_rng(0).standard_normal(len(wav))
     above, below = (
@@ -114,14 +101,7 @@ def test_mcd_hears_nothing_above_8_khz_and_no_pause():
     )
     assert mel_cepstral_distortion(wav, wav + below, 48_000) > 3
     assert mel_cepstral_distortion(wav, wav + above, 48_000) < 0.2
-    silence = np.zeros(48_000)
     murmur = 1e-4 * np.random.default_rng(1).standard_normal(48_000)
-    paused, filled = np.concatenate([wav, silence]), np.concatenate([wav, murmur])
-    assert mel_cepstral_distortion(paused, filled, 48_000) < 0.05
-    assert mel_distance(paused, filled, 48_000) > 0.3
-
-
-def test_stft_distance_needs_its_longest_window():
-    wav = speech()[:2047]
-    with pytest.raises(MetricError, match="needs 2048 samples"):
-        stft_distance(wav, wav, RATE)
+    paused, murmured = np.concatenate([wav, np.zeros(48_000)]), np.concatenate([wav, murmur])
+    assert mel_cepstral_distortion(paused, murmured, 48_000) < 0.05
+    assert mel_distance(paused, murmured, 48_000) > 0.3
