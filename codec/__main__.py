@@ -1,46 +1,66 @@
-"""The command line: ``python -m codec COMMAND`` (training and scoring are ``train.py`` and ``eval.py``).
-
-python -m codec encode in.wav out.codes --ckpt mimi.ckpt
-python -m codec decode out.codes again.wav --ckpt mimi.ckpt
-python -m codec import kyutai/mimi -o mimi.ckpt
-python -m codec export runs/.../checkpoints/last.ckpt --to transformers DIR
-python -m codec compare runs/multirun/...
-python -m codec ratings results-*.json
-python -m codec pack dataset=voiceassistant DIR
-python -m codec extract DIR TOKENS --ckpt mimi.ckpt
-python -m codec extract kind=latents DIR LATENTS --ckpt mimi.ckpt
-python -m codec inpaint in.wav --span 1.2 1.9 --flow flow.ckpt -o out.wav
-python -m codec tts "what to say" --flow flow.ckpt -o out.wav
-python -m codec edit in.wav --old "some words" --new "others" --flow flow.ckpt -o out.wav
-python -m codec judge flow.ckpt dataset=espeak --ckpt mimi.ckpt
-"""
+"""The command line: everything but training (train.py) and evaluation (eval.py)."""
 
 import argparse
+import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from codec.cli.app import one_sentence
-from codec.cli.compare import add_compare
-from codec.cli.convert import add_export, add_import
-from codec.cli.corpora import add_extract, add_pack
-from codec.cli.files import add_files
-from codec.cli.judge import add_judge
-from codec.cli.ratings import add_ratings
-from codec.cli.speech import add_edit, add_inpaint, add_tts
-from codec.utils.errors import InputError
+from codec.utils.errors import UserError
+
+# command -> the module of codec/cli that has add_COMMAND (options) and run_COMMAND, and what the command does
+COMMANDS = {
+    "encode": ("files", "audio file -> token file"),
+    "decode": ("files", "token file -> audio file"),
+    "import": ("convert", "Kyutai's Mimi -> checkpoint of this project"),
+    "export": ("convert", "checkpoint -> files for transformers, moshi or ONNX"),
+    "compare": ("compare", "training runs -> one page: scores, failures, main effects"),
+    "ratings": ("ratings", "results of a blind listening test -> scores"),
+    "pack": ("corpora", "dataset -> shards, by many processes; the same call resumes"),
+    "extract": ("corpora", "dataset -> tokens or latents, by many processes; the same call resumes"),
+    "inpaint": ("speech", "recording -> the same with spans inpainted by a flow model"),
+    "tts": ("speech", "text -> speech of a flow model"),
+    "edit": ("speech", "recording -> the same with words replaced by a flow model"),
+    "judge": ("judge", "flow models -> scores of inpainted spans; or codec -> probes of its latents"),
+}
+EXAMPLES = """examples:
+  python -m codec encode in.wav out.codes --ckpt mimi.ckpt
+  python -m codec import kyutai/mimi -o mimi.ckpt
+  python -m codec extract LATENTS --kind latents --ckpt mimi.ckpt dataset=folder dataset.path=DIR
+  python -m codec inpaint in.wav --span 1.2 1.9 --ckpt flow.ckpt -o out.wav
+  python -m codec judge --ckpt flow.ckpt dataset=espeak
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m codec", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    files, flow = (add_files, add_import, add_export), (add_inpaint, add_tts, add_edit, add_judge)
-    for add in (*files, add_compare, add_ratings, add_pack, add_extract, *flow):
-        add(commands)
-    options = parser.parse_args(arguments)
-    with one_sentence():
-        try:
-            options.run(options)
-        except OSError as error:  # a folder that is a file, a place that cannot be written
-            raise InputError(f"{error.filename}: {error.strerror}") from error
+    """Run a command. An input error ends the program with one sentence and status 1, wrong usage with status 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if not arguments or arguments[0] not in COMMANDS:
+        show_commands(arguments)
+    name = arguments[0]
+    module, description = COMMANDS[name]
+    commands = import_module(f"codec.cli.{module}")
+    parser = argparse.ArgumentParser(prog=f"python -m codec {name}", description=description)
+    getattr(commands, f"add_{name}")(parser)
+    options = parser.parse_intermixed_args(arguments[1:])
+    try:
+        getattr(commands, f"run_{name}")(options)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:  # a folder that is a file, a disk that is full
+        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+
+
+def show_commands(arguments: Sequence[str]) -> None:
+    """Print the commands for --help; end with an error for anything else."""
+    commands = "\n".join(f"  {name:<8}  {text}" for name, (_, text) in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m codec",
+        description=f"{__doc__}\n\ncommands (python -m codec COMMAND --help shows the options):\n{commands}",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    parser.parse_args(arguments[:1])
 
 
 if __name__ == "__main__":

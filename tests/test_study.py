@@ -58,7 +58,7 @@ def test_arms_differ_by_what_they_say_and_share_what_they_can(tmp_path):
     )
     assert int(long.partition("=")[2]) == 4 * int(short.partition("=")[2])
     curve = [word for word in found["judge/a1-aligned_phones-0"].command if word.endswith(".ckpt")]
-    assert len(curve) == PLAN["scales"]["small"]["points"] + 1  # and the codec
+    assert len(curve) == PLAN["scales"]["small"]["points"] + 1  # and the codec's
     quiet = [name for name, step in found.items() if "--silenced" in step.command]
     asked = {arm + longer for arm in PLAN["silenced"] for longer in ("", "x4")}
     assert {name.split("-")[0] for name in quiet} == {f"silenced/{arm}" for arm in asked}

@@ -1,27 +1,21 @@
-"""``compare``: runs side by side."""
+"""``compare``: training runs side by side."""
 
 import argparse
 from pathlib import Path
 
+from codec.evaluation.runs.summary import common_folder, compare, in_words, write_files
 from codec.utils.errors import InputError
 
 
-def add_compare(commands) -> None:
-    parser = commands.add_parser("compare", help="runs -> their scores, what failed, and what each part does")
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders that hold some, as of a multirun")
-    parser.add_argument(
-        "--scores", type=Path, help="folder that eval.py wrote about them (default: training's reports)"
-    )
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders of them, such as a multirun's")
+    parser.add_argument("--scores", type=Path, help="folder that eval.py wrote (default: the reports of training)")
     parser.add_argument("--out", type=Path, help="folder of compare.html, .csv and .json (compare/ beside the runs)")
     parser.add_argument("--title", default="Runs compared", help="of the page (%(default)s)")
     parser.add_argument("--metrics", type=lambda names: names.split(","), help="only these: a,b,c")
-    parser.set_defaults(run=run_compare)
 
 
 def run_compare(options: argparse.Namespace) -> None:
-    # a second of importing that no other command should wait for
-    from codec.evaluation.runs.summary import common_folder, compare, in_words, write_files
-
     result = compare(options.runs, options.scores, options.metrics)
     folder = options.out or common_folder(result.runs) / "compare"
     print(in_words(result, options.metrics))

@@ -1,21 +1,18 @@
-"""``ratings``: results of a blind listening test."""
+"""``ratings``: scores of a blind listening test."""
 
 import argparse
 from pathlib import Path
 
+from codec.evaluation.html.ratings import read_results, screened, summarise
 from codec.utils.errors import InputError
 
 
-def add_ratings(commands) -> None:
-    parser = commands.add_parser("ratings", help="results of a blind listening test -> its scores")
-    parser.add_argument("results", nargs="+", type=Path, help="JSON files that listening.html gave, one per listener")
+def add_ratings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path, help="JSON files of listening.html, one per listener")
     parser.add_argument("--against", help="also the paired difference to this system")
-    parser.set_defaults(run=run_ratings)
 
 
 def run_ratings(options: argparse.Namespace) -> None:
-    from codec.evaluation.html.ratings import read_results, screened, summarise
-
     try:
         kept, excluded = screened(read_results(options.results))
         if excluded:

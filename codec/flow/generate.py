@@ -62,7 +62,7 @@ class Generator:
         if ckpt is None:
             ckpt = config.get("codec")
             if not isinstance(ckpt, str) or not Path(ckpt).is_file():
-                raise InputError(f"the codec of {flow} is not where it was: give its checkpoint, --ckpt PATH")
+                raise InputError(f"the codec of {flow} is not where it was: give its checkpoint, --codec-ckpt PATH")
         space = LatentSpace.load(ckpt, statistics_of(model), device=device)
         space.codec.for_inference()
         return cls(model.to(device), space)

@@ -1,4 +1,4 @@
-"""What ``python -m codec extract kind=latents`` makes of a recording: ``latents`` ``[C, F]`` float32, not normalised.
+"""What ``python -m codec extract --kind latents`` makes of a recording: ``latents`` ``[C, F]`` float32, not normalised.
 
 Each unit also keeps the ``moments`` ``[2, C]`` float64 of its own frames, mean and sum of squared deviations, so that
 whoever finishes last merges them over the training units without reading all latents again.

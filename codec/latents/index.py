@@ -1,6 +1,6 @@
 """What a folder of latents says about itself, and what of it is believed.
 
-index.json is written by ``python -m codec extract kind=latents``: which codec's latents they are, mean and standard
+index.json is written by ``python -m codec extract --kind latents``: which codec's latents they are, mean and standard
 deviation of each channel over the training part, and the units with their splits. It may come from anywhere: names stay
 inside the folder, numbers within bounds.
 """
@@ -93,7 +93,7 @@ def load_index(folder: str | Path) -> Index:
     try:
         content = read_json(path)
     except OSError:
-        raise CorpusError(f"{folder} has no {INDEX}: write one with python -m codec extract kind=latents.") from None
+        raise CorpusError(f"{folder} has no {INDEX}: write one with python -m codec extract --kind latents.") from None
     except UntrustedFileError as error:
         raise CorpusError(f"{path} is no index of latents: {error}.") from None
     if content.get("format") != LATENTS.format:

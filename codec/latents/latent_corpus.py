@@ -1,4 +1,4 @@
-"""The latents of a corpus as ``python -m codec extract kind=latents`` wrote them, for training a generative model.
+"""The latents of a corpus as ``python -m codec extract --kind latents`` wrote them, for training a generative model.
 
 An item is a plain dict:
     latents  float32 tensor [C, F], normalised: mean 0 and standard deviation 1 of each channel over the training part

@@ -2,7 +2,7 @@
 
 from codec.latents.space import LatentSpace
 
-space = LatentSpace.load("last.ckpt", "LATENTS")  # a folder of python -m codec extract kind=latents
+space = LatentSpace.load("last.ckpt", "LATENTS")  # a folder of python -m codec extract --kind latents
 wav = space.decode(model(space.encode(wav)), length=wav.shape[-1])
 """
 
@@ -60,7 +60,7 @@ class LatentSpace:
         """From the checkpoint of a codec.
 
         Args:
-            statistics: a folder that ``python -m codec extract kind=latents`` wrote, or what was kept of one.
+            statistics: a folder that ``python -m codec extract --kind latents`` wrote, or what was kept of one.
             kind: "pre" or "post", where that is to be certain; None: as the statistics say.
             ema: the averaged weights where the checkpoint has them, as extract takes them without ``--raw``.
 

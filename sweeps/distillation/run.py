@@ -78,7 +78,8 @@ def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[
         words.append(f"init_from={out / needs[0] / LAST}")
     name = f"codec/{arm}-{seed}"
     yield _training(name, [*words, f"seed={seed}"], out, needs)
-    command = [sys.executable, "-m", "codec", "judge", "--latents", *_corpus(scale), "--ckpt", str(out / name / LAST)]
+    command = [sys.executable, "-m", "codec", "judge", *_corpus(scale), "--latents", "pre"]
+    command += ["--codec-ckpt", str(out / name / LAST)]
     latents = f"latents/{arm}-{seed}"
     yield _step(latents, [*command, "--out", str(out / latents)], out, (name,))
 
@@ -102,7 +103,8 @@ def _judged(scale: dict, out: Path, flow: Step, codec: Path, kept: list[int], ki
     """What a flow model fills in at the end, and at kept steps of it."""
     models = [flow.done.parent / "checkpoints" / f"{step}.ckpt" for step in (*kept, "last")]
     name = flow.name.replace("flow/", f"{kind}/")
-    command = [sys.executable, "-m", "codec", "judge", *map(str, models), *_corpus(scale), "--ckpt", str(codec), *how]
+    command = [sys.executable, "-m", "codec", "judge", *_corpus(scale), "--codec-ckpt", str(codec), *how]
+    command += [word for model in models for word in ("--ckpt", str(model))]
     return _step(name, [*command, "--out", str(out / name)], out, (flow.name,))
 
 

@@ -68,7 +68,7 @@ def test_a_codec_is_resumed_scored_and_exported():
     assert call("train.py", *CODEC, *DATA, *SHORT, "ckpt_path=codec.ckpt", "run_dir=again") == 0
     assert logged("again", *names) == pytest.approx([2.0000405, 0.7721958, 1.6821759, 8.9855528], rel=1e-4)
     assert call("eval.py", "ckpt=codec.ckpt", "metrics=[stoi]", "workers=0", "clips=1", "seconds=1", "audio=0") == 0
-    main(["export", "codec.ckpt", "--to", "transformers", "exported"])
+    main(["export", "exported", "--to", "transformers", "--ckpt", "codec.ckpt"])
     assert Path("exported", "model.safetensors").is_file()
 
 

@@ -26,9 +26,9 @@ from codec.data.shard_writer import pack
 from codec.data.work_units import cut
 from codec.utils.distributed import rank_and_world_size
 from codec.utils.errors import InputError
-from tests.cli.test_cli import fails
 from tests.data.conftest import noise
 from tests.data.test_hf import hub, question
+from tests.helpers.commands import fails
 from tests.helpers.shards import packed
 
 RATE = 16_000
@@ -238,20 +238,19 @@ def test_too_many_bad_recordings_end_it_and_a_few_are_left_out(source, tmp_path)
 
 def test_as_a_command(source, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main(["pack", "source", "a", "--workers", "0"])
+    source = ["dataset=folder", "dataset.path=source"]
+    main(["pack", "a", *source, "--workers", "0"])
     assert "12 recordings" in capsys.readouterr().out
-    main(["pack", "dataset=folder", "dataset.path=source", "b", "--workers", "0", "--rank", "0", "--world", "1"])
+    main(["pack", "b", "--workers", "0", "--rank", "0", "--world", "1", *source])
     assert content(tmp_path / "a") == content(tmp_path / "b")
-    main(["pack", "source", "c", "--workers", "0", "--rank", "1", "--world", "2", "--seconds", "1"])
+    main(["pack", "c", *source, "--workers", "0", "--rank", "1", "--world", "2", "--seconds", "1"])
     assert "the last one to finish writes" in capsys.readouterr().out
-    fails(["pack", "source", "a", "--sample-rate", "8000"], "a holds work on another corpus")
-    fails(["pack", "nowhere", "d"], "nowhere is not a folder")
-    fails(["pack", "dataset=foldr", "d"], "Could not find 'dataset/foldr'", "shards")
-    fails(["pack", "dataset=folder", "d"], "dataset=folder is no corpus", "dataset.path")
-    fails(["pack", "lr=3", "d"], "names no corpus")
-    fails(["pack", "source", "d", "--rank", "1"], "--rank and --world")
-    fails(["pack", "source", "d", "--rank", "2", "--world", "2"], "rank 2 of 2")
-    fails(["pack", "source", "d", "--seconds", "0"], "--seconds 0")
+    fails(["pack", "a", *source, "--sample-rate", "8000"], "a holds work on another corpus")
+    fails(["pack", "d", "dataset=foldr"], "Could not find 'dataset/foldr'", "shards")
+    fails(["pack", "d", "dataset=folder"], "dataset=folder is no corpus", "dataset.path")
+    fails(["pack", "d", "lr=3"], "lr=3 is no option of a corpus")
+    fails(["pack", "d", *source, "--rank", "1"], "--rank and --world")
+    fails(["pack", "d", *source, "--rank", "2", "--world", "2"], "rank 2 of 2")
     assert not Path("d").exists()
 
 

@@ -1,4 +1,4 @@
-"""python -m codec extract kind=latents: what is written, whoever writes it, and the statistics of the training part."""
+"""python -m codec extract --kind latents: what is written, whoever writes it, and the statistics of the training part."""
 
 import json
 import shutil
@@ -15,9 +15,9 @@ from codec.latents.export import ToLatents, merged, moments
 from codec.latents.extract import extract
 from codec.latents.index import LATENTS
 from codec.latents.shard_file import UnitFile
-from tests.cli.test_cli import fails
 from tests.data.test_shard_writer import content
 from tests.helpers.codecs import HOP, RATE, latents_of, made, saved
+from tests.helpers.commands import fails
 
 
 def found(folder) -> dict[str, tuple[np.ndarray, dict, int]]:
@@ -123,27 +123,22 @@ def test_a_codec_that_has_diverged_writes_nothing(source, tmp_path):
 
 def test_as_a_command(split, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--ckpt", str(split.ckpt), "--device", "cpu"]
-    main(["extract", "kind=latents", str(split.source), "out", *options])
+    source = ["dataset=folder", f"dataset.path={split.source}", "--device", "cpu"]
+    options = ["--kind", "latents", "--ckpt", str(split.ckpt), *source]
+    main(["extract", "out", *options])
     assert "12 recordings, 0.00 h, 8 channels at 100 Hz (pre): out/index.json" in capsys.readouterr().out
-    main(["extract", "dataset=folder", f"dataset.path={split.source}", "kind=latents", "out", *options])
     index, before = (json.loads((folder / "index.json").read_text()) for folder in (tmp_path / "out", split.folder))
     assert index["fingerprint"] == before["fingerprint"]  # though the command computes in the form for inference
     np.testing.assert_allclose(index["mean"], before["mean"], atol=1e-5)
-    main(["extract", "kind=latents", str(split.source), "post", *options, "--latents", "post"])
+    main(["extract", "post", *options, "--latents", "post"])
     assert "(post): post/index.json" in capsys.readouterr().out
-    fails(
-        ["extract", "kind=latents", split.source, "out", *options, "--latents", "post"], "holds work on another corpus"
-    )
-    fails(["extract", "kind=sound", split.source, "new", *options], "kind=sound: choose kind=tokens or kind=latents")
-    fails(["extract", "kind=latents", "new", *options], "kind=latents names no corpus")
-    fails(["extract", "kind=latents", split.source, "new", *options, "--n-q", "2"], "--n-q 2 has no meaning")
-    fails(["extract", split.source, "new", *options, "--latents", "pre"], "--latents pre has no meaning")
+    fails(["extract", "out", *options, "--latents", "post"], "holds work on another corpus")
+    fails(["extract", "new", *options, "--n-q", "2"], "--n-q has no meaning")
+    fails(["extract", "new", "--ckpt", split.ckpt, *source, "--latents", "pre"], "--latents has no meaning")
     saved(tmp_path / "vae.ckpt", "vae")
-    options = ["--ckpt", "vae.ckpt", "--device", "cpu"]
-    main(["extract", "kind=latents", str(split.source), "vae", *options])
+    main(["extract", "vae", "--kind", "latents", "--ckpt", "vae.ckpt", *source])
     assert "3 channels" in capsys.readouterr().out
-    fails(["extract", "kind=latents", split.source, "new", *options, "--latents", "post"], "VAE is continuous")
-    fails(["extract", split.source, "new", *options], "this codec is continuous and has no tokens")
-    fails(["encode", split.source / "00.flac", "new", *options], "this codec is continuous and has no tokens")
+    fails(["extract", "new", "--kind", "latents", "--ckpt", "vae.ckpt", *source, "--latents", "post"], "continuous")
+    fails(["extract", "new", "--ckpt", "vae.ckpt", *source], "this codec is continuous and has no tokens")
+    fails(["encode", split.source / "00.flac", "new", "--ckpt", "vae.ckpt"], "this codec is continuous")
     assert not (tmp_path / "new").exists()

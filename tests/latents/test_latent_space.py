@@ -78,7 +78,7 @@ def test_statistics_of_other_latents_are_refused(split, tmp_path):
         LatentSpace.load(tmp_path / "other.ckpt", split.folder)
     with pytest.raises(InputError, match="of latents of kind pre, not post"):
         LatentSpace.load(split.ckpt, split.folder, kind="post")
-    with pytest.raises(CorpusError, match=r"has no index\.json: write one with python -m codec extract kind=latents"):
+    with pytest.raises(CorpusError, match=r"has no index\.json: write one with python -m codec extract --kind latents"):
         LatentSpace.load(split.ckpt, tmp_path)
     given = LatentSpace.load(split.ckpt, split.folder).statistics
     for changes in ({"kind": "post"}, {"hop_length": 16}):
