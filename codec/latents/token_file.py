@@ -67,7 +67,7 @@ def codebooks(quantizer: Quantizer, n_q: int | None) -> int:
     """
     if not quantizer.n_q:
         raise ValueError(
-            "this codec is continuous and has no tokens: its latents are written by extract --kind latents"
+            "this codec is continuous and has no tokens: extract its latents with --kind latents"
         )
     return quantizer.check_n_q(n_q)
 

@@ -1,4 +1,4 @@
-"""python -m codec extract --kind latents: what is written, whoever writes it, and the statistics of the training part."""
+"""python -m codec extract --kind latents: the latents, whoever extracts them, and their statistics in training."""
 
 import json
 import shutil
