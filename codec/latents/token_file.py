@@ -66,9 +66,7 @@ def codebooks(quantizer: Quantizer, n_q: int | None) -> int:
         ValueError: if there are fewer, or none at all.
     """
     if not quantizer.n_q:
-        raise ValueError(
-            "this codec is continuous and has no tokens: extract its latents with --kind latents"
-        )
+        raise ValueError("this codec is continuous and has no tokens: extract its latents with --kind latents")
     return quantizer.check_n_q(n_q)
 
 
