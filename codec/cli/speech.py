@@ -12,9 +12,9 @@ from tqdm import tqdm
 from codec.cli import options as shared
 from codec.cli.options import finite
 from codec.data.audio import AudioError, read
-from codec.data.espeak import said
+from codec.data.espeak import pronounce
 from codec.data.manifest import phones_are_timed, read_manifest
-from codec.data.vocabulary import spelt
+from codec.data.vocabulary import normalized_text
 from codec.flow.editing import find_words, plan_edit, stretched
 from codec.flow.generate import Generator, Sampling
 from codec.utils.atomic import atomic_file, refuse_existing
@@ -93,7 +93,7 @@ def run_inpaint(options: argparse.Namespace) -> None:
         check_within(phones, len(wav) / generator.sample_rate)
         if not phones and condition.timed:
             raise InputError('this model is conditioned on timed phones: give --phones "h@0.1 e@0.2 ..."')
-        phones = phones or [(symbol, None) for symbol, _ in said(not_empty(text), options.voice).phones]
+        phones = phones or [(symbol, None) for symbol, _ in pronounce(not_empty(text), options.voice).phones]
     with sampling(options) as how:
         given = {"text": text, "phones": phones, "prompt": read_prompt(options, generator), "sampling": how}
         wav = generator.inpaint(wav, options.span, resynthesise=options.resynthesise, **given)
@@ -105,13 +105,13 @@ def run_tts(options: argparse.Namespace) -> None:
     if options.prompt_text is not None and not options.prompt:
         raise InputError("--prompt-text is the text of a prompt: give --prompt, too")
     generator = load_generator(options)
-    prompt, spoken = read_prompt(options, generator), said(text, options.voice)
+    prompt, spoken = read_prompt(options, generator), pronounce(text, options.voice)
     continues = prompt is not None and not generator.flow.condition.prompted
     if continues and options.prompt_text is None:
         raise InputError("this model was trained without prompts, but can continue one: give its text, --prompt-text")
     seconds, before = spoken.seconds, None
     if options.prompt_text is not None:
-        usual, length = said(not_empty(options.prompt_text), options.voice), len(prompt) / generator.sample_rate
+        usual, length = pronounce(not_empty(options.prompt_text), options.voice), len(prompt) / generator.sample_rate
         seconds *= length / usual.seconds
     seconds = seconds if options.seconds is None else options.seconds
     phones = stretched(spoken.phones, seconds / spoken.seconds)
@@ -132,7 +132,7 @@ def run_edit(options: argparse.Namespace) -> None:
     generator = load_generator(options)
     check_conditioning(generator, prompt=options.prompt)
     wav = read_audio(options.source, generator.sample_rate)
-    spoken = said(text, options.voice), said(after, options.voice)
+    spoken = pronounce(text, options.voice), pronounce(after, options.voice)
     seconds = len(wav) / generator.sample_rate
     check_within(phones, seconds)
     plan = plan_edit(text, phones, place, options.new, *spoken, seconds, generator.frame_rate)
@@ -192,7 +192,7 @@ def check_within(phones: Phones, seconds: float) -> None:
 
 def not_empty(text: str) -> str:
     """The text. Raises InputError if it has no characters to speak."""
-    if not spelt(text):
+    if not normalized_text(text):
         raise InputError("the text is empty: give the words that are spoken")
     return text
 

@@ -1,4 +1,4 @@
-"""Reading audio with soundfile (wav, flac, ogg, opus, mp3) and resampling with soxr, a crop at a time."""
+"""Reading of audio files with soundfile (wav, flac, ogg, opus, mp3), cropped and resampled with soxr."""
 
 import io
 import math
@@ -12,24 +12,21 @@ import soxr
 
 from codec.utils.errors import UserError
 
-# Samples of the lower of two rates that are read on either side of a crop and cut off again: the resampling
-# filter reaches less far than this, so that a crop equals that piece of the whole resampled file.
+# Samples of the lower of two rates that are read on either side of a crop and cut off again. The resampling filter is
+# shorter, so that a crop equals that piece of the whole resampled file.
 CONTEXT = 256
-
-LOUDEST = 16.0  # float files that reach beyond this are in another unit, not merely a little over full scale
-
-
+LOUDEST = 16.0  # float files beyond this are in another unit, not a little over full scale
 RATES = (100, 1_000_000)  # Hz of a file, least and most
-CLAIMED = 100 * 3600  # seconds that a header may claim: more is damage, and a corpus counts on it
+CLAIMED = 100 * 3600  # seconds in a header: more is damage
 BLOCK = 2**22  # values that are decoded at a time
 LONGEST = 2**28  # samples that are read in one piece: 1.5 hours at 48 kHz, a gigabyte
 
 
 class AudioError(UserError):
-    """One recording cannot be read: `file` says which, `reason` why."""
+    """A recording, `file`, cannot be read; `reason` says why."""
 
     def __init__(self, file: str, reason: str):
-        super().__init__(file, reason)  # both, so that the error survives the way out of a worker process
+        super().__init__(file, reason)  # both, so that the error can be pickled
         self.file = file
         self.reason = reason
 
@@ -38,10 +35,7 @@ class AudioError(UserError):
 
 
 def probe(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:
-    """(frames, sample rate in Hz) from the header of a path or of a file's bytes.
-
-    Raises AudioError if it is no audio file or has no samples.
-    """
+    """(frames, sample rate in Hz) from the header of a file, given as a path or as bytes. Raises AudioError."""
     with opened(source, _name(source, name)) as file:
         return file.frames, file.samplerate
 
@@ -53,19 +47,16 @@ def read(
     samples: int | None = None,
     name: str | None = None,
 ) -> np.ndarray:
-    """Mono float32 [T] in [-1, 1] at `sample_rate` from a path or from a file's bytes.
+    """Mono float32 [T] in [-1, 1] at `sample_rate` from a file, given as a path or as bytes.
 
-    `start` and `samples` count at `sample_rate`; only that piece of the file is decoded. T is below `samples`
-    where the recording ends early. Raises AudioError for broken, empty or non-finite audio.
+    `start` and `samples` count at `sample_rate`; only that piece of the file is decoded. T is below `samples` where the
+    recording ends early. Raises AudioError for damaged, empty or non-finite audio.
     """
     name = _name(source, name)
     with opened(source, name) as file:
         rate = file.samplerate
         common = math.gcd(rate, sample_rate)
-        ours, theirs = (
-            sample_rate // common,
-            rate // common,
-        )  # `ours` samples here last as long as `theirs` there
+        ours, theirs = sample_rate // common, rate // common  # samples of equal duration at the two rates
         context = 0 if rate == sample_rate else math.ceil(CONTEXT * max(1.0, sample_rate / rate))
         # Begin on a sample that both rates have, so that the resampler's phase is that of the whole file.
         block = max(0, start - context) // ours
@@ -73,14 +64,14 @@ def read(
         if samples is not None:
             last = min(last, -(-(start + samples + context) * theirs // ours))
         if first >= last:
-            raise AudioError(name, "ends before the part asked for")
-        wav, got = [], 0
+            raise AudioError(name, "ends before the requested part")
+        pieces, count = [], 0
         for piece in blocks(file, first, last, name):
-            wav.append(piece)
-            got += len(piece)
-            if got > LONGEST:
+            pieces.append(piece)
+            count += len(piece)
+            if count > LONGEST:
                 raise AudioError(name, f"has more than {LONGEST:,} samples in one piece")
-    wav = np.concatenate(wav)
+    wav = np.concatenate(pieces)
     if (peak := float(np.abs(wav).max())) > LOUDEST:
         raise AudioError(name, f"has samples up to {peak:g} where full scale is 1")
     if rate != sample_rate:
@@ -88,21 +79,21 @@ def read(
     skip = start - block * ours
     wav = wav[skip:] if samples is None else wav[skip : skip + samples]
     if not len(wav):
-        raise AudioError(name, "ends before the part asked for")
+        raise AudioError(name, "ends before the requested part")
     return np.clip(wav, -1.0, 1.0)
 
 
 def blocks(file: soundfile.SoundFile, first: int, last: int, name: str, most: int = BLOCK) -> Iterator[np.ndarray]:
-    """Frames `first` to `last` of an open file, channels averaged, in float32 [T] of at most `most` values before that.
+    """Frames `first` to `last` of an open file, channels averaged: at least one float32 [T], of at most `most` values.
 
-    At least one, and no more memory and time than there is sound, whatever the header claims. Raises AudioError where
-    it cannot be decoded, ends early, or is not finite.
+    Memory and time are bounded by the sound that is there, whatever the header claims. Raises AudioError where it
+    cannot be decoded, ends early, or is not finite.
     """
     at, most = first, max(1, most // file.channels)
     try:
         if first:
             file.seek(first)
-        while at < last and file.tell() < file.frames:  # beyond its end, where a damaged mp3 may be, soundfile is lost
+        while at < last and file.tell() < file.frames:  # beyond its end, in damaged mp3, soundfile does not return
             block = file.read(min(most, last - at), dtype="float32")
             if not len(block):
                 break
@@ -113,19 +104,19 @@ def blocks(file: soundfile.SoundFile, first: int, last: int, name: str, most: in
             yield block
     except soundfile.LibsndfileError as error:
         raise AudioError(name, _reason(error)) from None
-    # Headers of compressed files may be a little off; a tenth of a second short is a truncated file.
+    # Headers of compressed files may be a little off; if a tenth of a second is missing, the file is truncated.
     if at == first or at < last - 0.1 * file.samplerate:
         raise AudioError(name, f"is truncated: {at} of {last} frames are there")
 
 
 def length(frames: int, rate: int, sample_rate: int) -> int:
-    """Samples that `frames` at `rate` become at `sample_rate`, at least 1."""
+    """Samples of `frames` at `rate` when resampled to `sample_rate`, at least 1."""
     return max(1, frames * sample_rate // rate)
 
 
 def opened(source: str | Path | bytes, name: str, claimed: float = CLAIMED) -> soundfile.SoundFile:
-    """A path or a file's bytes to decode. Raises AudioError where that is no audio file, or has no samples, an
-    impossible rate, or more seconds than `claimed`."""
+    """An open audio file. Raises AudioError where it is none, or has no samples, an impossible rate, or more seconds
+    than `claimed`."""
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (soundfile.LibsndfileError, OSError, TypeError, UnicodeError) as error:  # UnicodeError: of the name

@@ -11,10 +11,13 @@ from codec.data.base import Stream
 
 
 class Augment:
-    """wav [1, T] -> wav [1, T] in [-1, 1], drawn from the given rng alone.
+    """wav [1, T] -> wav [1, T] in [-1, 1], a function of the wav and the rng.
 
-    gain: range in dB, lowered where it would clip. flip: probability of reversed polarity. noise: range of
-    the signal-to-noise ratio in dB, None for no noise; colour: "white" or "pink" (3 dB less per octave).
+    Args:
+        gain: range in dB; lowered where it would clip.
+        flip: probability of inverted polarity.
+        noise: range of the signal-to-noise ratio in dB; None for no noise.
+        colour: of the noise, "white" or "pink" (-3 dB per octave).
     """
 
     def __init__(
@@ -26,10 +29,7 @@ class Augment:
     ):
         if colour not in ("white", "pink"):
             raise ValueError(f"noise colour {colour!r} is unknown; valid: white, pink.")
-        self.gain = gain
-        self.flip = flip
-        self.noise = noise
-        self.colour = colour
+        self.gain, self.flip, self.noise, self.colour = gain, flip, noise, colour
 
     def __call__(self, wav: Tensor, rng: np.random.Generator) -> Tensor:
         factor = 10 ** (rng.uniform(*self.gain) / 20)
@@ -56,9 +56,7 @@ class AugmentedCrops(Dataset):
     """Map-style crops, augmented by draw number: still a function of (seed, n) alone."""
 
     def __init__(self, crops: Dataset, augment: Augment, seed: int):
-        self.crops = crops
-        self.augment = augment
-        self.seed = seed
+        self.crops, self.augment, self.seed = crops, augment, seed
 
     def __getitem__(self, n: int) -> dict:
         item = self.crops[n]
@@ -69,12 +67,10 @@ class AugmentedStream(Stream):
     """A stream, augmented item by item."""
 
     def __init__(self, crops: Stream, augment: Augment, seed: int):
-        self.crops = crops
-        self.augment = augment
-        self.seed = seed
+        self.crops, self.augment, self.seed = crops, augment, seed
 
     def items(self) -> Iterator[dict]:
-        self.crops.place(self.rank, self.world, self.start)
+        self.crops.set_reader(self.rank, self.world, self.start)
         rng = np.random.default_rng((self.seed, 2, self.start, self.part()[0]))
         for item in self.crops:
             yield item | {"wav": self.augment(item["wav"], rng)}

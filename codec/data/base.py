@@ -1,12 +1,12 @@
-"""The contract of the data part: a corpus gives training crops and held-out clips.
+"""The contract of corpora: endless training crops and held-out clips.
 
-An item is a plain dict:
+An item is a dict:
     wav      float32 tensor [1, T] in [-1, 1], mono, at the codec's sample rate
     speaker  str, "" if unknown
     text     str, "" if unknown
     phones   list of (symbol, start in seconds from the first sample of `wav`), [] if unknown
-    file     str, the name under which the recording is reported
-    skipped  list of (file, reason): recordings that could not be read on the way to this one (crops only)
+    file     str, the name of the recording in reports
+    skipped  list of (file, reason): unreadable recordings that this one replaces (crops only)
 """
 
 from abc import ABC, abstractmethod
@@ -18,14 +18,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from codec.data import audio
 from codec.data.audio import AudioError
 from codec.utils.errors import UserError
 
-TRIES = 32  # unreadable recordings in a row before a draw gives up
+TRIES = 32  # unreadable recordings in a row before a draw fails
 
 
 class CorpusError(UserError, RuntimeError):
-    """The corpus as a whole cannot be used; the message is one sentence that says why and what to do."""
+    """The corpus as a whole cannot be used."""
 
     def __init__(self, message: str):
         # A DataLoader re-raises a worker's error with the whole traceback as its message: keep the sentence.
@@ -34,7 +35,7 @@ class CorpusError(UserError, RuntimeError):
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording before it is read. `phones` is "symbol@seconds ..." from its first sample."""
+    """One recording: an audio file, or its bytes, and what is known of it. `phones` is "symbol@seconds ..."."""
 
     source: str | Path | bytes
     name: str
@@ -42,22 +43,20 @@ class Recording:
     text: str = ""
     phones: str = ""
 
+    def read(self, sample_rate: int, start: int = 0, samples: int | None = None) -> np.ndarray:
+        """Mono float32 [T], see `audio.read`. Raises AudioError."""
+        return audio.read(self.source, sample_rate, start, samples, self.name)
+
     def item(self, wav: np.ndarray, start: int, samples: int, sample_rate: int) -> dict:
-        """The item for `wav` [T], which begins at sample `start`; zeros up to `samples` follow."""
+        """The item of `wav` [T], which begins at sample `start`; padded with zeros to `samples`."""
         padded = torch.zeros(1, max(samples, len(wav)))
         padded[0, : len(wav)] = torch.from_numpy(wav)
         phones = phones_within(self.phones, start / sample_rate, len(wav) / sample_rate)
-        return {
-            "wav": padded,
-            "speaker": self.speaker,
-            "text": self.text,
-            "phones": phones,
-            "file": self.name,
-        }
+        return {"wav": padded, "speaker": self.speaker, "text": self.text, "phones": phones, "file": self.name}
 
 
 def phones_within(phones: str, start: float, seconds: float) -> list[tuple[str, float]]:
-    """Phones that begin in the window; the one that is sounding when the window opens is given start 0."""
+    """Phones that begin in the window; the one that sounds when the window opens is given start 0."""
     found: list[tuple[str, float]] = []
     for phone in phones.split():
         symbol, _, time = phone.rpartition("@")
@@ -73,7 +72,7 @@ class Corpus(ABC):
     """A set of recordings, part of it held out.
 
     `sample_rate` (Hz) is that of the items. `size` is the number of recordings, None if unknown (a stream).
-    `bad` lists the (file, reason) of those found unreadable before any item was asked for.
+    `bad` lists (file, reason) of those found unreadable before any item was read.
     """
 
     sample_rate: int
@@ -84,24 +83,23 @@ class Corpus(ABC):
     def crops(self, samples: int, seed: int) -> Dataset:
         """Endless training crops of `samples` samples.
 
-        Either map-style, where `ds[n]` is defined for every draw number n >= 0 and depends on (seed, n)
-        alone, or a `Stream`. An unreadable recording is replaced by another one and listed under the item's
-        "skipped".
+        Either map-style, where `ds[n]` is defined for every draw n >= 0 and depends on (seed, n) alone, or a `Stream`.
+        An unreadable recording is replaced by another one and listed under the item's "skipped".
         """
 
     @abstractmethod
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
         """Held-out recordings from their beginning, cut to `max_seconds`, in a fixed order.
 
-        `split` is "val" or "test"; a corpus with one held-out set gives the same for both. Reading an item
-        raises `AudioError` if its file is broken: `readable` goes on with the next.
+        `split` is "val" or "test"; a corpus with one held-out set gives the same for both. Reading an item raises
+        `AudioError` if its file is broken: `readable` skips these.
         """
 
 
 class Stream(IterableDataset):
     """Endless items in an order that cannot be addressed by draw number.
 
-    Iterating again goes on where the last iteration stopped.
+    A second iteration continues where the first stopped.
     """
 
     rank: int = 0
@@ -111,10 +109,10 @@ class Stream(IterableDataset):
 
     @abstractmethod
     def items(self) -> Iterator[dict]:
-        """The items of this reader, for ever."""
+        """The endless items of this reader."""
 
-    def place(self, rank: int, world: int, start: int) -> None:
-        """This is rank `rank` of `world`, after `start` draws in an earlier run: part of the seed."""
+    def set_reader(self, rank: int, world: int, start: int) -> None:
+        """Set the rank, the number of ranks, and the draws of an earlier run, which are part of the seed."""
         self.rank, self.world, self.start = rank, world, start
 
     def part(self) -> tuple[int, int]:
@@ -130,15 +128,15 @@ class Stream(IterableDataset):
 
 
 def readable(clips: Sequence[dict], skipped: list[tuple[str, str]], limit: int | None = None) -> Iterator[dict]:
-    """The first `limit` clips that can be read; (file, reason) of the others met go to `skipped`."""
-    given = 0
+    """The first `limit` readable clips; (file, reason) of the unreadable ones before them are added to `skipped`."""
+    count = 0
     for i in range(len(clips)):
-        if limit is not None and given >= limit:
+        if count == limit:
             return
         try:
             item = clips[i]
         except AudioError as error:
             skipped.append((error.file, error.reason))
         else:
-            given += 1
+            count += 1
             yield item

@@ -1,4 +1,4 @@
-"""From a corpus to batches: the LightningDataModule."""
+"""The LightningDataModule of codec training: batches of crops, and clips for validation."""
 
 import logging
 from typing import Any
@@ -18,22 +18,20 @@ log = logging.getLogger(__name__)
 class SpeechData(InfiniteDataModule):
     """Endless batches of training crops, and held-out clips for validation.
 
-    A batch is a dict: wav [B, 1, T] float32, and the lists speaker, text, phones, file of length B (see
-    base.py). The draws are those of `InfiniteDataModule`; a streamed corpus has none, and a resumed run goes on in a
-    new order.
+    A batch is a dict: wav [B, 1, T] float32, and lists speaker, text, phones, file of length B (see base.py). The draws
+    are those of `InfiniteDataModule`; a streamed corpus has none, and a resumed run continues in a new order.
 
-    Every rank validates on the same clips, so that all agree on every number. Recordings that cannot be read
-    are named once, counted in `ledger`, and end the run with a CorpusError when they are too many.
+    Every rank validates on the same clips, so that all ranks have the same metrics. Unreadable recordings are logged
+    once, counted in `read_errors`, and end the run with a CorpusError when they are too many.
 
     Args:
         corpus: at the codec's sample rate.
-        sample_rate: Hz, must be the corpus's.
+        sample_rate: of the codec, Hz.
         segment: seconds of a training crop.
         batch_size: crops per rank and step.
         workers: loader processes per rank; 0 loads in the training process.
-        seed: of the order, the crops and the augmentation.
-        val_clips, val_seconds: how many held-out recordings are kept in memory for validation, and how much
-            of each.
+        seed: of order, crops and augmentation.
+        val_clips, val_seconds: number and longest duration of the validation clips, which stay in memory.
         augment: applied to training crops only.
     """
 
@@ -51,24 +49,23 @@ class SpeechData(InfiniteDataModule):
     ):
         super().__init__(batch_size, workers, seed)
         if corpus.sample_rate != sample_rate:
-            raise CorpusError(f"the corpus gives {corpus.sample_rate} Hz and the codec wants {sample_rate} Hz.")
+            raise CorpusError(f"the corpus is at {corpus.sample_rate} Hz and the codec at {sample_rate} Hz.")
         self.corpus = corpus
         self.samples = round(segment * sample_rate)
         if self.samples < 1:
             raise CorpusError(f"a segment of {segment} s has no samples at {sample_rate} Hz.")
-        self.val_clips = val_clips
-        self.val_seconds = val_seconds
+        self.val_clips, self.val_seconds = val_clips, val_seconds
         self.augment = augment
-        self.ledger = ReadErrors(corpus.size)
+        self.read_errors = ReadErrors(corpus.size)
         self._val_items: list[dict] | None = None
 
     def setup(self, stage: str) -> None:
-        self.ledger.add(self.corpus.bad)
+        self.read_errors.add(self.corpus.bad)
         if self._val_items is None:
             skipped: list[tuple[str, str]] = []
             clips = self.corpus.clips("val", self.val_seconds)
             self._val_items = [self._at_least_a_segment(item) for item in readable(clips, skipped, self.val_clips)]
-            self.ledger.add(skipped, [item["file"] for item in self._val_items])
+            self.read_errors.add(skipped, [item["file"] for item in self._val_items])
 
     def train_dataloader(self) -> DataLoader:
         crops = self.corpus.crops(self.samples, self.seed)
@@ -76,29 +73,27 @@ class SpeechData(InfiniteDataModule):
         if self.augment is not None:
             crops = (AugmentedStream if streamed else AugmentedCrops)(crops, self.augment, self.seed)
         if streamed:
-            crops.place(*self.place, self.draws())
+            crops.set_reader(*self.rank_and_world, self.draws())
         return self.loader(crops, collate, streamed)
 
     def val_dataloader(self) -> DataLoader:
         if self._val_items is None:
             self.setup("validate")
-        # a generator of its own, because a loader draws a number whenever it begins: a run that is resumed where a
-        # validation was due would otherwise go on with other random numbers
-        own = {"generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
-        return DataLoader(self._val_items, batch_size=1, collate_fn=collate, **own)
+        # A loader draws a random number when it begins; a generator of its own keeps that of training as it is.
+        options = {"generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
+        return DataLoader(self._val_items, batch_size=1, collate_fn=collate, **options)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        # The one place where the training process sees every batch before the step does.
         if isinstance(batch, dict):
-            self.ledger.add(batch.pop("skipped", ()), batch.get("file", ()))
+            self.read_errors.add(batch.pop("skipped", ()), batch.get("file", ()))
         return batch
 
     def teardown(self, stage: str) -> None:
-        if self.ledger.bad:
-            log.warning(self.ledger.summary())
+        if self.read_errors.bad:
+            log.warning(self.read_errors.summary())
 
     def _at_least_a_segment(self, item: dict) -> dict:
-        # The model and the losses are sure to work on a segment; a clip of 5 ms may be below their windows.
+        # A clip of 5 ms may be shorter than the windows of model and losses; a segment is not.
         missing = self.samples - item["wav"].shape[-1]
         return item | {"wav": F.pad(item["wav"], (0, max(0, missing)))}
 

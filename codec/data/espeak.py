@@ -1,7 +1,7 @@
-"""The corpus that is always there: speech by eSpeak NG, made on first use.
+"""A synthetic corpus by eSpeak NG, generated on first use, and the pronunciation of texts.
 
-For tests, demonstrations and phone-level questions: its phones and their times are known. A codec for real
-use is trained on recordings.
+For tests, demonstrations and questions about phones, whose identities and times are known. Codecs for use are trained
+on recordings.
 """
 
 import json
@@ -20,16 +20,16 @@ from codec.data.folder import FolderCorpus
 from codec.utils.cache import cache_dir, cache_key
 
 MOST = 100_000  # utterances: a hundred hours
-FORMAT = 1  # raise it when synth.py or sentences.py changes what is made
+FORMAT = 1  # raise it when espeak_worker.py or espeak_sentences.yaml changes the corpus
 
 
 class EspeakCorpus(FolderCorpus):
-    """`voices` x `utterances` sentences in ten languages, or in those of `languages` ("en", "de" ...), each voice a
-    speaker; whole voices are held out.
+    """`voices` x `utterances` sentences in ten languages, or in `languages` ("en", "de" ...); each voice is a speaker,
+    and whole voices are held out.
 
-    The same arguments give the same samples. 48 x 12 utterances are about 45 minutes at 22,050 Hz, made in
-    some ten seconds. Files lie below `cache` (default: the user's cache folder). Raises CorpusError if they
-    cannot be made.
+    The same arguments give the same samples. 48 x 12 utterances are about 45 minutes at 22,050 Hz, generated in some
+    ten seconds. Files lie below `cache` (default: the user's cache folder). Raises CorpusError if they cannot be
+    generated.
     """
 
     def __init__(
@@ -42,17 +42,16 @@ class EspeakCorpus(FolderCorpus):
         cache: str | Path | None = None,
         languages: Sequence[str] | None = None,
     ):
-        folder = made(voices, utterances, seed, Path(cache) if cache else cache_dir() / "espeak", languages)
+        folder = generate(voices, utterances, seed, Path(cache) if cache else cache_dir() / "espeak", languages)
         super().__init__(folder, sample_rate, holdout=holdout, seed=seed)
 
 
-def made(voices: int, utterances: int, seed: int, cache: Path, languages: Sequence[str] | None = None) -> Path:
-    """The folder with this corpus, made if it is not there. Several processes may ask at once."""
+def generate(voices: int, utterances: int, seed: int, cache: Path, languages: Sequence[str] | None = None) -> Path:
+    """The folder of this corpus, generated if it does not exist; several processes may do so at once."""
     if not 0 < voices * utterances <= MOST:
         raise CorpusError(f"the espeak corpus has 1 to {MOST:,} utterances, not {voices} voices x {utterances}.")
-    library = _library("the espeak corpus")
-    spoken = [sorted(languages)] if languages is not None else []
-    folder = cache / cache_key(FORMAT, library, voices, utterances, seed, *spoken)
+    library = _library_version("the espeak corpus")
+    folder = cache / cache_key(FORMAT, library, voices, utterances, seed, *([sorted(languages)] if languages else []))
     if folder.is_dir():
         return folder
     try:
@@ -62,36 +61,36 @@ def made(voices: int, utterances: int, seed: int, cache: Path, languages: Sequen
         raise CorpusError(f"cannot write the espeak corpus to {cache} ({error.strerror}): set CODEC_CACHE.") from None
     try:
         task = {"folder": str(work), "voices": voices, "utterances": utterances, "seed": seed}
-        _run(json.dumps(task | ({"languages": list(languages)} if languages is not None else {})))
+        _run(json.dumps(task | ({"languages": list(languages)} if languages else {})))
         try:
-            os.rename(work, folder)  # appears whole or not at all
+            os.rename(work, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was first, with the same content
+            if not folder.is_dir():  # otherwise another process has generated the same
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
 
 
-class Said(NamedTuple):
-    """How a text sounds when eSpeak NG says it."""
+class Pronunciation(NamedTuple):
+    """Phones and words of a text with their times."""
 
     phones: list[tuple[str, float]]
     """(IPA, start in seconds); "_" is a pause."""
     words: list[tuple[int, float]]
-    """The letter of the text at which a word begins, and its start in seconds. Words said as one count as one."""
+    """(index of its first character in the text, start in seconds) of each word, or of words run together."""
     seconds: float
 
 
-def said(text: str, voice: str = "en-us") -> Said:
-    """The same for the same arguments. Raises CorpusError if there is no such voice, or nothing to say in the text."""
-    _library("turning text into phones")
-    told = json.loads(_run("say", json.dumps({"text": text, "voice": voice})))
-    return Said([(symbol, start) for symbol, start in told["phones"]], list(map(tuple, told["words"])), told["seconds"])
+def pronounce(text: str, voice: str = "en-us") -> Pronunciation:
+    """How eSpeak NG pronounces a text, a function of the arguments. Raises CorpusError: no such voice, or no sound."""
+    _library_version("the pronunciation of a text")
+    found = json.loads(_run("pronounce", json.dumps({"text": text, "voice": voice})))
+    phones = [(symbol, start) for symbol, start in found["phones"]]
+    return Pronunciation(phones, [tuple(word) for word in found["words"]], found["seconds"])
 
 
-def _library(purpose: str) -> str:
-    """Its version. Raises CorpusError if it is not installed."""
+def _library_version(purpose: str) -> str:
     try:
         return version("espeakng-loader")
     except PackageNotFoundError:
@@ -99,8 +98,7 @@ def _library(purpose: str) -> str:
 
 
 def _run(task: str, content: str = "") -> str:
-    """What codec/data/espeak_worker.py prints, in a process of its own: eSpeak keeps state that shapes what it says
-    next, and starts from the same only there."""
+    """The output of codec/data/espeak_worker.py, in a fresh process: eSpeak's state shapes its next utterance."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-m", "codec.data.espeak_worker", task]

@@ -1,8 +1,10 @@
-"""Writes a folder of synthetic speech: `python -m codec.data.espeak_worker '{"folder": ..., "voices": 48, ...}'`; or
-tells how a text sounds: `python -m codec.data.espeak_worker say`, with '{"text": ..., "voice": "en-us"}' as its input.
+"""The process that calls eSpeak NG: writes a corpus of synthetic speech, or prints how a text is pronounced.
 
-eSpeak NG (GPL-3, not part of this project) is called through the library in the espeakng-loader package.
-Names and numbers below are those of its header, speak_lib.h.
+    python -m codec.data.espeak_worker '{"folder": ..., "voices": 48, "utterances": 12, "seed": 0}'
+    echo '{"text": ..., "voice": "en-us"}' | python -m codec.data.espeak_worker pronounce
+
+eSpeak NG (GPL-3, not part of this project) is called through the library in the espeakng-loader package. Names and
+numbers below are those of its header, speak_lib.h.
 """
 
 import csv
@@ -15,11 +17,11 @@ from pathlib import Path
 import espeakng_loader
 import numpy as np
 import soundfile
-
-from codec.data.espeak_sentences import LANGUAGES, sentence
+import yaml
 
 RATE = 22_050  # Hz
-# Accents whose sentences are those of the language before the first "-".
+SENTENCES = yaml.safe_load(Path(__file__).with_name("espeak_sentences.yaml").read_text(encoding="utf-8"))
+# the sentences of an accent are in the language before the first "-"
 # fmt: off
 ACCENTS = (
     "en-us", "de", "fr", "es", "it", "nl", "pl", "pt", "sv", "fi", "en", "en-gb-scotland", "es-419",
@@ -35,7 +37,7 @@ VARIANTS = (
 )
 # fmt: on
 
-SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: hand the samples over before espeak_Synth returns
+SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback gets the samples before espeak_Synth returns
 PHONEME_EVENTS, PHONEME_IPA = 1, 2
 UTF8, EVENT_WORD, EVENT_PHONEME = 1, 1, 7
 PARAMETER_RATE, PARAMETER_PITCH, PARAMETER_RANGE = 1, 3, 4
@@ -47,12 +49,8 @@ class _Id(ctypes.Union):
 
 class _Event(ctypes.Structure):
     _fields_ = [
-        ("type", ctypes.c_int),
-        ("unique_identifier", ctypes.c_uint),
-        ("text_position", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("audio_position", ctypes.c_int),
-        ("sample", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("type", "unique_identifier", "text_position", "length")),
+        *((name, ctypes.c_int) for name in ("audio_position", "sample")),
         ("user_data", ctypes.c_void_p),
         ("id", _Id),
     ]
@@ -62,39 +60,38 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Espeak:
-    """One loaded eSpeak NG."""
+    """The library, loaded."""
 
     def __init__(self):
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = espeakng_loader.get_data_path().encode()
         rate = self.library.espeak_Initialize(SYNCHRONOUS, 0, data, PHONEME_EVENTS | PHONEME_IPA)
         if rate != RATE:
-            raise RuntimeError(f"eSpeak NG speaks at {rate} Hz where {RATE} Hz was expected")
-        self._callback = _Callback(self._receive)  # kept, or it is collected while the library still calls it
+            raise RuntimeError(f"eSpeak NG has a sample rate of {rate} Hz, not {RATE} Hz")
+        self._callback = _Callback(self._receive)  # a reference, as long as the library calls it
         self.library.espeak_SetSynthCallback(self._callback)
         self._pieces: list[np.ndarray] = []
         self._phones: list[tuple[int, str]] = []
         self.words: list[tuple[int, float]] = []
-        """Of what was said last: the letter of the text at which a word begins, and its start in seconds. Words that
-        are said as one count as one."""
+        """Of the last utterance: (index of its first character, start in seconds) of each word."""
 
-    def voice(self, name: str, rate: int, pitch: int, span: int) -> None:
+    def set_voice(self, name: str, rate: int, pitch: int, span: int) -> None:
         """`rate` in words per minute, `pitch` and its range `span` from 0 to 99."""
         if self.library.espeak_SetVoiceByName(name.encode()):
             raise RuntimeError(f"eSpeak NG has no voice {name}")
         for parameter, value in ((PARAMETER_RATE, rate), (PARAMETER_PITCH, pitch), (PARAMETER_RANGE, span)):
             self.library.espeak_SetParameter(parameter, value, 0)
 
-    def say(self, text: str, seed: int) -> tuple[np.ndarray, list[tuple[str, float]]]:
+    def synthesize(self, text: str, seed: int) -> tuple[np.ndarray, list[tuple[str, float]]]:
         """int16 [T] at RATE and its (phone in IPA, start in seconds); "_" is a pause."""
         self._pieces, self._phones, self.words = [], [], []
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         data = text.encode()
         if self.library.espeak_Synth(data, len(data) + 1, 0, 1, 0, UTF8, None, None):
-            raise RuntimeError(f"eSpeak NG cannot say {text!r}")
+            raise RuntimeError(f"eSpeak NG cannot synthesize {text!r}")
         wav = np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.int16)
         if not wav.any():
-            raise RuntimeError(f"eSpeak NG says nothing for {text!r}")
+            raise RuntimeError(f"eSpeak NG has no sound for {text!r}")
         return wav, _tidy(self._phones, len(wav))
 
     def _receive(self, samples, count: int, events) -> int:
@@ -111,7 +108,7 @@ class Espeak:
 
 
 def _tidy(phones: list[tuple[int, str]], samples: int) -> list[tuple[str, float]]:
-    """Without stress marks, language switches such as "(en)", and what takes no time; pauses joined."""
+    """(symbol, seconds) without stress marks, language switches such as "(en)" and empty phones; pauses joined."""
     tidy: list[tuple[int, str]] = []
     for sample, symbol in phones:
         symbol = symbol.strip("ˈˌ") or "_"
@@ -124,13 +121,27 @@ def _tidy(phones: list[tuple[int, str]], samples: int) -> list[tuple[str, float]
     return [(symbol, sample / RATE) for sample, symbol in tidy]
 
 
+def sentence(language: str, rng: random.Random) -> str:
+    """A statement, or two of them joined: one of some 10,000 of a language."""
+    parts = SENTENCES[language]
+
+    def clause() -> str:
+        return " ".join(rng.choice(parts[part]) for part in ("subjects", "verbs", "objects"))
+
+    form = rng.randrange(3)
+    text = clause() if form == 2 else f"{clause()} {rng.choice(parts['places'])}"
+    if form:
+        text += f", {parts['and']} {clause()}"
+    return text[0].upper() + text[1:] + "."
+
+
 def write(folder: Path, voices: int, utterances: int, seed: int, languages: list[str] | None = None) -> None:
-    """`voices` x `utterances` FLAC files and manifest.csv with file, speaker, text and phones."""
-    if odd := sorted(set(languages or ()) - set(LANGUAGES)):
-        raise ValueError(f"there are no sentences in {', '.join(odd)}, only in {', '.join(LANGUAGES)}")
+    """`voices` x `utterances` FLAC files, and manifest.csv with file, speaker, text and phones."""
+    if unknown := sorted(set(languages or ()) - set(SENTENCES)):
+        raise ValueError(f"there are no sentences in {', '.join(unknown)}; valid: {', '.join(SENTENCES)}")
     accents = [accent for accent in ACCENTS if languages is None or accent.split("-")[0] in languages]
     if not 1 <= voices <= len(accents) * len(VARIANTS):
-        raise ValueError(f"{voices} voices asked for, 1 to {len(accents) * len(VARIANTS)} can be had")
+        raise ValueError(f"{voices} voices requested; there are 1 to {len(accents) * len(VARIANTS)}")
     espeak = Espeak()
     variants = random.Random(seed).sample(VARIANTS, len(VARIANTS))
     with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
@@ -138,31 +149,29 @@ def write(folder: Path, voices: int, utterances: int, seed: int, languages: list
         table.writerow(["file", "speaker", "text", "phones"])
         for number in range(voices):
             accent = accents[number % len(accents)]
-            # A vocal tract does not come twice among the first 56 voices, nor a pair of accent and tract at
-            # all.
+            # The first 56 voices have different vocal tracts, and no pair of accent and tract comes twice.
             speaker = f"{accent}+{variants[(number + number // len(accents)) % len(VARIANTS)]}"
             rng = random.Random(f"{seed} {speaker}")
-            espeak.voice(speaker, rng.randint(130, 200), rng.randint(30, 70), rng.randint(35, 75))
+            espeak.set_voice(speaker, rng.randint(130, 200), rng.randint(30, 70), rng.randint(35, 75))
             for count in range(utterances):
                 text = sentence(accent.split("-")[0], rng)
-                wav, phones = espeak.say(text, rng.randrange(1, 2**31))
+                wav, phones = espeak.synthesize(text, rng.randrange(1, 2**31))
                 name = f"{speaker}-{count:03d}.flac"
                 soundfile.write(folder / name, wav, RATE, subtype="PCM_16")
                 table.writerow([name, speaker, text, " ".join(f"{symbol}@{time:.4f}" for symbol, time in phones)])
 
 
-def tell(text: str, voice: str) -> dict:
-    """Phones, words and seconds of a text in a voice's usual way of speaking."""
+def pronounce(text: str, voice: str) -> dict:
+    """Phones, words and seconds of a text at a voice's usual rate and pitch."""
     espeak = Espeak()
-    espeak.voice(voice, 165, 50, 50)
-    wav, phones = espeak.say(text, 1)
+    espeak.set_voice(voice, 165, 50, 50)
+    wav, phones = espeak.synthesize(text, 1)
     return {"phones": phones, "words": espeak.words, "seconds": len(wav) / RATE}
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "say":
-        print(json.dumps(tell(**json.load(sys.stdin))))
-        sys.exit()
-    arguments = json.loads(sys.argv[1])
-    assert {accent.split("-")[0] for accent in ACCENTS} == set(LANGUAGES)
-    write(Path(arguments.pop("folder")), **arguments)
+    if sys.argv[1] == "pronounce":
+        print(json.dumps(pronounce(**json.load(sys.stdin))))
+    else:
+        arguments = json.loads(sys.argv[1])
+        write(Path(arguments.pop("folder")), **arguments)

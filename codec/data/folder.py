@@ -1,4 +1,4 @@
-"""Any folder of audio files, with or without a manifest."""
+"""A corpus from any folder of audio files, with or without a manifest."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
-from codec.data.indexed import IndexedCorpus, hold_out, in_turns
+from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
 from codec.data.manifest import Row, phones_are_timed, read_manifest
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 
@@ -25,14 +25,13 @@ log = logging.getLogger(__name__)
 class FolderCorpus(IndexedCorpus):
     """The audio files below `path`.
 
-    A manifest (CSV; `manifest.csv` in the folder is found by itself) limits the corpus to the files it lists.
-    Columns: `file` (relative to the folder) and, where known, `speaker`, `text`, `split` (train, val or test)
-    and `phones` ("symbol@seconds symbol@seconds ..."). Where nothing is marked val or test, the share
-    `holdout` is held out, by speaker where speakers are known, else by file, and serves as val and test
-    alike; where the manifest marks them, rows without a mark are for training. `holdout=0` holds out nothing
-    more, `holdout=1` makes every file a clip (evaluation), whatever the manifest says.
+    A manifest (CSV; `manifest.csv` in the folder is the default) limits the corpus to the files it lists. Columns:
+    `file` (relative to the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and `phones`
+    ("symbol@seconds symbol@seconds ..."). Where no row is marked val or test, the share `holdout` is held out, by
+    speaker where speakers are known, else by file, and is val and test alike; otherwise rows without a mark are for
+    training. With `holdout=1` every file is a clip (evaluation), whatever the manifest says.
 
-    Raises CorpusError if the folder is missing, holds no audio, or none that can be read.
+    Raises CorpusError if the folder does not exist, has no audio, or none that can be read.
     """
 
     def __init__(
@@ -50,12 +49,12 @@ class FolderCorpus(IndexedCorpus):
         if manifest is None and (self.root / "manifest.csv").is_file():
             manifest = self.root / "manifest.csv"
         rows = self._scan(extensions) if manifest is None else self._listed(Path(manifest).expanduser())
-        found, self.bad = _index(self.root, [row.file for row in rows])
+        found, self.bad = _headers(self.root, [row.file for row in rows])
         self.size = len(rows)
         self.rows = [row for row in rows if row.file in found]
         if not self.rows:
-            file, reason = self.bad[0]
-            raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({file} {reason}).")
+            first = " ".join(self.bad[0])
+            raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({first}).")
         lengths = np.array([audio.length(*found[row.file], sample_rate) for row in self.rows], np.int64)
         super().__init__(sample_rate, lengths, self._split(holdout, seed))
 
@@ -63,8 +62,8 @@ class FolderCorpus(IndexedCorpus):
         row = self.rows[i]
         return Recording(self.root / row.file, row.file, row.speaker, row.text, row.phones)
 
-    def known(self) -> Iterator[str]:
-        """All that the manifest says; the sound is told by its lengths alone."""
+    def identity(self) -> Iterator[str]:
+        """All of the manifest; of the audio, only the lengths are compared."""
         return map(repr, self.rows)
 
     def _scan(self, extensions: Sequence[str]) -> list[Row]:
@@ -74,7 +73,7 @@ class FolderCorpus(IndexedCorpus):
             folders.sort()
             names += [os.path.relpath(os.path.join(folder, f), self.root) for f in files if f.lower().endswith(endings)]
         if not names:
-            raise CorpusError(f"{self.root} holds no audio: looked for {', '.join(endings)} at any depth.")
+            raise CorpusError(f"{self.root} holds no audio: there are no files {', '.join(endings)} at any depth.")
         return [Row(Path(name).as_posix()) for name in sorted(names)]
 
     def _listed(self, manifest: Path) -> list[Row]:
@@ -90,10 +89,8 @@ class FolderCorpus(IndexedCorpus):
             if (row.split or "train") not in SPLITS:
                 raise CorpusError(f"{manifest} has the split {row.split!r}; valid: {', '.join(SPLITS)}.")
             if not phones_are_timed(row.phones):
-                raise CorpusError(
-                    f"{manifest} has phones of {name} that are not 'symbol@seconds symbol@seconds ...' in the order of "
-                    "their times."
-                )
+                form = "'symbol@seconds symbol@seconds ...' in the order of their times"
+                raise CorpusError(f"{manifest} has phones of {name} that are not {form}.")
             if (file := Path(name).as_posix()) != row.file:
                 rows[number] = row._replace(file=file)
         return rows
@@ -102,35 +99,35 @@ class FolderCorpus(IndexedCorpus):
         names = [row.file for row in self.rows]
         speakers = [row.speaker for row in self.rows]
         everything = np.arange(len(self.rows))
-        named = {"train": everything[:0], "val": everything, "test": everything}
+        splits = {"train": everything[:0], "val": everything, "test": everything}
         if holdout < 1:
             marks = np.array([SPLITS.get(row.split, "train") for row in self.rows])
-            named = {name: everything[marks == name] for name in named}
-            if not len(named["val"]) and not len(named["test"]):
-                held = hold_out(names, speakers, holdout, seed)
-                named = {"train": everything[~held], "val": everything[held], "test": everything[held]}
-                if holdout > 0 and not held.any():
-                    log.warning("%s has nothing to hold out: validation hears the training files", self.root)
-                    named["val"] = named["test"] = everything
-        val, test = (in_turns(named[name], names, speakers) for name in ("val", "test"))
-        # A manifest that names only one of the two uses it for both.
-        return {"train": named["train"], "val": val if len(val) else test, "test": test if len(test) else val}
+            splits = {name: everything[marks == name] for name in splits}
+            if not len(splits["val"]) and not len(splits["test"]):
+                mask = hold_out(names, speakers, holdout, seed)
+                splits = {"train": everything[~mask], "val": everything[mask], "test": everything[mask]}
+                if holdout > 0 and not mask.any():
+                    log.warning("%s has nothing to hold out: validation is on the training files", self.root)
+                    splits["val"] = splits["test"] = everything
+        val, test = (interleave_speakers(splits[name], names, speakers) for name in ("val", "test"))
+        # If a manifest marks only one of the two, it is both.
+        return {"train": splits["train"], "val": val if len(val) else test, "test": test if len(test) else val}
 
 
-def _index(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]], list[tuple[str, str]]]:
+def _headers(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]], list[tuple[str, str]]]:
     """{name: (frames, rate)} of the readable files and [(name, reason)] of the others, from their headers.
 
-    What is found is kept in the user's cache, by size and time of change, never in the folder itself.
+    Cached by size and modification time in the user's cache, never in the folder itself.
     """
     cached = cache_dir() / "folders" / f"{cache_key(root.resolve())}.json"
     known = load_json(cached)
 
-    def look(name: str) -> list:
+    def entry(name: str) -> list:
         try:
             stat = os.stat(root / name)
         except OSError:
             return [0, 0, 0, 0, "is missing"]
-        if not S_ISREG(stat.st_mode):  # opening a pipe would wait for ever
+        if not S_ISREG(stat.st_mode):  # opening a pipe would block
             return [0, 0, 0, 0, "is no regular file"]
         state = [stat.st_size, stat.st_mtime_ns]
         if known.get(name, [])[:2] == state:
@@ -140,9 +137,9 @@ def _index(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]]
         except AudioError as error:
             return [*state, 0, 0, error.reason]
 
-    with ThreadPoolExecutor(8) as pool:  # opening files waits for the disk or the network more than for the CPU
-        index = dict(zip(names, pool.map(look, names), strict=True))
+    with ThreadPoolExecutor(8) as pool:  # opening files is bound by the disk or the network
+        index = dict(zip(names, pool.map(entry, names), strict=True))
     if any(known.get(name) != entry for name, entry in index.items()):
         save_json(cached, known | index)
-    found = {name: (entry[2], entry[3]) for name, entry in index.items() if not entry[4]}
+    found = {name: (frames, rate) for name, (_, _, frames, rate, problem) in index.items() if not problem}
     return found, [(name, entry[4]) for name, entry in index.items() if entry[4]]

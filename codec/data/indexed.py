@@ -1,12 +1,12 @@
-"""Corpora whose durations are known: training crops by draw number, held-out clips by position."""
+"""Corpora of recordings with known durations: training crops by draw number, held-out clips by position."""
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import TRIES, Corpus, CorpusError, Recording
 from codec.data.crop_index import CropIndex
@@ -16,8 +16,8 @@ from codec.utils.cache import cache_key
 class IndexedCorpus(Corpus):
     """A corpus of numbered recordings.
 
-    `lengths` [recordings] int64 counts samples at `sample_rate`; `splits` maps "train", "val" and "test" to
-    the numbers of the recordings in each.
+    `lengths` [recordings] int64 counts samples at `sample_rate`; `splits` maps "train", "val" and "test" to the numbers
+    of the recordings in each.
     """
 
     def __init__(self, sample_rate: int, lengths: np.ndarray, splits: dict[str, np.ndarray]):
@@ -28,8 +28,8 @@ class IndexedCorpus(Corpus):
     @abstractmethod
     def recording(self, i: int) -> Recording: ...
 
-    def known(self) -> Iterator[str]:
-        """What tells this corpus from another besides its lengths: here the names of the first recordings."""
+    def identity(self) -> Iterator[str]:
+        """What tells this corpus from others of the same lengths: the names of the first recordings."""
         for i in self.splits["train"][:100].tolist():
             try:
                 yield self.recording(i).name
@@ -46,87 +46,84 @@ class IndexedCorpus(Corpus):
 
 
 class Crops(CropIndex):
-    """ds[n] for every n >= 0, a function of (seed, n) alone; see `CropIndex`."""
+    """Training crops by draw number; see `CropIndex`."""
 
-    def __init__(self, corpus: IndexedCorpus, files: np.ndarray, samples: int, seed: int):
-        super().__init__(files, corpus.lengths[files], samples, seed)
+    def __init__(self, corpus: IndexedCorpus, numbers: np.ndarray, samples: int, seed: int):
+        super().__init__(numbers, corpus.lengths[numbers], samples, seed)
         self.corpus = corpus
 
     def __getitem__(self, n: int) -> dict:
         rng = np.random.default_rng((self.seed, 1, n))
         slot, skipped = self.slot(n), []
         for _ in range(TRIES):
-            file, start = self.place(slot, rng.random())
+            number, start = self.locate(slot, rng.random())
             try:
-                recording = self.corpus.recording(file)
-                wav = audio.read(recording.source, self.corpus.sample_rate, start, self.size, recording.name)
+                recording = self.corpus.recording(number)
+                wav = recording.read(self.corpus.sample_rate, start, self.size)
             except AudioError as error:
                 skipped.append((error.file, error.reason))
-                at = int(rng.integers(len(self.numbers)))  # one that lies about its length may have most of the slots
+                # another recording, not slot: a header with a false length may have most of the slots
+                at = int(rng.integers(len(self.numbers)))
                 slot = int(rng.integers(self.ends[at - 1] if at else 0, self.ends[at]))
             else:
                 return recording.item(wav, start, self.size, self.corpus.sample_rate) | {"skipped": skipped}
-        file, reason = skipped[-1]
-        raise CorpusError(f"{TRIES} recordings in a row cannot be read (last: {file} {reason}): check the corpus.")
+        last = " ".join(skipped[-1])
+        raise CorpusError(f"{TRIES} recordings in a row cannot be read (last: {last}): check the corpus.")
 
 
 class Clips(Sequence):
-    """Whole recordings, cut to `samples` samples if given, read when asked for."""
+    """Whole recordings, cut to `samples` samples if given, read on access."""
 
-    def __init__(self, corpus: IndexedCorpus, files: np.ndarray, samples: int | None):
+    def __init__(self, corpus: IndexedCorpus, numbers: Sequence[int], samples: int | None):
         self.corpus = corpus
-        self.files = files
+        self.numbers = numbers
         self.samples = samples
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.numbers)
 
     def __getitem__(self, i: int) -> dict:
-        recording = self.corpus.recording(int(self.files[i]))
-        wav = audio.read(recording.source, self.corpus.sample_rate, 0, self.samples, recording.name)
-        return recording.item(wav, 0, 0, self.corpus.sample_rate)
+        recording = self.corpus.recording(int(self.numbers[i]))
+        rate = self.corpus.sample_rate
+        return recording.item(recording.read(rate, 0, self.samples), 0, 0, rate)
 
 
 def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: int) -> np.ndarray:
     """Mask [recordings] of those held out: about `share` of them, whole speakers where two or more are known.
 
-    The choice hangs on hashes of (seed, name), so that it hardly moves when a corpus grows. With 0 < share <
-    1 something is held out and something left wherever there are two groups.
+    The choice depends on hashes of (seed, name), so that it hardly changes when a corpus grows. With 0 < share < 1,
+    both parts get something wherever there are two groups.
     """
     groups = list(speakers) if len(set(speakers) - {""}) > 1 else list(names)
     groups = [group or f"file {name}" for group, name in zip(groups, names, strict=True)]
-    sizes: dict[str, int] = {}
-    for group in groups:
-        sizes[group] = sizes.get(group, 0) + 1
-    wanted = max(1, round(share * len(names)))
-    held: set[str] = set()
+    sizes = Counter(groups)
     if share >= 1:
-        held = set(sizes)
-    elif share > 0 and len(sizes) > 1:
+        return np.ones(len(groups), bool)
+    held_out: set[str] = set()
+    if share > 0 and len(sizes) > 1:
+        wanted = max(1, round(share * len(names)))
         order = sorted(sizes, key=lambda group: cache_key(seed, group))
         count = 0
         for group in order:
-            # A speaker who is far more than was asked for stays in training.
+            # A speaker of far more recordings than requested stays in training.
             if count < wanted and count + sizes[group] <= 2 * wanted:
-                held.add(group)
+                held_out.add(group)
                 count += sizes[group]
-        if not held:
-            held = {min(order, key=sizes.__getitem__)}
-        if len(held) == len(sizes):
-            held.discard(max(order, key=sizes.__getitem__))
-    return np.array([group in held for group in groups], bool)
+        held_out = held_out or {min(order, key=sizes.__getitem__)}
+        if len(held_out) == len(sizes):
+            held_out.discard(max(order, key=sizes.__getitem__))
+    return np.array([group in held_out for group in groups], bool)
 
 
-def in_turns(which: np.ndarray, names: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
-    """`which` in the order of clips: speakers take turns, so that the first few clips are of many.
+def interleave_speakers(numbers: np.ndarray, names: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
+    """The clips `numbers`, one of each speaker in turn, so that the first few are of many speakers.
 
-    Within a speaker the order is a fixed shuffle, since neighbours in a folder are alike too.
+    Within a speaker the order is a fixed shuffle, since neighbours in a folder are alike.
     """
-    shuffled = sorted(which, key=lambda i: cache_key(names[i]))
-    turns: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     order = []
-    for i in shuffled:
-        turns[speakers[i]] = turns.get(speakers[i], 0) + 1
-        order.append((turns[speakers[i]], speakers[i], i))
+    for i in sorted(numbers, key=lambda i: cache_key(names[i])):
+        counts[speakers[i]] += 1
+        order.append((counts[speakers[i]], speakers[i], i))
     order.sort(key=lambda turn: turn[:2])
     return np.array([i for _, _, i in order], np.int64)

@@ -1,4 +1,4 @@
-"""Endless training data by draw number: what resuming and sharding need, whatever is drawn."""
+"""A LightningDataModule of endless training data by draw number: exact resuming and sharding."""
 
 import itertools
 import os
@@ -14,17 +14,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class InfiniteDataModule(LightningDataModule):
-    """Draw n of the training data depends on (seed, n) alone. Training is counted in steps (`max_steps`); there is no
-    end of an epoch.
+    """Draw n of the training data depends on (seed, n) alone. Training is counted in steps (`max_steps`), not epochs.
 
-    **The Trainer needs `use_distributed_sampler=False`**: rank r of w already takes the draws r, r + w, r +
-    2w, ... A resumed run goes on with the draw after the last one it trained on, also with another batch size
-    or number of ranks.
+    **The Trainer needs `use_distributed_sampler=False`**: rank r of w already takes the draws r, r + w, r + 2w, ...
+    A resumed run continues with the draw after the last one it trained on, also with another batch size or number of
+    ranks.
 
     Args:
         batch_size: examples per rank and step.
         workers: loader processes per rank; 0 loads in the training process.
-        seed: of all that is drawn.
+        seed: of the draws.
     """
 
     def __init__(self, batch_size: int, workers: int, seed: int):
@@ -33,8 +32,7 @@ class InfiniteDataModule(LightningDataModule):
         self._restored = {"draws": 0, "step": 0}
 
     @property
-    def place(self) -> tuple[int, int]:
-        """(rank, world) of this process."""
+    def rank_and_world(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def loader(self, examples: Dataset, collate: Callable[[list], Any], streamed: bool = False) -> DataLoader:
@@ -42,16 +40,16 @@ class InfiniteDataModule(LightningDataModule):
         return DataLoader(
             examples,
             batch_size=self.batch_size,
-            sampler=None if streamed else InfiniteSampler(self.draws, *self.place),
-            num_workers=self.workers,  # a worker process limits its torch to one thread by itself
+            sampler=None if streamed else InfiniteSampler(self.draws, *self.rank_and_world),
+            num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=collate,
-            worker_init_fn=begin_worker,
+            worker_init_fn=init_worker,
         )
 
     def draws(self) -> int:
-        """InfiniteSampler that all ranks together have trained on."""
+        """Number of draws that all ranks together have trained on."""
         if not self.trainer:
             return self._restored["draws"]
         steps = self.trainer.global_step - self._restored["step"]
@@ -66,28 +64,29 @@ class InfiniteDataModule(LightningDataModule):
 
 
 class InfiniteSampler(Sampler[int]):
-    """The draw numbers of one rank, from where training stands when the loader begins."""
+    """The draw numbers of one rank, from `start()` on, which is called when the loader begins."""
 
     def __init__(self, start: Callable[[], int], rank: int, world: int):
-        self.start = start
-        self.rank = rank
-        self.world = world
+        self.start, self.rank, self.world = start, rank, world
 
     def __iter__(self) -> Iterator[int]:
         return itertools.count(self.start() + self.rank, self.world)
 
 
-def begin_worker(worker: int) -> None:
-    """A loader process goes on when a signal asks the whole job to leave: the training process needs it to the end of
-    its step, and ends it with a SIGTERM of its own. Seeded as Lightning seeds those without such a function."""
+def init_worker(worker: int) -> None:
+    """Seed a loader process as Lightning does, and let it ignore signals to the whole job.
+
+    A job that is preempted finishes its step, for which it needs its workers; the training process ends them itself,
+    with a SIGTERM.
+    """
     pl_worker_init_function(worker)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS: nothing else says who sent a signal
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where nothing else tells who sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_wait_for_parent, daemon=True).start()
+        threading.Thread(target=_exit_when_parent_asks, daemon=True).start()
 
 
-def _wait_for_parent() -> None:
+def _exit_when_parent_asks() -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Reading a manifest, which may be somebody else's: a CSV file, row by row, of what fits in memory."""
+"""Reading of manifests, CSV files that list the recordings of a folder, within bounds of memory."""
 
 import csv
 import math
@@ -9,14 +9,13 @@ from typing import NamedTuple, TextIO
 
 from codec.data.base import CorpusError
 
-# Bytes of memory of the rows. One with a name, a speaker and 80 letters of text takes 340: three million of them fit.
-MOST_MEMORY = 10**9
-LONGEST = 2**20  # letters of a row
-SHARED = {"speaker", "split"}  # few, of many rows
+MOST_MEMORY = 10**9  # bytes of all rows; one with a name, a speaker and 80 letters of text takes 340
+LONGEST = 2**20  # characters of a row
+SHARED = {"speaker", "split"}  # few values for many rows
 
 
 class Row(NamedTuple):
-    """A recording in a manifest; "" is a cell that is empty, or not there."""
+    """A recording in a manifest; "" stands for a missing or empty cell."""
 
     file: str
     speaker: str = ""
@@ -26,9 +25,9 @@ class Row(NamedTuple):
 
 
 def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
-    """(rows, names of the columns) of a CSV file of UTF-8 with a header; other columns than a row's are left out.
+    """(rows, names of the columns) of a CSV file in UTF-8 with a header; columns that `Row` lacks are ignored.
 
-    Raises CorpusError if there is no such file, or it is something else, or takes more than 1 GB of memory.
+    Raises CorpusError if the file cannot be read, is no CSV file, or takes more than 1 GB of memory.
     """
     try:
         if path.exists() and not path.is_file():
@@ -38,48 +37,46 @@ def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
     except OSError as error:
         raise CorpusError(f"cannot open the manifest {path}: {error.strerror}.") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise CorpusError(f"the manifest {path} is no CSV file of UTF-8 ({error}): save it as one.") from None
+        raise CorpusError(f"the manifest {path} is no CSV file in UTF-8 ({error}): save it as one.") from None
 
 
 def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
-    length = 0  # of a row so far: there is no end to the lines that it may have
+    length = 0  # of the row so far, which may have any number of lines
 
     def lines() -> Iterator[str]:
         nonlocal length
         while line := file.readline(LONGEST + 1):
             length += len(line)
             if length > LONGEST:
-                raise CorpusError(f"the manifest {path} has a row of more than {LONGEST:,} letters: it is no manifest.")
+                raise CorpusError(f"the manifest {path} has a row of more than {LONGEST:,} characters.")
             yield line
 
     reader = csv.reader(lines(), strict=True)
     columns = next(reader, [])
-    places = {name: columns.index(name) for name in Row._fields if name in columns}
-    kept: dict[str, str] = {}  # each speaker and split once
-    rows, room = [], MOST_MEMORY
+    positions = {name: columns.index(name) for name in Row._fields if name in columns}
+    shared: dict[str, str] = {}
+    rows, memory = [], 0
     for cells in reader:
         length = 0
         if not cells:
             continue
         if len(cells) > len(columns):
             raise CorpusError(f"row {len(rows) + 1} of the manifest {path} has more cells than there are columns.")
-        facts = {name: cells[place] for name, place in places.items() if place < len(cells) and cells[place]}
-        for name in facts.keys() & SHARED:
-            if facts[name] not in kept:
-                room -= 2 * sys.getsizeof(facts[name])
-            facts[name] = kept.setdefault(facts[name], facts[name])
-        row = Row(**{"file": "", **facts})
-        room -= sys.getsizeof(row) + sum(sys.getsizeof(facts[name]) for name in facts.keys() - SHARED)
-        if room < 0:
-            raise CorpusError(
-                f"the manifest {path} takes more than {MOST_MEMORY:,} bytes: split the corpus and mix it."
-            )
-        rows.append(row)
+        values = {name: cells[at] for name, at in positions.items() if at < len(cells) and cells[at]}
+        memory += sum(sys.getsizeof(value) for name, value in values.items() if name not in SHARED)
+        for name in values.keys() & SHARED:
+            if values[name] not in shared:
+                memory += 2 * sys.getsizeof(values[name])
+            values[name] = shared.setdefault(values[name], values[name])
+        rows.append(Row(**{"file": "", **values}))
+        memory += sys.getsizeof(rows[-1])
+        if memory > MOST_MEMORY:
+            raise CorpusError(f"the manifest {path} takes more than {MOST_MEMORY:,} bytes: split the corpus, mix it.")
     return rows, columns
 
 
 def phones_are_timed(phones: str) -> bool:
-    """Whether this is ``symbol@seconds symbol@seconds ...``, in the order of their times, or nothing."""
+    """Whether this is "symbol@seconds symbol@seconds ...", in the order of their times, or empty."""
     before = 0.0
     for phone in phones.split():
         symbol, _, time = phone.rpartition("@")

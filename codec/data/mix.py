@@ -1,4 +1,4 @@
-"""Several corpora in chosen proportions."""
+"""A mixture of corpora in given proportions."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -11,11 +11,9 @@ from codec.data.base import Corpus, CorpusError, Stream
 
 
 class MixCorpus(Corpus):
-    """InfiniteSampler from `corpora` in proportion to `weights`, both by name; a name in one and not in the other
-    raises.
+    """Crops of `corpora` in proportion to `weights`, both by name.
 
-    Files are reported as "name/file". Held-out clips take turns: the first of each corpus, the second of
-    each, ...
+    Files are reported as "name/file". Held-out clips alternate: the first of each corpus, the second of each, ...
     """
 
     def __init__(self, corpora: dict[str, Corpus], weights: dict[str, float]):
@@ -25,7 +23,7 @@ class MixCorpus(Corpus):
             raise CorpusError(f"the weights of the mix must be 0 or more and not all 0, they are {dict(weights)}.")
         rates = {name: corpus.sample_rate for name, corpus in corpora.items()}
         if len(set(rates.values())) > 1:
-            raise CorpusError(f"the corpora of the mix must share one sample rate, they have {rates}.")
+            raise CorpusError(f"the corpora of the mix must have the same sample rate, they have {rates}.")
         self.sample_rate = next(iter(rates.values()))
         self.corpora = {name: corpora[name] for name in corpora if weights[name]}
         self.shares = np.array([weights[name] for name in self.corpora]) / sum(weights.values())
@@ -46,13 +44,10 @@ class MixCorpus(Corpus):
 
 
 class MixCrops(Dataset):
-    """Draw n is draw n of the corpus that (seed, n) chooses: nothing comes twice in its epoch."""
+    """Draw n is draw n of the corpus that (seed, n) selects: no crop comes twice in an epoch of its corpus."""
 
     def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
-        self.names = list(crops)
-        self.crops = crops
-        self.shares = shares
-        self.seed = seed
+        self.names, self.crops, self.shares, self.seed = list(crops), crops, shares, seed
 
     def __getitem__(self, n: int) -> dict:
         name = self.names[np.random.default_rng((self.seed, 3, n)).choice(len(self.names), p=self.shares)]
@@ -60,20 +55,17 @@ class MixCrops(Dataset):
 
 
 class MixStream(Stream):
-    """The same with at least one stream among them; readers share out the draws of the map-style ones."""
+    """The same with at least one stream; the draws of map-style crops are divided among the readers."""
 
     def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
-        self.names = list(crops)
-        self.crops = crops
-        self.shares = shares
-        self.seed = seed
+        self.names, self.crops, self.shares, self.seed = list(crops), crops, shares, seed
 
     def items(self) -> Iterator[dict]:
         part, parts = self.part()
         sources = []
         for crops in self.crops.values():
             if isinstance(crops, Stream):
-                crops.place(self.rank, self.world, self.start)
+                crops.set_reader(self.rank, self.world, self.start)
                 sources.append(iter(crops))
             else:
                 sources.append(map(crops.__getitem__, itertools.count(self.start + part, parts)))
@@ -84,7 +76,7 @@ class MixStream(Stream):
 
 
 class MixClips(Sequence):
-    """The clips of all corpora in turns."""
+    """The clips of all corpora, alternating."""
 
     def __init__(self, clips: dict[str, Sequence[dict]]):
         self.clips = clips
@@ -102,7 +94,5 @@ class MixClips(Sequence):
 
 
 def _labelled(item: dict, name: str) -> dict:
-    labelled = item | {"file": f"{name}/{item['file']}"}
-    if "skipped" in item:
-        labelled["skipped"] = [(f"{name}/{file}", reason) for file, reason in item["skipped"]]
-    return labelled
+    skipped = [(f"{name}/{file}", reason) for file, reason in item.get("skipped", ())]
+    return item | {"file": f"{name}/{item['file']}"} | ({"skipped": skipped} if "skipped" in item else {})

@@ -1,4 +1,4 @@
-"""The account of recordings that could not be read."""
+"""A count of recordings that cannot be read, with the limit at which a run ends."""
 
 import logging
 from collections.abc import Iterable
@@ -6,50 +6,51 @@ from collections.abc import Iterable
 from codec.data.base import CorpusError
 
 TOLERATED = 0.1  # share of the recordings
-FEWEST = 3  # a small folder does not stop for one or two
-ENOUGH = 200  # recordings of a stream to have met before its share of bad ones means anything
-REMEDY = "too many to go on, repair the files or leave them out of the corpus"
+FEWEST = 3  # unreadable recordings below which a run never ends, unless there are no others
+ENOUGH = 200  # recordings of a stream before its share of unreadable ones is significant
 
 log = logging.getLogger(__name__)
 
 
-def too_many(bad: int, total: int, known: bool) -> bool:
-    """Whether so many bad recordings are too many. `known`: the total is of the corpus, not of what was met so far."""
-    if known and bad and bad >= total:
-        return True
-    return (known or total >= ENOUGH) and bad >= FEWEST and bad > TOLERATED * total
+def check_share(bad: int, size: int | None, read: int, summary: str = "") -> None:
+    """Raises CorpusError if too many recordings of a corpus of `size` are unreadable; None: of those `read` so far."""
+    total = read if size is None else size
+    if (size is not None and 0 < total <= bad) or (
+        (size is not None or total >= ENOUGH) and bad >= FEWEST and bad > TOLERATED * total
+    ):
+        summary = summary or f"{bad} of {total} recordings cannot be read"
+        raise CorpusError(
+            f"{summary}: too many (limit {TOLERATED:.0%}), repair the files or remove them from the corpus."
+        )
 
 
 class ReadErrors:
-    """Names each bad recording once, counts them, and stops the run when they are too many.
+    """Logs each unreadable recording once, counts them, and ends the run when they are too many.
 
-    `size` is the number of recordings, None for a stream: then the recordings met so far are counted instead.
-    Each rank keeps its own account.
+    `size` is the number of recordings, None for a stream: then the recordings read so far are counted instead.
+    Each rank has its own count.
     """
 
     def __init__(self, size: int | None):
         self.size = size
         self.bad: dict[str, str] = {}
-        self._met: set[int] = set()  # hashes of names: a stream may be long
+        self._read: set[int] = set()  # hashes of names: a stream may be long
 
     def add(self, skipped: Iterable[tuple[str, str]], files: Iterable[str] = ()) -> None:
-        """Note what was skipped and what was read. Raises CorpusError when too much is bad."""
+        """Add the (name, reason) of skipped recordings and the names of the others. Raises CorpusError: too many."""
         if self.size is None:
-            self._met.update(hash(file) for file in files)
+            self._read.update(hash(file) for file in files)
         for file, reason in skipped:
             if file not in self.bad:
                 self.bad[file] = reason
                 log.warning("skipped %s: %s", file, reason)
-        if too_many(len(self.bad), self._total(), self.size is not None):
-            raise CorpusError(f"{self.summary()}: {REMEDY}.")
+        check_share(len(self.bad), self.size, len(self._read) + len(self.bad), self.summary())
 
     def summary(self) -> str:
         """One line for the end of a run."""
         if not self.bad:
-            return "every recording met could be read"
+            return "all recordings could be read"
         first = ", ".join(f"{file} {reason}" for file, reason in list(self.bad.items())[:3])
         more = ", ..." if len(self.bad) > 3 else ""
-        return f"{len(self.bad)} of {self._total()} recordings cannot be read ({first}{more})"
-
-    def _total(self) -> int:
-        return len(self._met) + len(self.bad) if self.size is None else self.size
+        total = len(self._read) + len(self.bad) if self.size is None else self.size
+        return f"{len(self.bad)} of {total} recordings cannot be read ({first}{more})"

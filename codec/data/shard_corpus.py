@@ -21,7 +21,7 @@ from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
 from codec.data.indexed import Clips, Crops
 from codec.data.manifest import phones_are_timed
-from codec.data.remote_files import Store
+from codec.data.remote_files import RemoteFolder
 from codec.data.shard_index import INDEX, Shard, entries_bytes, load_entries, load_index
 from codec.utils.atomic import write_atomic
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
@@ -57,15 +57,15 @@ class ShardCorpus(Corpus):
             raise CorpusError(f"dataset.window={window}, but training needs a window of 1 shard or more.")
         self.sample_rate = sample_rate
         self.window = window
-        self.store = Store(path, storage_options, cache, cache_gb)
+        self.store = RemoteFolder(path, storage_options, cache, cache_gb)
         self.index = load_index(self.store)
-        self.store.check_pieces(INDEX)
+        self.store.check_ranges(INDEX)
         self.size = sum(shard.recordings for shard in self.index.shards)
 
     def crops(self, samples: int, seed: int) -> Dataset:
         numbers = self.index.splits["train"]
         if not numbers:
-            raise CorpusError(f"{self.store.shown} has no shards for training: pack with less held out.")
+            raise CorpusError(f"{self.store.label} has no shards for training: pack with less held out.")
         return ShardCrops(self, [self.index.shards[i] for i in numbers], samples, seed)
 
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
@@ -80,7 +80,7 @@ class ShardCorpus(Corpus):
 class Recordings:
     """The recordings of some shards, by number; what `Crops` and `Clips` take for a corpus."""
 
-    def __init__(self, store: Store, shards: Sequence[Shard], sample_rate: int, kept: int = KEPT):
+    def __init__(self, store: RemoteFolder, shards: Sequence[Shard], sample_rate: int, kept: int = KEPT):
         self.store = store
         self.shards = shards
         self.sample_rate = sample_rate
@@ -110,7 +110,7 @@ class Recordings:
         shard = self.shards[at]
         number = i - (int(self.ends[at - 1]) if at else 0)
         first, size = (int(value) for value in self.place(at)[number, :2])
-        piece = self.store.piece(f"{shard.name}.tar", first, size, shard.sha256, shard.bytes)
+        piece = self.store.read_range(f"{shard.name}.tar", first, size, shard.sha256, shard.bytes)
         return unpacked(piece, shard.name, number)
 
 
@@ -167,11 +167,11 @@ def lengths(place: np.ndarray, sample_rate: int) -> np.ndarray:
     return np.maximum(1, whole * sample_rate + rest * sample_rate // rates)
 
 
-def entries(store: Store, shard: Shard) -> np.ndarray:
+def entries(store: RemoteFolder, shard: Shard) -> np.ndarray:
     """`place` [n, 4] of a shard (shard_index.py); those of a URL are kept in the user's cache."""
     name = f"{shard.name}.entries"
-    where = f"{store.shown}/{name}"
-    copy = None if store.local else cache_dir() / "shards" / f"{shard.entries}.entries"
+    where = f"{store.label}/{name}"
+    copy = None if store.is_local else cache_dir() / "shards" / f"{shard.entries}.entries"
     content = copy.read_bytes() if copy and copy.is_file() else store.read(name, entries_bytes(shard))
     if hashlib.sha256(content).hexdigest() != shard.entries:
         if copy:
@@ -204,16 +204,16 @@ def unpacked(data: bytes, shard: str, number: int) -> Recording:
     return Recording(sound, *facts)
 
 
-def _slots(store: Store, shards: list[Shard], sample_rate: int, samples: int) -> np.ndarray:
+def _slots(store: RemoteFolder, shards: list[Shard], sample_rate: int, samples: int) -> np.ndarray:
     """Slots of each shard, [shards] int64: one look at every NAME.entries, kept in the user's cache."""
     cached = cache_dir() / "shards" / f"{cache_key(sample_rate, samples, *(shard.entries for shard in shards))}.json"
     known = load_json(cached).get("slots")
     if not known:
-        with ThreadPoolExecutor(1 if store.local else 8) as pool:  # a server answers several at once
+        with ThreadPoolExecutor(1 if store.is_local else 8) as pool:  # a server answers several at once
             known = list(pool.map(lambda shard: _count(store, shard, sample_rate, samples), shards))
         save_json(cached, {"slots": known})
     return np.array(known, np.int64)
 
 
-def _count(store: Store, shard: Shard, sample_rate: int, samples: int) -> int:
+def _count(store: RemoteFolder, shard: Shard, sample_rate: int, samples: int) -> int:
     return int((-(-lengths(entries(store, shard), sample_rate) // samples)).sum())

@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 
 from codec.data.base import CorpusError
 from codec.data.index_schema import listed
-from codec.data.remote_files import Store
+from codec.data.remote_files import RemoteFolder
 from codec.utils.safe_io import UntrustedFileError, parse_json
 
 FORMAT, VERSION = "codec-shards", 1
@@ -62,9 +62,9 @@ class Index:
         return (json.dumps(content, indent=0) + "\n").encode()
 
 
-def load_index(store: Store) -> Index:
+def load_index(store: RemoteFolder) -> Index:
     """The checked index of a folder of shards. Raises CorpusError."""
-    where = f"{store.shown}/{INDEX}"
+    where = f"{store.label}/{INDEX}"
     try:
         content = parse_json(store.read(INDEX, INDEX_BYTES))
     except UntrustedFileError as error:

@@ -22,9 +22,9 @@ from webdataset import TarWriter
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.flac import to_flac
-from codec.data.read_errors import REMEDY, ReadErrors, too_many
+from codec.data.read_errors import ReadErrors, check_share
 from codec.data.shard_index import INDEX, RECORDING, RECORDINGS, Index, Shard, save_entries, seconds
-from codec.data.work_units import Units
+from codec.data.work_units import WorkUnits
 from codec.utils.atomic import atomic_file, write_atomic
 
 PLAN = "plan.json"  # of which corpus the folder holds shards
@@ -32,7 +32,7 @@ NAMED = 100  # unreadable recordings of a shard that its entries name
 
 
 def pack(
-    units: Units,
+    units: WorkUnits,
     folder: Path,
     sample_rate: int | None = None,
     workers: int = 1,
@@ -63,12 +63,6 @@ def pack(
     return index
 
 
-def check_share(bad: int, size: int | None, met: int) -> None:
-    """Raises CorpusError if too many recordings of a corpus of `size` (None: of all that were met) are bad."""
-    if too_many(bad, met if size is None else size, size is not None):
-        raise CorpusError(f"{bad} of {met if size is None else size} recordings cannot be read: {REMEDY}.")
-
-
 def check_plan(folder: Path, plan: dict) -> None:
     """Note in the folder what it is for. Raises CorpusError if it is for something else."""
     content = json.dumps(plan, sort_keys=True).encode() + b"\n"
@@ -80,7 +74,7 @@ def check_plan(folder: Path, plan: dict) -> None:
 
 
 def _made(
-    units: Units, folder: Path, sample_rate: int | None, workers: int, todo: list[int]
+    units: WorkUnits, folder: Path, sample_rate: int | None, workers: int, todo: list[int]
 ) -> Iterator[tuple[int, list[tuple[str, str]], list[str]]]:
     """(unit, unreadable recordings, the others) of each shard once it is made."""
     if not workers or len(todo) < 2:
@@ -119,7 +113,7 @@ def _work(unit: int) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def write_shard(
-    units: Units, unit: int, folder: Path, sample_rate: int | None
+    units: WorkUnits, unit: int, folder: Path, sample_rate: int | None
 ) -> tuple[list[tuple[str, str]], list[str]]:
     """Write NAME.tar and NAME.entries -> (name, reason) of what could not be read, and the names of the others."""
     name, place, skipped, heard = units.names[unit], [], [], []
@@ -177,7 +171,7 @@ class _Hashed:
         return self.file.write(data)
 
 
-def _index(units: Units, folder: Path) -> Index:
+def _index(units: WorkUnits, folder: Path) -> Index:
     """The index of the shards in the folder, all of which are there; those without a recording are left out."""
     shards: list[Shard] = []
     numbers: dict[int, int] = {}

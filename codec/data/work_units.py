@@ -16,7 +16,7 @@ from codec.data.indexed import IndexedCorpus
 from codec.data.shard_corpus import Recordings, ShardCorpus
 
 
-class Units(ABC):
+class WorkUnits(ABC):
     """`names` are those of the units, `splits` maps train, val and test to the numbers of their units in order.
 
     `digest` says what is in them: two with the same digest have the same recordings. `size` is the number of
@@ -34,7 +34,7 @@ class Units(ABC):
         """The recordings of a unit in order; an AudioError stands for one that cannot be had."""
 
 
-def cut(corpus: Corpus, seconds: float) -> Units:
+def cut(corpus: Corpus, seconds: float) -> WorkUnits:
     """The units of a corpus, of about `seconds` where it can be cut anywhere.
 
     Raises CorpusError for a mix: its parts are to be taken one by one.
@@ -48,7 +48,7 @@ def cut(corpus: Corpus, seconds: float) -> Units:
     raise CorpusError(f"a {type(corpus).__name__} cannot be taken as a whole: take the corpora in it one by one.")
 
 
-class IndexedUnits(Units):
+class IndexedUnits(WorkUnits):
     """Training recordings in a fixed random order, so that a unit is a fair sample; held-out ones in theirs."""
 
     def __init__(self, corpus: IndexedCorpus, seconds: float):
@@ -66,7 +66,7 @@ class IndexedUnits(Units):
             self._numbers += pieces
             digest.update(f"{[len(piece) for piece in pieces]}".encode())
             digest.update(f"{part} {corpus.sample_rate} {numbers.tolist()} {corpus.lengths[numbers].tolist()}".encode())
-        for fact in corpus.known():
+        for fact in corpus.identity():
             digest.update(repr(fact).encode())
         self.splits = _splits(made)
         self.digest = digest.hexdigest()
@@ -81,7 +81,7 @@ class IndexedUnits(Units):
                 yield error
 
 
-class ShardUnits(Units):
+class ShardUnits(WorkUnits):
     """A unit is a shard."""
 
     def __init__(self, corpus: ShardCorpus):
@@ -100,12 +100,12 @@ class ShardUnits(Units):
                 yield error
 
 
-class StreamUnits(Units):
+class StreamUnits(WorkUnits):
     """A unit is a file of the dataset, in the dataset's own order; the held-out recordings are one of their own."""
 
     def __init__(self, corpus: HubStream):
         self.corpus = corpus
-        held, bad, self.skip = corpus.held_out()
+        held, bad, self.skip = corpus.held_out
         self.held = held
         self.bad = tuple(bad)
         self.names = ["held-000000"] + [f"train-{shard:06d}" for shard in range(corpus.shards)]

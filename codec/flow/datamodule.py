@@ -122,7 +122,7 @@ class Examples(CropIndex):
         rng = np.random.default_rng((self.seed, 1, n))
         slot = self.slot(n)
         for _ in range(TRIES):
-            number, first = self.place(slot, rng.random())
+            number, first = self.locate(slot, rng.random())
             item = self.item(number, first, rng)
             if not self.condition.refusal(item, len(item["span"])):  # nothing may be said in a piece of a recording
                 if self.features is not None:

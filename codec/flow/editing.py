@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from codec.data.espeak import Said
+from codec.data.espeak import Pronunciation
 from codec.utils.errors import InputError
 
 Phones = Sequence[tuple[str, float]]
@@ -96,7 +96,14 @@ def find_words(text: str, words: str) -> Replacement:
 
 
 def plan_edit(
-    text: str, phones: Phones, place: Replacement, new: str, before: Said, after: Said, seconds: float, rate: float
+    text: str,
+    phones: Phones,
+    place: Replacement,
+    new: str,
+    before: Pronunciation,
+    after: Pronunciation,
+    seconds: float,
+    rate: float,
 ) -> Edit:
     """How words are replaced in a recording whose phones are known with their times.
 
@@ -147,7 +154,7 @@ class Sounding(NamedTuple):
     times: list[float]
 
     @classmethod
-    def of(cls, said: Said) -> "Sounding":
+    def of(cls, said: Pronunciation) -> "Sounding":
         return cls([symbol for symbol, _ in said.phones], [start for _, start in said.phones] + [said.seconds])
 
     @property
@@ -155,7 +162,7 @@ class Sounding(NamedTuple):
         """Seconds from the first phone to the last."""
         return self.times[-2] - self.times[0]
 
-    def within(self, text: str, said: Said, first: int, last: int) -> tuple[int, int]:
+    def within(self, text: str, said: Pronunciation, first: int, last: int) -> tuple[int, int]:
         """The phones (first, end) of the words ``first`` to ``last`` of a text, without a pause after them.
 
         Raises:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from codec.data.vocabulary import FILLER, Vocabulary, spelt
+from codec.data.vocabulary import FILLER, Vocabulary, normalized_text
 from codec.flow.conditioning import Batch, Condition, Given, Refined
 from codec.flow.dit import sines
 from codec.layers.convnext import ConvNeXtBlock
@@ -167,7 +167,7 @@ class Characters(Unaligned):
         super().__init__(Vocabulary(vocabulary, "character"), **options)
 
     def symbols(self, value: str) -> list[str]:
-        return list(spelt(value))
+        return list(normalized_text(value))
 
 
 class SpreadCharacters(Characters):
@@ -198,7 +198,7 @@ def slots_of(per_second: float, frame_rate: float) -> int:
 def asked(batch: Batch, part: str, count: int) -> None:
     """Raises InputError unless a batch says something under ``part`` for each of its ``count`` recordings."""
     values = batch.get(part)
-    if not values or not all(spelt(value) if isinstance(value, str) else value for value in values):
+    if not values or not all(normalized_text(value) if isinstance(value, str) else value for value in values):
         raise InputError(f"this model was trained to be told {part}, and the {part} given is empty: give some")
     if len(values) != count:
         raise InputError(f"{len(values)} {part} for {count} recordings: give one for each")

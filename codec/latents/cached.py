@@ -8,7 +8,7 @@ import torch
 
 from codec.checkpoints.load import load_codec
 from codec.data.base import Corpus
-from codec.data.work_units import Units, cut
+from codec.data.work_units import WorkUnits, cut
 from codec.distillation.teachers.base import Teacher
 from codec.latents.export import ToLatents
 from codec.latents.extract import INDEX, Encoding, ToTokens, extract
@@ -103,12 +103,12 @@ def features_of(
     return folder
 
 
-def _whole(units: Units, folder: Path) -> bool:
+def _whole(units: WorkUnits, folder: Path) -> bool:
     """Whether the index and every unit are there: a damaged one may have been removed."""
     return all((folder / name).is_file() for name in (INDEX, *(name + ENDING for name in units.names)))
 
 
-def _make(what: Encoding, units: Units, folder: Path, part: tuple[int, int], report: Callable[[str], None]) -> None:
+def _make(what: Encoding, units: WorkUnits, folder: Path, part: tuple[int, int], report: Callable[[str], None]) -> None:
     extract(what, units, folder, part, report)
     while not _whole(units, folder):
         time.sleep(PATIENCE)

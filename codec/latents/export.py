@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from codec.data.base import CorpusError
-from codec.data.work_units import Units
+from codec.data.work_units import WorkUnits
 from codec.latents.extract import Encoding
 from codec.latents.index import LATENTS, LEAST
 from codec.latents.latent_space import fingerprint
@@ -39,7 +39,7 @@ class ToLatents(Encoding):
         self.empty = np.zeros((self.dim, 0), np.float32)
         self.size = f"{self.dim} channels at {codec.frame_rate:g} Hz ({kind})"
 
-    def plan(self, units: Units) -> dict[str, Any]:
+    def plan(self, units: WorkUnits) -> dict[str, Any]:
         """Raises CorpusError if there is nothing to take statistics from."""
         if not units.splits["train"]:
             raise CorpusError("every recording is held out and none is left for the statistics: hold out fewer.")

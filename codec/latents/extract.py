@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError
-from codec.data.read_errors import ReadErrors
-from codec.data.shard_writer import check_plan, check_share
-from codec.data.work_units import Units
+from codec.data.read_errors import ReadErrors, check_share
+from codec.data.shard_writer import check_plan
+from codec.data.work_units import WorkUnits
 from codec.latents.shard_file import ENDING, KNOWN, Layout, UnitError, UnitFile, write_unit
 from codec.latents.token_file import TokenError, Tokens, codebooks, fingerprint, weights_fingerprint
 from codec.model import Codec
@@ -56,7 +56,7 @@ class Encoding(ABC):
         """wav ``[1, 1, T]`` -> ``[C, F]``. Raises ValueError where the codec is not for this."""
 
     @abstractmethod
-    def plan(self, units: Units) -> dict[str, Any]:
+    def plan(self, units: WorkUnits) -> dict[str, Any]:
         """What decides the content of the units: a folder is for one such thing.
 
         Raises CorpusError if the corpus will not do.
@@ -92,7 +92,7 @@ class ToTokens(Encoding):
         self.empty, self.size = np.zeros((self.n_q, 0), np.uint16), f"{self.n_q} codebooks"
         self.weights = weights_fingerprint(codec.encoder)
 
-    def plan(self, units: Units) -> dict[str, Any]:
+    def plan(self, units: WorkUnits) -> dict[str, Any]:
         # with other weights the same codebooks give other codes
         return {"corpus": units.digest, "tokens": TOKENS.version, "weights": self.weights, **self.facts}
 
@@ -106,7 +106,7 @@ class ToTokens(Encoding):
 
 def extract(
     encoding: Encoding,
-    units: Units,
+    units: WorkUnits,
     folder: Path,
     part: tuple[int, int] = (0, 1),
     report: Callable[[str], None] = print,
@@ -140,7 +140,7 @@ def extract(
 
 
 @torch.inference_mode()
-def _write(encoding: Encoding, units: Units, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+def _write(encoding: Encoding, units: WorkUnits, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
     """Write one unit -> (name, reason) of what could not be read, and the names of the others."""
     device = next(tensor.device for tensor in (*encoding.network.parameters(), *encoding.network.buffers()))
     matrices, lengths, about, skipped = [], [], [], []

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.data.work_units import Units
+from codec.data.work_units import WorkUnits
 from codec.distillation.teachers.base import Teacher
 from codec.distillation.teachers.rate import to_frame_rate
 from codec.latents.extract import Encoding
@@ -31,7 +31,7 @@ class ToFeatures(Encoding):
         self.empty = np.zeros((teacher.dim, 0), np.float16)
         self.size = f"{teacher.dim} features at {sample_rate / hop_length:g} Hz"
 
-    def plan(self, units: Units) -> dict[str, Any]:
+    def plan(self, units: WorkUnits) -> dict[str, Any]:
         return {"corpus": units.digest, "features": FEATURES.version, **self.facts}
 
     def make(self, wav: Tensor) -> np.ndarray:

@@ -72,7 +72,7 @@ def report(
     result.write(run)
     (page,) = write_pages(run, [one.entry(result, run, system)], cfg.name)
     log_now("report", result)
-    data.ledger.add(skipped)
-    print(f"\n{result.table()}\n\n{data.ledger.summary()}\nrun folder  {run}\nlook, hear  {page}")
+    data.read_errors.add(skipped)
+    print(f"\n{result.table()}\n\n{data.read_errors.summary()}\nrun folder  {run}\nlook, hear  {page}")
     print(f"curves      tensorboard --logdir {run.parent}\nevaluate    python eval.py ckpt={run}", flush=True)
     return result.summary()["mel_distance"]["mean"]

@@ -116,7 +116,7 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
         raise InputError(f"segment: {error}") from error
     data.setup("fit")
     if not len(data.val_dataloader().dataset):
-        bad = f" and can be read ({data.ledger.summary()})" if data.ledger.bad else ""
+        bad = f" and can be read ({data.read_errors.summary()})" if data.read_errors.bad else ""
         raise InputError(f"nothing is held out for validation{bad}: raise dataset.holdout")
 
 

@@ -9,7 +9,7 @@ import soundfile
 import codec.cli.speech
 import codec.flow.generate
 from codec.__main__ import main
-from codec.data.espeak import Said
+from codec.data.espeak import Pronunciation
 from tests.helpers.codecs import saved as saved_codec
 from tests.helpers.commands import fails, misused
 from tests.helpers.flow_checkpoints import saved_flow
@@ -19,14 +19,14 @@ from tests.helpers.signals import speechlike
 SOUNDS = {"abc": ["a", "b", "c"], "cab": ["c", "a", "b"], "b": ["b"]}
 
 
-def spoken(text: str, voice: str) -> Said:
+def spoken(text: str, voice: str) -> Pronunciation:
     """Stands for eSpeak NG: known words, 0.1 s for a phone."""
     phones, words, letter = [], [], 0
     for word in text.split():
         words.append((letter, 0.1 * len(phones)))
         phones += [(symbol, 0.1 * (len(phones) + n)) for n, symbol in enumerate(SOUNDS.get(word, ["x"]))]
         letter += len(word) + 1
-    return Said(phones, words, 0.1 * len(phones))
+    return Pronunciation(phones, words, 0.1 * len(phones))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def models(tmp_path_factory) -> dict[str, Path]:
 def here(tmp_path, monkeypatch):
     """A folder with in.wav, at twice the codec's rate, and v.wav, a voice."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(codec.cli.speech, "said", spoken)
+    monkeypatch.setattr(codec.cli.speech, "pronounce", spoken)
     soundfile.write("in.wav", speechlike(2.0, 2 * RATE, 0), 2 * RATE)
     soundfile.write("v.wav", speechlike(1.0, RATE, 1), RATE)
     return tmp_path
@@ -140,12 +140,12 @@ BAD = [
     ),
     ("aligned_phones", [*INPAINT, *SPAN, "--phones", "a@-1 b@0.5"], "each with its start in seconds"),
     ("aligned_phones", [*INPAINT, *SPAN, "--phones", "a@0 b@2"], "b begins at 2 s, and the recording is 2.00 s long"),
-    ("aligned_phones", [*INPAINT, *SPAN, "--phones", "x@0.1"], "never met the phone 'x': it knows _ a b c"),
+    ("aligned_phones", [*INPAINT, *SPAN, "--phones", "x@0.1"], "not trained on the phone 'x'; valid: _ a b c"),
     ("aligned_phones", [*INPAINT, *SPAN, "--text", "abc"], "conditioned on phones, not on --text"),
     ("none", [*INPAINT, *SPAN, "--prompt", "v.wav"], "conditioned on nothing, not on --prompt"),
     ("characters", [*INPAINT, *SPAN, "--text", " "], "the text is empty"),
     ("characters", [*INPAINT, *SPAN], "the text given is empty"),
-    ("characters", [*INPAINT, *SPAN, "--text", "abd"], "never met the character 'd'"),
+    ("characters", [*INPAINT, *SPAN, "--text", "abd"], "not trained on the character 'd'"),
     ("phones", [*INPAINT, *SPAN], "the text is empty"),
     ("characters", [*INPAINT, *SPAN, "--text", "a", "--sampler", "rk4"], "sampler=rk4: choose euler or midpoint"),
     ("characters", ["inpaint", "bad.wav", *SPAN, "--text", "a"], "bad.wav cannot be decoded"),
@@ -153,7 +153,7 @@ BAD = [
     ("aligned_phones+prompt", ["tts", "abc", "--prompt", "no.wav"], "there is no audio file at no.wav"),
     ("aligned_phones+prompt", ["tts", "abc"], "trained with prompts: give a recording of the voice"),
     ("aligned_phones", ["tts", "\n"], "the text is empty"),
-    ("aligned_phones", ["tts", "dog"], "never met the phone 'x'"),
+    ("aligned_phones", ["tts", "dog"], "not trained on the phone 'x'"),
     ("aligned_phones", ["tts", "abc", "--seconds", 0.001], "shorter than a latent frame"),
     ("aligned_phones", ["tts", "abc", "--seconds", 0], "shorter than a latent frame"),
     ("aligned_phones", ["tts", "abc", "--prompt-text", "abc"], "give --prompt, too"),

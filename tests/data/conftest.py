@@ -7,9 +7,10 @@ import tempfile
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="codec-tests-")
 
-import numpy as np
 import pytest
 import soundfile
+
+from tests.helpers.signals import noise
 
 atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
 
@@ -25,11 +26,6 @@ def cache(tmp_path_factory):
         del os.environ["CODEC_CACHE"]
     else:
         os.environ["CODEC_CACHE"] = before
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    """A float64 [T] signal whose every piece is unlike every other."""
-    return 0.2 * np.random.default_rng(seed).standard_normal(samples).clip(-4, 4)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from lightning import LightningModule, Trainer
 
 from codec.data.augment import Augment
 from codec.data.base import CorpusError
@@ -16,6 +15,7 @@ from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
 from codec.data.infinite_datamodule import InfiniteSampler
 from codec.data.read_errors import ReadErrors
+from tests.helpers.listener import fit
 
 RATE = 16_000
 
@@ -26,43 +26,6 @@ def data(folder, **options):
         RATE,
         **{"segment": 0.25, "batch_size": 4, "workers": 0} | options,
     )
-
-
-class Listener(LightningModule):
-    """Learns nothing and remembers what it heard."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.heard: list[torch.Tensor] = []
-        self.validated: list[str] = []
-
-    def training_step(self, batch, _):
-        assert "skipped" not in batch
-        self.heard.append(batch["wav"])
-        return self.weight * batch["wav"].mean()
-
-    def validation_step(self, batch, _):
-        self.validated += batch["file"]
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def fit(module, steps, folder, checkpoint=None, **options):
-    listener = Listener()
-    quiet = {
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "accelerator": "cpu",
-    }
-    trainer = Trainer(
-        max_steps=steps, max_epochs=-1, default_root_dir=folder, use_distributed_sampler=False,
-        enable_checkpointing=False, num_sanity_val_steps=0, **quiet, **options,
-    )  # fmt: skip
-    trainer.fit(listener, module, ckpt_path=checkpoint)
-    return trainer, listener
 
 
 def test_a_batch_keeps_the_contract(folder):
@@ -205,5 +168,5 @@ def test_the_ledger_of_a_stream_waits_for_enough():
 
 
 def test_another_rate_than_the_codecs_is_refused(folder):
-    with pytest.raises(CorpusError, match="16000 Hz and the codec wants 24000"):
+    with pytest.raises(CorpusError, match="16000 Hz and the codec at 24000"):
         SpeechData(FolderCorpus(folder, RATE), 24_000)

@@ -19,12 +19,14 @@ def corpus(tmp_path_factory):
 
 
 def test_two_fresh_generations_are_equal(tmp_path):
-    one, two = (espeak.made(6, 2, 5, tmp_path / name) for name in ("one", "two"))
+    one, two = (espeak.generate(6, 2, 5, tmp_path / name) for name in ("one", "two"))
     files = sorted(path.name for path in one.iterdir())
     assert len(files) == 13
     assert files == sorted(path.name for path in two.iterdir())
     assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files)
-    assert (espeak.made(6, 2, 6, tmp_path / "one") / "manifest.csv").read_bytes() != (one / "manifest.csv").read_bytes()
+    assert (espeak.generate(6, 2, 6, tmp_path / "one") / "manifest.csv").read_bytes() != (
+        one / "manifest.csv"
+    ).read_bytes()
 
 
 def test_phones_are_inside_the_audio_and_increase(corpus):
@@ -67,15 +69,15 @@ def test_it_resamples_and_crops(corpus):
 
 
 def test_only_the_languages_asked_for_are_spoken(tmp_path):
-    folder = espeak.made(4, 1, 0, tmp_path, ["fr", "en"])
-    assert folder != espeak.made(4, 1, 0, tmp_path, ["en"])
+    folder = espeak.generate(4, 1, 0, tmp_path, ["fr", "en"])
+    assert folder != espeak.generate(4, 1, 0, tmp_path, ["en"])
     assert {path.name[:2] for path in folder.glob("*.flac")} == {"en", "fr"}
     with pytest.raises(CorpusError, match="no sentences in xx"):
-        espeak.made(4, 1, 0, tmp_path, ["xx"])
+        espeak.generate(4, 1, 0, tmp_path, ["xx"])
 
 
 def make(rank: int, cache: Path, results: Path) -> None:
-    (results / str(rank)).write_text(str(espeak.made(4, 1, 0, cache)))
+    (results / str(rank)).write_text(str(espeak.generate(4, 1, 0, cache)))
 
 
 def test_two_processes_at_once_make_one_corpus(tmp_path):
@@ -88,6 +90,6 @@ def test_two_processes_at_once_make_one_corpus(tmp_path):
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
     with pytest.raises(CorpusError, match="voices") as caught:
-        espeak.made(100_000, 1, 0, tmp_path)
+        espeak.generate(100_000, 1, 0, tmp_path)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

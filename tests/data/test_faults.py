@@ -1,32 +1,25 @@
 """Recordings that are broken, come and go while training, and a network that misbehaves."""
 
 import contextlib
-import http.server
 import itertools
 import logging
 import os
 import shutil
-import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
-from datasets import Audio, load_dataset
 
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
-from codec.data.hf import Columns
-from codec.data.hf_stream import HubStream
 from codec.latents.audio_files import FileError, read_blocks
 from codec.training.callbacks.progress import DataWait
-from tests.data.test_codec_datamodule import Listener, fit
-from tests.data.test_hf import hub
+from tests.helpers.listener import Listener, fit
 from tests.helpers.signals import speechlike
 
 RATE = 16_000
@@ -95,8 +88,8 @@ def test_every_kind_of_broken_file_is_skipped_by_two_workers_of_two_ranks(spoilt
         batches += 1
     assert batches == 40
     assert not heard & (SKIPPED - {"middle.flac", "truncated.flac"})  # parts of these may be sound
-    assert set(module.ledger.bad) <= SKIPPED
-    assert set(module.ledger.bad) >= {"empty.wav", "text.mp3", "noise.ogg", "silent.wav", "dangling.wav", "pipe.wav"}
+    bad = set(module.read_errors.bad)
+    assert {"empty.wav", "text.mp3", "noise.ogg", "silent.wav", "dangling.wav", "pipe.wav"} <= bad <= SKIPPED
 
 
 @pytest.mark.parametrize("name", sorted(SKIPPED - {"middle.flac"}))
@@ -114,7 +107,7 @@ def test_a_broken_file_is_one_sentence(tmp_path, write, name):
 def test_files_that_vanish_or_shrink_while_training_are_skipped_and_named_once(folder, tmp_path, caplog, write):
     corpus = FolderCorpus(folder, RATE, holdout=0)
     module = SpeechData(corpus, RATE, 0.25, 4, workers=2)
-    module.ledger.size = 1000  # two of ten would end the run, as they should
+    module.read_errors.size = 1000  # two of ten would end the run, as they should
 
     class Thief(Listener):
         def training_step(self, batch, number):
@@ -124,11 +117,8 @@ def test_files_that_vanish_or_shrink_while_training_are_skipped_and_named_once(f
                 write(folder / "new.flac", 1.0)
             return super().training_step(batch, number)
 
-    import tests.data.test_codec_datamodule as module_tests
-
-    with pytest.MonkeyPatch.context() as patch, caplog.at_level(logging.WARNING):
-        patch.setattr(module_tests, "Listener", Thief)
-        _, listener = fit(module, 40, tmp_path)
+    with caplog.at_level(logging.WARNING):
+        _, listener = fit(module, 40, tmp_path, listener=Thief())
     assert len(listener.heard) == 40
     named = [r.message for r in caplog.records if r.message.startswith("skipped")]
     assert len(named) == len(set(named)) == 2
@@ -151,118 +141,6 @@ def test_a_folder_that_goes_away_ends_in_a_sentence(folder, tmp_path):
     with pytest.raises(CorpusError, match="cannot be read") as error:
         fit(module, 20, tmp_path)
     assert "\n" not in str(error.value)
-
-
-# A network
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Files with ranges, on loopback. ``faults``: what becomes of the next requests for content, one each."""
-
-    daemon_threads = True
-
-    def __init__(self, root: Path):
-        self.root, self.faults, self.met = root, [], []
-        super().__init__(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def handle_error(self, *_) -> None:
-        """A client that hangs up is no news."""
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer(content=False)
-
-    def do_GET(self) -> None:
-        self.answer(content=True)
-
-    def answer(self, content: bool) -> None:
-        whole = (self.server.root / self.path.lstrip("/")).read_bytes()
-        first, last = 0, len(whole) - 1
-        if wanted := self.headers.get("Range"):
-            first, last = (int(n) if n else last for n in wanted.removeprefix("bytes=").split("-"))
-            last = min(last, len(whole) - 1)
-        fault = self.server.faults.pop(0) if content and self.server.faults else None
-        if fault is not None:
-            self.server.met.append(fault)
-        if fault == "error":
-            self.send_response(500)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if wanted else 200)
-        self.send_header("Content-Range", f"bytes {first}-{last}/{len(whole)}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(last - first + 1))
-        self.end_headers()
-        if not content:
-            return
-        body = whole[first : last + 1]
-        if fault == "stall":
-            self.wfile.write(body[: len(body) // 2])
-            self.wfile.flush()
-            time.sleep(1.5)  # beyond the client's patience
-        if fault in ("drop", "stall"):
-            self.wfile.write(body[: len(body) // 2] if fault == "drop" else b"")
-            self.close_connection = True
-            self.connection.close()
-            return
-        self.wfile.write(body)
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A dataset of three files behind a server; nobody waits long before another try."""
-    hub(tmp_path)
-    monkeypatch.setattr("codec.data.hub_retry.time", SimpleNamespace(sleep=lambda _: None))
-    monkeypatch.setattr("datasets.config.STREAMING_READ_MAX_RETRIES", 1)
-    monkeypatch.setattr("datasets.config.STREAMING_READ_RETRY_INTERVAL", 0)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)  # of loopback
-    found = Server(tmp_path)
-    yield found
-    found.shutdown()
-
-
-def streamed(server: Server) -> HubStream:
-    address = f"http://127.0.0.1:{server.server_port}/data/train-{{:05d}}-of-00003.parquet"
-    import aiohttp
-
-    patience = {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=0.5)}}
-    files = {"train": [address.format(i) for i in range(3)]}
-    rows = load_dataset("parquet", data_files=files, split="train", streaming=True, storage_options=patience)
-    rows = rows.select_columns(["question_audio", "question"]).cast_column("question_audio", Audio(decode=False))
-    return HubStream(rows, Columns("question_audio", "question").recording, RATE, "loopback", 2)
-
-
-@pytest.mark.parametrize("fault", ["drop", "error", "stall"])
-def test_a_network_that_fails_for_a_while_costs_no_row(server, fault):
-    corpus = streamed(server)
-    server.faults = [fault, fault, "none", fault]
-    rows = [content["question"] for shard in range(3) for _, content in corpus.rows(shard)]
-    assert rows == [f"question {i}" for i in range(12)]
-    assert server.met.count(fault) == 3
-
-
-def test_a_network_that_stays_down_ends_in_a_sentence(server):
-    corpus = streamed(server)
-    server.faults = ["error"] * 1000
-    with pytest.raises(CorpusError, match="loopback stops at row 0 of file 1") as error:
-        list(corpus.rows(1))
-    assert "\n" not in str(error.value)
-
-
-def test_recordings_at_addresses_are_asked_for_again(server, tmp_path, write):
-    write(tmp_path / "a.flac", 0.5)
-    address = f"http://127.0.0.1:{server.server_port}/a.flac"
-    server.faults = ["drop", "error", "drop"]
-    assert Columns("audio").recording({"audio": address}, "0/0").source == (tmp_path / "a.flac").read_bytes()
-    assert not server.faults
 
 
 # Waiting

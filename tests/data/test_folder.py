@@ -56,7 +56,7 @@ def test_each_epoch_has_every_slot_once_in_a_new_order(folder):
 def test_crops_reach_every_part_of_a_file(tmp_path, write):
     write(tmp_path / "a.wav", 1.0)
     crops = FolderCorpus(tmp_path, RATE, holdout=0).crops(3000, 0)
-    places = [crops.place(slot, jitter) for slot in range(crops.slots) for jitter in (0, 0.5, 1 - 1e-9)]
+    places = [crops.locate(slot, jitter) for slot in range(crops.slots) for jitter in (0, 0.5, 1 - 1e-9)]
     starts = [start for _, start in places]
     assert min(starts) == 0
     assert max(starts) == RATE - 3000
@@ -141,7 +141,7 @@ def test_phones_follow_the_crop(tmp_path, write):
     whole = FolderCorpus(tmp_path, RATE, holdout=1).clips("test")[0]
     assert whole["phones"] == [("a", 0.1), ("b", 0.5), ("c", 1.0), ("d", 1.5)]
     for n in range(20):
-        _, start = crops.place(crops.slot(n), np.random.default_rng((0, 1, n)).random())
+        _, start = crops.locate(crops.slot(n), np.random.default_rng((0, 1, n)).random())
         expected = [(s, max(0, t - start / RATE)) for s, t in whole["phones"] if 0 < t - start / RATE < 0.5]
         sounding = [(s, 0.0) for s, t in whole["phones"] if t <= start / RATE][-1:]
         found = crops[n]["phones"]

@@ -82,7 +82,7 @@ def test_a_stream_makes_the_mix_a_stream(corpora):
     mix = MixCorpus(corpora, {"a": 3, "b": 1})
     crops = [mix.crops(800, 0) for _ in range(2)]
     for rank in range(2):
-        crops[rank].place(rank, 2, 0)
+        crops[rank].set_reader(rank, 2, 0)
     items = [list(islice(part, 400)) for part in crops]
     assert mix.size is None
     assert 0.65 < Counter(map(source, items[0]))["a"] / 400 < 0.85

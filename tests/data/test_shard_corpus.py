@@ -23,10 +23,10 @@ from codec.data.codec_datamodule import SpeechData, collate
 from codec.data.folder import FolderCorpus
 from codec.data.infinite_datamodule import InfiniteSampler
 from codec.data.mix import MixCorpus
-from codec.data.remote_files import Store, shown
+from codec.data.remote_files import RemoteFolder
 from codec.data.shard_corpus import ShardCorpus, unpacked
 from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
-from tests.data.test_codec_datamodule import fit
+from tests.helpers.listener import fit
 from tests.helpers.shards import changed, packed, served, serving
 
 RATE = 16_000
@@ -132,7 +132,7 @@ def test_a_server_that_gives_pieces_sends_what_is_heard_and_no_more(shards):
 def test_a_server_without_pieces_is_copied_from_on_request(shards, tmp_path):
     local = ShardCorpus(shards, RATE).crops(4000, 0)
     with served(shards, ranges=False) as (url, sent):
-        with pytest.raises(CorpusError, match=r"does not give pieces of files: set dataset\.cache=DIR"):
+        with pytest.raises(CorpusError, match=r"no range requests: set dataset\.cache=DIR"):
             ShardCorpus(url, RATE)
         crops = ShardCorpus(url, RATE, cache=tmp_path / "cache").crops(4000, 0)
         assert drawn(crops, range(crops.slots)) == drawn(local, range(crops.slots))
@@ -151,7 +151,7 @@ def test_copies_make_room_and_are_checked(shards, tmp_path, monkeypatch):
         assert len(list((tmp_path / "cache").glob("*.tar"))) == 1
         for path in shards.glob("train*.tar"):
             path.write_bytes(path.read_bytes()[:-1] + b"x")
-        with pytest.raises(CorpusError, match="has not the sha256 that the index says"):
+        with pytest.raises(CorpusError, match="sha256"):
             ShardCorpus(url, RATE, cache=tmp_path / "other").crops(4000, 0)[0]
     assert not list((tmp_path / "other").glob("*.tar"))
     assert local.slots == crops.slots
@@ -181,21 +181,22 @@ def endless():
 def test_a_server_that_sends_more_than_is_asked_for_is_not_heard_to_the_end(tmp_path):
     with endless() as (url, sent):
         with pytest.raises(CorpusError, match="longer than 1000 bytes"):
-            Store(url).read(INDEX, 1000)
-        with pytest.raises(CorpusError, match="does not give pieces"):
-            Store(url).piece("a.tar", 10, 1000, "", 5000)
+            RemoteFolder(url).read(INDEX, 1000)
+        with pytest.raises(CorpusError, match="no range requests"):
+            RemoteFolder(url).read_range("a.tar", 10, 1000, "", 5000)
         with pytest.raises(CorpusError, match="more than the 5000 bytes that the index says"):
-            Store(url, cache=tmp_path / "cache").piece("a.tar", 10, 1000, "0" * 64, 5000)
+            RemoteFolder(url, cache=tmp_path / "cache").read_range("a.tar", 10, 1000, "0" * 64, 5000)
         assert len(sent) < 100  # of 600
     assert not list((tmp_path / "cache").glob("*.tar"))
 
 
-def test_what_a_message_says_of_an_address_is_no_secret(tmp_path):
-    place = "http://me:SSSS/@SSSS@127.0.0.1:9/x?token=SSSS#y"
-    store = Store(place)
-    assert (store.place, store.shown) == (place, "http://127.0.0.1:9/x")
-    assert Store("a/b?c#d@e").shown == "a/b?c#d@e"  # a folder
-    assert shown(f"404, message='no', url='{place}'") == "404, message='no', url='http://127.0.0.1:9/x'"
+def test_messages_have_no_credentials():
+    url = "http://me:SSSS/@SSSS@127.0.0.1:9/x?token=SSSS#y"
+    folder = RemoteFolder(url)
+    assert folder.url == url
+    assert "SSSS" not in folder.label
+    assert "127.0.0.1:9/x" in folder.label
+    assert RemoteFolder("a/b?c#d@e").label == "a/b?c#d@e"  # a folder
 
 
 def test_an_index_of_too_many_values_is_not_parsed(shards):
@@ -209,7 +210,7 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
     local = ShardCorpus(shards, RATE).crops(4000, 0)
     with served(shards) as (url, _):
         crops = ShardCorpus(url, RATE).crops(4000, 0)
-        files, _ = crops.store._open()
+        files, _ = fsspec.core.url_to_fs(url)  # the one that fsspec keeps for this process
         real, calls = files.get_file, []
 
         def flaky(*place, **options):
@@ -220,9 +221,10 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
 
         monkeypatch.setattr(files, "get_file", flaky)
         assert drawn(crops, range(3)) == drawn(local, range(3))
-        monkeypatch.setattr(files, "get_file", lambda *_, **__: 1 / 0)
-        with pytest.raises(CorpusError, match=r"\.tar cannot be read: division by zero"):
-            crops[0]
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "get_file", lambda *_, **__: 1 / 0)
+            with pytest.raises(CorpusError, match=r"\.tar cannot be read: division by zero"):
+                crops[0]
         with pytest.raises(CorpusError, match="there is no http"):
             ShardCorpus(f"{url}/nowhere", RATE)
     with pytest.raises(CorpusError, match=r"index\.json cannot be read: Cannot connect"):  # the server is gone
@@ -438,13 +440,13 @@ def test_entries_that_are_others_are_refused(tmp_path):
 
 
 def test_what_is_not_there_is_one_sentence(tmp_path, shards):
-    with pytest.raises(CorpusError, match=r"index\.json cannot be read: No such file"):
+    with pytest.raises(CorpusError, match=r"there is no .*index\.json"):
         ShardCorpus(tmp_path / "nowhere", RATE)
     with pytest.raises(CorpusError, match="window=0"):
         ShardCorpus(shards, RATE, window=0)
     for path in shards.glob("train*.tar"):
         path.unlink()
-    with pytest.raises(CorpusError, match=r"\.tar cannot be read: No such file"):
+    with pytest.raises(CorpusError, match=r"there is no .*\.tar"):
         ShardCorpus(shards, RATE).crops(4000, 0)[0]
     changed(shards, lambda content: content["splits"].update(train=[]))
     with pytest.raises(CorpusError, match="no shards for training"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from codec.data.base import CorpusError
-from codec.data.espeak import Said, said
+from codec.data.espeak import Pronunciation, pronounce
 from codec.flow.editing import find_words, longest_known, plan_edit, span_frames
 from codec.utils.errors import InputError
 
@@ -12,7 +12,7 @@ RATE = 10.0  # frames per second
 WORDS = {"the": "ab", "red": "cde", "blue": "fg", "fox": "hi", "runs": "jkl"}
 
 
-def spoken(text: str, each: float = 0.1, pause: float = 0.0) -> Said:
+def spoken(text: str, each: float = 0.1, pause: float = 0.0) -> Pronunciation:
     """Every letter of WORDS lasts so long, and there is a pause after each comma."""
     phones, words, time, letter = [], [], 0.0, 0
     for word in text.split():
@@ -24,7 +24,7 @@ def spoken(text: str, each: float = 0.1, pause: float = 0.0) -> Said:
             phones.append(("_", time))
             time += pause
         letter += len(word) + 1
-    return Said(phones, words, time)
+    return Pronunciation(phones, words, time)
 
 
 def planned(text, old, new, phones, seconds, before=None, after=None):
@@ -130,9 +130,15 @@ def test_pauses_stay_and_the_last_word_can_go():
         ({"phones": []}, "give phones with their times"),
         ({"phones": [("a", None)]}, "give phones with their times"),
         ({"phones": [("z", 0.0), ("y", 0.1), ("x", 0.2)]}, "not those of the text"),
-        ({"before": Said(spoken("the red fox").phones, [(0, 0.0), (8, 0.5)], 0.7)}, "'the red' is said in one breath"),
-        ({"after": Said(spoken("the blue fox").phones, [(0, 0.0), (4, 0.2)], 0.6)}, "'blue fox' is said in one breath"),
-        ({"after": Said([("a", 0.0)], [(0, 0.0), (4, 0.2), (9, 0.2)], 0.6)}, "'blue' is not heard"),
+        (
+            {"before": Pronunciation(spoken("the red fox").phones, [(0, 0.0), (8, 0.5)], 0.7)},
+            "'the red' is said in one breath",
+        ),
+        (
+            {"after": Pronunciation(spoken("the blue fox").phones, [(0, 0.0), (4, 0.2)], 0.6)},
+            "'blue fox' is said in one breath",
+        ),
+        ({"after": Pronunciation([("a", 0.0)], [(0, 0.0), (4, 0.2), (9, 0.2)], 0.6)}, "'blue' is not heard"),
     ],
 )
 def test_edits_that_cannot_be(change, sentence):
@@ -145,18 +151,25 @@ def test_edits_that_cannot_be(change, sentence):
 def test_how_a_text_sounds():
     """eSpeak NG itself: words at their letters, in order, and the same again."""
     text = "The größe of the dog, isn't"
-    once = said(text)
+    once = pronounce(text)
     assert [text[letter:].split()[0] for letter, _ in once.words] == ["The", "größe", "of", "dog,", "isn't"]
     times = [time for _, time in once.phones]
     assert times == sorted(times)
     assert 0 <= times[0] < times[-1] < once.seconds < 5
     assert "ð" in dict(once.phones)
-    assert once == said(text)
+    assert once == pronounce(text)
     edit = plan_edit(
-        text, once.phones, find_words(text, "dog"), "cat", once, said("The größe of the cat, isn't"), once.seconds, RATE
+        text,
+        once.phones,
+        find_words(text, "dog"),
+        "cat",
+        once,
+        pronounce("The größe of the cat, isn't"),
+        once.seconds,
+        RATE,
     )
     assert "".join(symbol for symbol, _ in edit.phones[-9:]).startswith("æt_")
     with pytest.raises(CorpusError, match="no voice nowhere"):
-        said("a", "nowhere")
+        pronounce("a", "nowhere")
     with pytest.raises(CorpusError, match="says nothing"):
-        said("...")
+        pronounce("...")

@@ -102,7 +102,7 @@ def test_what_cannot_be_is_said(generator, wav, folder):
         generator.speak(1.0, phones=PHONES, sampling=FEW)
     with pytest.raises(InputError, match="shorter than a latent frame"):
         generator.speak(0.001, phones=PHONES, prompt=wav)
-    with pytest.raises(InputError, match="never met the phone 'x'"):
+    with pytest.raises(InputError, match="not trained on the phone 'x'"):
         generator.inpaint(wav, [(0.5, 0.8)], phones=[("x", 0.1)])
     with pytest.raises(InputError, match="told phones, and the phones given is empty"):
         generator.inpaint(wav, [(0.5, 0.8)])

@@ -77,3 +77,8 @@ def served(folder: Path, ranges: bool = True) -> Iterator[tuple[str, list[tuple[
 
     with serving(Handler) as url:
         yield url, sent
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

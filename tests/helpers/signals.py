@@ -44,3 +44,8 @@ def speechlike(seconds: float, rate: int, seed: int) -> np.ndarray:
     syllables = np.clip(np.sin(2 * np.pi * rng.uniform(2, 4) * t + rng.uniform(0, 6)), 0, None) ** 0.5
     wav = wav * syllables + 0.002 * rng.standard_normal(len(t))
     return (0.3 * wav / np.abs(wav).max()).astype(np.float32)
+
+
+def noise(samples: int, seed: int = 0) -> np.ndarray:
+    """[T] float64, white: every piece differs from every other."""
+    return 0.2 * np.random.default_rng(seed).standard_normal(samples).clip(-4, 4)

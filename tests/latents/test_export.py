@@ -15,9 +15,9 @@ from codec.latents.export import ToLatents, merged, moments
 from codec.latents.extract import extract
 from codec.latents.index import LATENTS
 from codec.latents.shard_file import UnitFile
-from tests.data.test_shard_writer import content
 from tests.helpers.codecs import HOP, RATE, latents_of, made, saved
 from tests.helpers.commands import fails
+from tests.helpers.shards import content
 
 
 def found(folder) -> dict[str, tuple[np.ndarray, dict, int]]:

@@ -16,7 +16,7 @@ from codec.cli.app import check_run_folder
 from codec.data.hf import open_hub
 from codec.training.resume import check_together
 from codec.training.setup import InputError, record
-from tests.data.test_hf import hub, question
+from tests.helpers.hub import hub, question
 from tests.helpers.ranks_task import EACH, RATE, SEGMENT, digest, folder_data, given, long_run, on_a_host, streamed
 from tests.helpers.training import small_task
 
@@ -71,7 +71,7 @@ def test_a_stream_of_an_odd_number_of_files_ends_together_and_repeats_nothing(pa
     everything = {epoch: [] for epoch in passes}
     for rank, found in enumerate(seen):
         crops = corpus.crops(round(SEGMENT * RATE), 0)
-        crops.place(rank, 2, 0)
+        crops.set_reader(rank, 2, 0)
         places = [(epoch, place) for epoch in passes for _, place in crops.rows(epoch)]
         files = [file for file, _ in groupby(file.split(":")[0] for file in found["files"])]  # up to 3 crops of each
         assert len(files) > len(places) // 4
