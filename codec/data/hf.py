@@ -16,6 +16,7 @@ from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
 from codec.data.hf_stream import HubStream
 from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
+from codec.data.remote_files import read_range
 from codec.data.retry import reason, retried
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 
@@ -60,8 +61,7 @@ def fetch(path: str, name: str) -> bytes:
     """The bytes of a local file, or of one at a URL, which is tried again for a minute. Raises AudioError."""
 
     def read() -> bytes:
-        with fsspec.open(path, "rb") as file:
-            return file.read(MOST_BYTES + 1)
+        return read_range(*fsspec.core.url_to_fs(path), 0, MOST_BYTES + 1)
 
     try:
         data = retried(read, name, lambda error: "://" not in path or isinstance(error, PERMANENT))

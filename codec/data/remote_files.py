@@ -45,7 +45,7 @@ class RemoteFolder:
 
     def read(self, name: str, most: int) -> bytes:
         """A whole file. Raises CorpusError if it is missing, or longer than `most` bytes."""
-        content = self._retried(name, lambda files, path: _read_range(files, path, 0, most + 1))
+        content = self._retried(name, lambda files, path: read_range(files, path, 0, most + 1))
         if len(content) > most:
             raise CorpusError(f"{self.label}/{name} is longer than {most} bytes: it is no file of shards.")
         return content
@@ -59,7 +59,7 @@ class RemoteFolder:
             with self._open_copy(name, sha256, file_size) as file:
                 file.seek(start)
                 return file.read(min(size, file_size))
-        content = self._retried(name, lambda files, path: _read_range(files, path, start, start + size))
+        content = self._retried(name, lambda files, path: read_range(files, path, start, start + size))
         if len(content) > size:
             raise CorpusError(f"{self.label} has no range requests: set dataset.cache=DIR for copies of whole files.")
         return content
@@ -124,7 +124,7 @@ class _TooLongError(CorpusError):
     """A server sends more bytes than requested."""
 
 
-def _read_range(files: Any, path: str, start: int, end: int) -> bytes:
+def read_range(files: Any, path: str, start: int, end: int) -> bytes:
     """Bytes `start` to `end` of a file; more, from the file's beginning, where a server ignores the range."""
     if "file" in files.protocol:
         end = min(end, files.size(path))  # `read` allocates what it is asked for

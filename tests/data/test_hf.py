@@ -180,10 +180,10 @@ def test_a_recording_at_a_url_is_named_without_credentials(monkeypatch):
     url = "https://me:SSSS@host/a.flac?token=SSSS#SSSS"
     monkeypatch.setattr("codec.data.retry.time.sleep", lambda _: None)
 
-    def fails(path, mode):
+    def fails(path):
         raise OSError(f"cannot reach {path}")
 
-    monkeypatch.setattr("codec.data.hf.fsspec.open", fails)
+    monkeypatch.setattr("codec.data.hf.fsspec.core.url_to_fs", fails)
     with pytest.raises(AudioError, match="cannot reach https://") as error:
         Columns("audio").recording({"audio": url}, "row 1")
     assert error.value.file == "row 1:a.flac"

@@ -11,6 +11,7 @@ import tarfile
 import tracemalloc
 from collections import Counter
 from itertools import islice
+from types import SimpleNamespace
 
 import fsspec
 import numpy as np
@@ -205,8 +206,8 @@ def test_an_index_of_too_many_values_is_not_parsed(shards):
         ShardCorpus(shards, RATE)
 
 
-def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _: None)
+def test_a_server_that_fails_is_tried_again_within_a_limit(shards, monkeypatch):
+    monkeypatch.setattr("codec.data.retry.time", SimpleNamespace(sleep=lambda _: None))
     local = ShardCorpus(shards, RATE).crops(4000, 0)
     with served(shards) as (url, _):
         crops = ShardCorpus(url, RATE).crops(4000, 0)
@@ -219,9 +220,9 @@ def test_a_server_that_fails_for_a_moment_is_asked_again(shards, monkeypatch):
                 raise ConnectionError("the line is dead")
             return real(*place, **options)
 
-        monkeypatch.setattr(files, "get_file", flaky)
-        assert drawn(crops, range(3)) == drawn(local, range(3))
         with monkeypatch.context() as patch:
+            patch.setattr(files, "get_file", flaky)
+            assert drawn(crops, range(3)) == drawn(local, range(3))
             patch.setattr(files, "get_file", lambda *_, **__: 1 / 0)
             with pytest.raises(CorpusError, match=r"\.tar cannot be read: division by zero"):
                 crops[0]
