@@ -1,8 +1,8 @@
 """Mimi (arXiv 2410.00037) from and to Kyutai's files: moshi's safetensors, and transformers' MimiModel.
 
-Latents, codes and waveforms of the two sides agree to fp32 rounding for whole frames (tests/interop for transformers,
-bench/infer.py for moshi, which is no requirement of ours). For other lengths moshi and we pad the waveform once, with
-zeros; transformers pads before each strided convolution, and its last frame then differs.
+Latents, codes and waveforms of the two sides agree to fp32 rounding for whole frames (tests/checkpoints/convert for
+transformers, bench/infer.py for moshi). For other lengths moshi and we pad the waveform once, with zeros; transformers
+pads before each strided convolution, and its last frame differs.
 """
 
 import json
@@ -14,19 +14,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from codec.checkpoints.convert.locate import locate_mimi, read_config, read_tensors
-from codec.checkpoints.convert.mimi_config import MimiSizes, from_moshi, from_shapes, from_transformers
+from codec.checkpoints.convert.mimi_config import MimiSizes, from_moshi, from_shapes, from_transformers, validated
 from codec.checkpoints.convert.mimi_names import (
-    MOSHI,
-    OURS,
-    TRANSFORMERS,
-    Depth,
-    Layout,
     Tensors,
-    as_published,
     flatten,
     join_qkv,
-    names,
-    recognise,
+    layout_of,
+    published,
+    renamed,
     split_qkv,
     unflatten,
 )
@@ -40,46 +35,44 @@ from codec.encoders.seanet import SEANetEncoder
 from codec.model import Codec
 from codec.quantizers.split_rvq import SplitRVQ
 
-LAYOUTS = {"transformers": TRANSFORMERS, "moshi": MOSHI}
-FILES = {  # that an export consists of, the weights first
+FILES = {  # of an export, the weights first
     "transformers": ("model.safetensors", "config.json", "preprocessor_config.json"),
     "moshi": ("mimi.safetensors", "mimi.json"),
 }
-NO_MIMI = "this codec is no Mimi as others know it"
+NO_MIMI = "this codec is no Mimi as others define it"
 
 
 def import_mimi(source: str | Path, n_q: int | None = None) -> tuple[Codec, dict[str, Any]]:
-    """A Mimi of others -> the codec in eval mode, without weight norm, and the configuration that rebuilds it.
+    """A published Mimi -> the codec in eval mode, without weight norm, and the configuration that rebuilds it.
 
     Args:
-        source: a .safetensors file of either layout (beside it, transformers' has config.json; moshi's, where it is not
-            of the published sizes, its configuration under the same name with .json), a folder with such a file, or the
-            id of a repository on the Hugging Face Hub, such as kyutai/mimi.
+        source: a .safetensors file of either layout, a folder with one, or the id of a repository on the Hugging Face
+            Hub, such as kyutai/mimi. transformers' needs config.json beside it; moshi's, unless it has the published
+            sizes, its configuration under the same name with .json.
         n_q: keep the first ``n_q`` codebooks only.
 
     Raises:
-        CheckpointError: if it cannot be had, read or expressed; names the file, the field or the tensors.
+        CheckpointError: if it cannot be found, read or expressed; names the file, the field or the tensors.
     """
     path = locate_mimi(source)
     tensors = read_tensors(path)
-    layout = recognise(tensors)
+    layout = layout_of(tensors)
     if layout is None:
-        raise CheckpointError(
-            f"{path} is no Mimi: it has the first convolution neither of moshi's nor of transformers'"
-        )
-    if layout is TRANSFORMERS:
-        stored = from_transformers(read_config(path.with_name("config.json")), str(path.with_name("config.json")))
+        raise CheckpointError(f"{path} is no Mimi: its tensors have neither moshi's nor transformers' names")
+    if layout == "transformers":
+        config = path.with_name("config.json")
+        sizes = from_transformers(read_config(config), str(config))
     else:
-        tensors = {as_published(name): value for name, value in tensors.items()}
-        stored = _moshi_sizes(path, tensors)
-    sizes = stored.with_n_q(n_q, str(path))
-    dropped = set(names(layout, stored.depth)) - set(names(layout, sizes.depth))
-    tensors = {name: value for name, value in tensors.items() if name not in dropped}
-
+        tensors = {published(name): value for name, value in tensors.items()}
+        sizes = _moshi_sizes(path, tensors)
+    if n_q is not None:
+        if not 2 <= n_q <= sizes.n_q:
+            raise CheckpointError(f"n_q={n_q}, but {path} has {sizes.n_q} codebooks: choose 2 to {sizes.n_q}")
+        full, sizes = sizes, sizes.model_copy(update={"n_q": n_q})
+        dropped = _expected(full, layout, path).keys() - _expected(sizes, layout, path).keys()
+        tensors = {name: value for name, value in tensors.items() if name not in dropped}
+    compare_tensors(_expected(sizes, layout, path), tensors, f"{path} does not fit its configuration")
     tree = sizes.config()
-    compare_tensors(
-        to_layout(_outline(tree, path), layout, sizes.heads), tensors, f"{path} does not fit its configuration"
-    )
     codec = build(tree)
     load_plain(codec, from_layout(tensors, layout, sizes), str(path))
     config = {"name": "mimi", "sample_rate": sizes.sample_rate, "frame_rate": sizes.frame_rate, "codec": tree}
@@ -99,8 +92,8 @@ def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
     Raises:
         CheckpointError: if the codec is not a Mimi as the other side knows it; says in what it differs.
     """
-    if layout not in LAYOUTS:
-        raise CheckpointError(f"there is no layout {layout!r} of Mimi; valid are {', '.join(LAYOUTS)}")
+    if layout not in FILES:
+        raise CheckpointError(f"there is no layout {layout!r} of Mimi; valid are {', '.join(FILES)}")
     plain, sizes = _plain_mimi(codec)
     if layout == "transformers":
         texts = [sizes.to_transformers(), _preprocessor(sizes.sample_rate)]
@@ -109,7 +102,7 @@ def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights, *others = written = [folder / name for name in FILES[layout]]
-    tensors = to_layout(plain, LAYOUTS[layout], sizes.heads)
+    tensors = to_layout(plain, layout, sizes.heads)
     tensors = {name: value.float().cpu().contiguous() for name, value in tensors.items()}
     save_file(tensors, weights, {"format": "pt"})
     for path, content in zip(others, texts, strict=True):
@@ -117,21 +110,17 @@ def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
     return written
 
 
-def to_layout(plain: dict[str, Any], layout: Layout, heads: int) -> Tensors:
-    """The state of a Mimi of ours without weight norm -> the tensors of a file of theirs."""
-    flat = flatten(plain)
-    depth = Depth.of(flat, OURS)
-    theirs = dict(zip(names(OURS, depth), names(layout, depth), strict=True))
-    tensors = {theirs[name]: value for name, value in flat.items()}
-    return split_qkv(tensors, heads) if layout is TRANSFORMERS else tensors
+def to_layout(plain: dict[str, Any], layout: str, heads: int) -> Tensors:
+    """The state of our Mimi without weight norm -> the tensors of a file in ``layout``."""
+    tensors = {renamed(name, "ours", layout): value for name, value in flatten(plain).items()}
+    return split_qkv(tensors, heads) if layout == "transformers" else tensors
 
 
-def from_layout(tensors: Tensors, layout: Layout, sizes: MimiSizes) -> dict[str, Any]:
+def from_layout(tensors: Tensors, layout: str, sizes: MimiSizes) -> dict[str, Any]:
     """The inverse of :func:`to_layout`, in fp32."""
     tensors = {name: value.float() for name, value in tensors.items()}
-    tensors = join_qkv(tensors, sizes.heads) if layout is TRANSFORMERS else tensors
-    ours = dict(zip(names(layout, sizes.depth), names(OURS, sizes.depth), strict=True))
-    return unflatten({ours[name]: value for name, value in tensors.items()}, (1, sizes.n_q - 1))
+    tensors = join_qkv(tensors, sizes.heads) if layout == "transformers" else tensors
+    return unflatten({renamed(name, layout, "ours"): value for name, value in tensors.items()}, sizes.n_q)
 
 
 def _plain_mimi(codec: Codec) -> tuple[dict[str, Any], MimiSizes]:
@@ -162,39 +151,30 @@ def _plain_mimi(codec: Codec) -> tuple[dict[str, Any], MimiSizes]:
     if dilations != {1}:
         raise CheckpointError(f"{NO_MIMI}: it has dilations of {sorted(dilations)}")
     plain = plain_state(codec)
-    try:
-        sizes = from_shapes(_shapes(flatten(plain)), sample_rate=codec.sample_rate, **attention[0])
-    except (KeyError, ValueError, ZeroDivisionError):
-        raise CheckpointError(f"{NO_MIMI}: its SEANet has other layers than Mimi's") from None
-    compare_tensors(_outline(sizes.config(), "this codec"), plain, NO_MIMI)
+    sizes = from_shapes(_shapes(flatten(plain)), NO_MIMI) | attention[0] | {"sample_rate": codec.sample_rate}
+    sizes = validated(sizes, NO_MIMI)
+    compare_tensors(_meta_state(sizes, NO_MIMI), plain, NO_MIMI)
     return plain, sizes
 
 
-def _outline(tree: dict[str, Any], source: str | Path) -> dict[str, Any]:
-    """The state of a codec with this configuration, without its numbers."""
+def _moshi_sizes(path: Path, tensors: Tensors) -> MimiSizes:
+    config = read_config(path.with_suffix(".json")) if path.with_suffix(".json").is_file() else {}
+    ours = {renamed(name, "moshi", "ours"): value for name, value in tensors.items()}
+    ours.pop(None, None)  # unknown names
+    return from_moshi(config, _shapes(ours), str(path))
+
+
+def _expected(sizes: MimiSizes, layout: str, source: str | Path) -> Tensors:
+    """The tensors of a file with a Mimi of these sizes, on the meta device."""
+    return to_layout(_meta_state(sizes, source), layout, sizes.heads)
+
+
+def _meta_state(sizes: MimiSizes, source: str | Path) -> dict[str, Any]:
     try:
         with torch.device("meta"):
-            return build(tree).state_dict()
-    except CheckpointError:
-        raise
-    except Exception as error:  # the refusal of a part, wrapped by Hydra
-        raise CheckpointError(f"{source} describes a Mimi that cannot be built: {error.__cause__ or error}") from None
-
-
-def _moshi_sizes(path: Path, tensors: Tensors) -> MimiSizes:
-    beside = path.with_suffix(".json")
-    depth = Depth.of(tensors, MOSHI)
-    theirs = names(MOSHI, depth)
-    compare_tensors(dict.fromkeys(theirs), tensors, f"{path} is no whole Mimi")
-    ours = dict(zip(theirs, names(OURS, depth), strict=True))
-    shapes = _shapes({ours[name]: value for name, value in tensors.items()})
-    config = read_config(beside) if beside.is_file() else {}
-    try:
-        return from_moshi(config, shapes, str(path))
-    except CheckpointError:
-        raise
-    except (KeyError, ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path} is no Mimi: its tensors have other shapes ({error})") from None
+            return build(sizes.config()).state_dict()
+    except CheckpointError as error:
+        raise CheckpointError(f"{source} describes a Mimi that cannot be built: {error}") from None
 
 
 def _shapes(tensors: dict[str, Any]) -> dict[str, tuple[int, ...]]:
