@@ -8,16 +8,13 @@ which is right where a frame lasts as long as a phone: it need not hold one phon
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from codec.distillation.base import LatentLoss, Phones
+from codec.layers.ctc import ctc_loss
 from codec.layers.precision import fp32
 from codec.utils.distributed import mean_over_ranks
 from codec.utils.errors import InputError
-
-BLANK = 0
 
 
 class PhoneCTC(LatentLoss):
@@ -54,7 +51,7 @@ class PhoneCTC(LatentLoss):
             )
         self.places = max(1, math.ceil(per_second / frame_rate))
         super().__init__(dim, self.places * (len(symbols) + 1), target, weight)
-        self.numbers = {symbol: number for number, symbol in enumerate(symbols, start=BLANK + 1)}
+        self.numbers = {symbol: number for number, symbol in enumerate(symbols, start=1)}
 
     @property
     def teacher(self) -> nn.Module:
@@ -69,23 +66,14 @@ class PhoneCTC(LatentLoss):
         """
         if phones is None:
             raise InputError("distill=ctc learns from phones, and this batch was kept without them")
-        spelt = self.projection(student.transpose(1, 2)).unflatten(-1, (self.places, -1)).flatten(1, 2)  # [B, F * P, S]
-        wanted = [torch.tensor(self._spell(clip), dtype=torch.int64) for clip in phones]
-        lengths = torch.tensor([len(clip) for clip in wanted], device=spelt.device)
-        losses = F.ctc_loss(
-            spelt.log_softmax(-1).transpose(0, 1),
-            pad_sequence(wanted, batch_first=True).to(spelt.device),
-            torch.full_like(lengths, spelt.shape[1]),
-            lengths,
-            blank=BLANK,
-            reduction="none",
-            zero_infinity=True,
-        )
-        known = (lengths > 0).float()
+        logits = self.projection(student.transpose(1, 2)).unflatten(-1, (self.places, -1)).flatten(1, 2)  # [B, F P, S]
+        targets = [torch.tensor(self._labels(clip), dtype=torch.int64) for clip in phones]
+        known = torch.tensor([float(len(target) > 0) for target in targets], device=logits.device)
+        lengths = torch.full((len(logits),), logits.shape[1], device=logits.device)
         (count,) = mean_over_ranks([known.sum()])
-        return (known * losses / lengths.clamp(min=1)).sum() / count.clamp(min=1e-6)
+        return (known * ctc_loss(logits, lengths, targets)).sum() / count.clamp(min=1e-6)
 
-    def _spell(self, clip: list[tuple[str, float]]) -> list[int]:
+    def _labels(self, clip: list[tuple[str, float]]) -> list[int]:
         if unknown := [symbol for symbol, _ in clip if symbol not in self.numbers]:
             raise InputError(f"the phone {unknown[0]!r} is not in distill.vocabulary: add it there")
         return [self.numbers[symbol] for symbol, _ in clip]

@@ -90,8 +90,8 @@ def test_without_models_the_bounds_and_without_a_codec_the_judges(source, codec,
 
 
 def test_latents_are_read(source, codec, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(probes, "NAMING", 3)
-    monkeypatch.setattr(probes, "SPELLING", 3)
+    monkeypatch.setattr(probes, "FRAME_STEPS", 3)
+    monkeypatch.setattr(probes, "CTC_STEPS", 3)
     words = ["dataset=folder", f"dataset.path={source}", "dataset.holdout=0.5", "--codec-ckpt", str(codec)]
     main(["judge", *words, "--latents", "pre", "--out", str(tmp_path / "out")])
     found = json.loads((tmp_path / "out" / "latents.json").read_text())

@@ -1,4 +1,4 @@
-"""Frechet distance between two clouds of features (Dowson and Landau 1982; for sound: arXiv 1812.08466)."""
+"""Frechet distance between two sets of features (Dowson and Landau 1982; for sound: arXiv 1812.08466)."""
 
 import numpy as np
 
@@ -6,21 +6,17 @@ from codec.evaluation.metrics.base import MetricError
 
 
 def frechet_distance(one, other) -> float:
-    """Squared Frechet distance of the Gaussians that fit two sets of features best, in [0, inf), lower is better.
+    """Squared Frechet distance of the Gaussians fitted to two sets ``[n, dim]``, in [0, inf), lower is better.
 
     |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)), with means m and covariances C. The trace of the root is the sum of
     the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric: no complex root, and no failure where C1
     or C2 is singular.
 
-    It is biased upwards, by about dim^2 / n of a variance: compare only distances from equally many vectors, with what
-    two halves of one set have between them beside them. Vectors from one recording are alike, so that n counts for less
-    than it is. Gaussians cannot say whether single sounds are right, only whether all of them together are.
-
-    Args:
-        one, other: ``[n, dim]``, each n greater than dim.
+    It is biased upwards, by about dim^2 / n of a variance: compare only distances from equally many vectors, with that
+    of two halves of one set beside them. Vectors from one recording are alike, so that n counts for less than it is.
 
     Raises:
-        MetricError: if there are too few vectors, or they are not finite.
+        MetricError: if a set has not more vectors than dimensions, or they are not finite.
         ValueError: if their widths differ.
     """
     one, other = (np.asarray(features, dtype=np.float64) for features in (one, other))
@@ -29,18 +25,13 @@ def frechet_distance(one, other) -> float:
     for features in (one, other):
         n, dim = features.shape
         if n <= dim:
-            raise MetricError(f"The Frechet distance needs more vectors than they have numbers: {n} of {dim}.")
+            raise MetricError(f"The Frechet distance needs more vectors than dimensions: {n} of {dim}.")
         if not np.isfinite(features).all():
             raise MetricError("The Frechet distance needs finite features.")
     mean = one.mean(axis=0) - other.mean(axis=0)
-    covariances = [np.atleast_2d(np.cov(features, rowvar=False)) for features in (one, other)]
-    root = _root(covariances[0])
-    product = np.linalg.eigvalsh(root @ covariances[1] @ root)
-    traces = sum(np.trace(covariance) for covariance in covariances)
+    first, second = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (one, other))
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T  # below 0 by rounding only
+    product = np.linalg.eigvalsh(root @ second @ root)
+    traces = np.trace(first) + np.trace(second)
     return max(0.0, float(mean @ mean + traces - 2 * np.sqrt(np.maximum(product, 0)).sum()))
-
-
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric root of a symmetric matrix ``[d, d]`` without negative eigenvalues but for rounding."""
-    values, vectors = np.linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

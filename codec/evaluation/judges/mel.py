@@ -1,4 +1,4 @@
-"""What the judges hear: log-mel energies."""
+"""Log-mel energies, the input of the judges."""
 
 import numpy as np
 import soxr
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from codec.evaluation.metrics.base import MetricError
 
-VERSION = 1  # raise it when anything here changes what comes out: caches are keyed by it
+VERSION = 1  # raise it when the output changes: caches are keyed by it
 SAMPLE_RATE, FFT, WINDOW, HOP, BANDS = 16_000, 512, 400, 160, 64  # Hz, samples, 25 ms, 10 ms, bands
 MEL_RATE = SAMPLE_RATE / HOP  # frames per second
 FLOOR = 1e-2  # of the mel energies of a waveform of unit power: 60 dB under the loudest ones
@@ -18,7 +18,7 @@ FLOOR = 1e-2  # of the mel energies of a waveform of unit power: 60 dB under the
 class LogMel(nn.Module):
     """wav ``[B, T]`` at 16 kHz -> natural log of mel energies ``[B, 64, F]``, F an even number, 100 per second.
 
-    Frame i is centred on samples 160 i ... 160 i + 159. Each waveform's power is made 1 before.
+    Frame i is centred on samples 160 i ... 160 i + 159. Each waveform is scaled to a power of 1 before.
     """
 
     def __init__(self):
@@ -29,6 +29,12 @@ class LogMel(nn.Module):
         wav = wav / wav.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-5)
         edge = (FFT - HOP) // 2
         return self.mel(F.pad(wav, (edge, edge + -wav.shape[-1] % (2 * HOP)))).clamp(min=FLOOR).log()
+
+
+def frames_within(span: tuple[float, float], count: int, frame_rate: float) -> np.ndarray:
+    """``[count]`` bool: frames at ``frame_rate`` Hz whose middle lies in ``span``, ``[start, end)`` in seconds."""
+    middles = (np.arange(count) + 0.5) / frame_rate
+    return (middles >= span[0]) & (middles < span[1])
 
 
 def at_16k(wav, sample_rate: int) -> Tensor:

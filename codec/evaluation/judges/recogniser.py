@@ -1,21 +1,19 @@
-"""A phone recogniser to judge decoded speech by: it learns from recordings, and never hears a codec nor sees a latent.
+"""A phone recogniser that judges decoded speech; it learns from recordings, never from a codec's output or latents.
 
-What sets it apart from the phone teacher (codec/distillation/teachers/phones.py), which a codec may have been drawn
-towards: it has
-CTC over sequences as its loss, not the names of frames; 64 mel bands of 25 ms windows with each band's mean and spread
-taken out, not 80 of 64 ms; dilated convolutions with batch norm that see 0.2 s, not ConvNeXt blocks that see 0.36 s;
-another seed, and other voices and sentences where its corpus has another seed. What they share: eSpeak NG, its ten
-languages and its few hundred words. A teacher's arm could gain from that, since its teacher, too, knows how eSpeak
-says these words: judge such an arm by the metrics without a network as well.
+It shares no network with the phone teacher (codec/distillation/teachers/phones.py), by whose features a codec under
+test may have been trained: its loss is CTC over sequences, not the phone of each frame; its input 64 mel bands of 25 ms
+windows, normalised per band, not 80 of 64 ms; its layers dilated convolutions with batch norm that see 0.2 s, not
+ConvNeXt blocks that see 0.36 s; its seed, voices and sentences are others. Both learn from eSpeak NG, its ten languages
+and its few hundred words, from which a codec with that teacher could gain: judge it by metrics without a network, too.
 
-It sees 0.2 s to either side, so as not to guess a span from what surrounds it; words that it knows from training it may
+A context of 0.2 s to either side keeps it from guessing a span from its surroundings; words known from training it may
 still complete from half a word.
 """
 
 import json
 import logging
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,19 +22,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.distillation.teachers.base import seeded
-from codec.evaluation.judges import mel
-from codec.evaluation.judges import phone_edits as phones
-from codec.evaluation.judges.ctc import ctc_loss, transcript
-from codec.evaluation.judges.mel import BANDS, FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k
-from codec.evaluation.judges.phone_edits import Edits, Heard, Said, edits_within, said
-from codec.evaluation.judges.voices import strangers
+from codec.evaluation.judges import mel, phone_edits
+from codec.evaluation.judges.crops import crops_without
+from codec.evaluation.judges.mel import BANDS, FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k, frames_within
+from codec.evaluation.judges.phone_edits import Edits, PhoneToken, edits_within, phone_segments, transcript
+from codec.layers.ctc import ctc_loss
 from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
 from codec.utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raise it when anything here changes what is learnt
-FRAME_RATE = MEL_RATE / 2  # Hz, of what comes out
+VERSION = 2  # raise it when anything here changes the weights
+FRAME_RATE = MEL_RATE / 2  # Hz, of the output
 CROP = 4 * SAMPLE_RATE  # samples of a training example
 CROPS = 2400  # training examples, at most: 2.7 hours
 STEPS = 2000
@@ -44,15 +41,15 @@ BATCH = 16
 LEARNING_RATE = 2e-3
 WARMUP = 100  # steps
 SHIFT = 3  # mel bands
-HISS, HISS_SPREAD = 5.0, 0.3  # of its power over the floor, natural log: at most, and from cell to cell
-CUT = 0.02  # seconds of a phone at the edge of a crop that are too little to be heard
+NOISE, NOISE_SPREAD = 5.0, 0.3  # natural log of its power over the floor: the most, and its spread over cells
+CUT = 0.02  # seconds: what the edge of a crop leaves of a phone is no label if it is shorter
 WIDTH = 192
 HIDDEN = 64
 DILATIONS = (1, 1, 2, 2, 3)
 
 
 class Block(nn.Module):
-    """``[B, C, F] -> [B, C, F]``: what a dilated convolution of width 3 hears, added to the input."""
+    """``[B, C, F] -> [B, C, F]``: a residual dilated convolution of width 3."""
 
     def __init__(self, width: int, dilation: int):
         super().__init__()
@@ -78,21 +75,19 @@ class PhoneNetwork(nn.Module):
         return self.encode(self.mel(wav))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of log-mel energies ``[B, 64, 2 F]``."""
+        """The same from log-mel energies ``[B, 64, 2 F]``."""
         x = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True).clamp(min=0.1)  # a band may be silent
         hidden = self.narrow(self.blocks(self.enter(x))).transpose(1, 2)
         return hidden, self.head(F.relu(hidden))
 
 
 class Recogniser:
-    """Decoded audio -> the phones in it and when they were said.
-
-    Trained when it is first asked for and kept in the user's cache folder; a second process waits for the first.
+    """Decoded audio -> the phones in it and their times; trained on first use and cached.
 
     Args:
         corpus: map-style at 16 kHz, whose items have ``phones`` (codec/data/base.py): the espeak corpus, of another
             seed than the one under study, or a folder whose manifest has that column.
-        apart: speakers that are to be judged; it does not learn from them, nor from their vocal tracts.
+        exclude: speakers to be judged; neither they nor their vocal tracts are trained on.
         width: channels.
         steps: of training, with 16 crops of 4 s each.
 
@@ -102,18 +97,18 @@ class Recogniser:
 
     Raises:
         InputError: if the corpus does not fit.
-        ValueError: if the cache cannot be written; says what to do.
+        ValueError: if the cache cannot be written.
     """
 
     def __init__(
-        self, corpus: Any, apart: Collection[str] = (), width: int = WIDTH, steps: int = STEPS, seed: int = 1000
+        self, corpus: Any, exclude: Collection[str] = (), width: int = WIDTH, steps: int = STEPS, seed: int = 1000
     ):
-        crops = list(strangers(corpus, CROP, 8, seed, apart))
-        parts = VERSION, mel.VERSION, phones.VERSION, corpus_fingerprint(crops), sorted(apart), width, steps, seed
-        self.identity = f"recogniser-{cache_key(*parts)}"
+        crops = list(crops_without(exclude, corpus, CROP, 8, seed))
+        parts = VERSION, mel.VERSION, phone_edits.VERSION, corpus_fingerprint(crops), sorted(exclude)
+        self.identity = f"recogniser-{cache_key(*parts, width, steps, seed)}"
         path = cache_dir() / "judges" / f"{self.identity}.safetensors"
         with seeded(seed):
-            weights, about = cached_tensors(path, lambda: learn(corpus, apart, width, steps, seed))
+            weights, about = cached_tensors(path, lambda: train(corpus, exclude, width, steps, seed))
             self.symbols: list[str] = json.loads(about["symbols"])
             self.network = PhoneNetwork(len(self.symbols), width)
         self.network.load_state_dict(weights)
@@ -121,7 +116,7 @@ class Recogniser:
         self.error_rate = float(about["error_rate"])
         log.info("recogniser: phone error rate of %.1f %% on held-out voices", 100 * self.error_rate)
 
-    def heard(self, wav, sample_rate: int) -> list[Heard]:
+    def transcribe(self, wav, sample_rate: int) -> list[PhoneToken]:
         """wav ``[T]`` at ``sample_rate`` Hz -> the phones of the whole recording.
 
         Raises:
@@ -129,42 +124,39 @@ class Recogniser:
         """
         return transcript(self.network(at_16k(wav, sample_rate))[1][0], self.symbols, FRAME_RATE)
 
-    def edits(self, wav, sample_rate: int, truth: Sequence[tuple[str, float]], span: tuple[float, float]) -> Edits:
-        """Of wav ``[T]``, heard as a whole: the edits in ``span`` (s), see
-        :func:`codec.evaluation.judges.phone_edits.edits_within`."""
-        return edits_within(said(truth, len(wav) / sample_rate), self.heard(wav, sample_rate), span)
+    def edits(self, wav, sample_rate: int, phones: Sequence[tuple[str, float]], span: tuple[float, float]) -> Edits:
+        """Edits in ``span`` (s) of the transcript of the whole wav ``[T]`` (:func:`phone_edits.edits_within`)."""
+        return edits_within(phone_segments(phones, len(wav) / sample_rate), self.transcribe(wav, sample_rate), span)
 
     def features(self, wav, sample_rate: int, span: tuple[float, float]) -> np.ndarray:
-        """wav ``[T]`` -> the hidden layer ``[n, 64]`` of the frames (50 per second) whose middle lies in ``span`` (s),
-        of the whole recording."""
+        """wav ``[T]`` -> the hidden layer ``[n, 64]`` at the frames (50 per second) in ``span`` (s)."""
         hidden = self.network(at_16k(wav, sample_rate))[0][0].numpy()
-        middles = (np.arange(len(hidden)) + 0.5) / FRAME_RATE
-        return hidden[(middles >= span[0]) & (middles < span[1])]
+        return hidden[frames_within(span, len(hidden), FRAME_RATE)]
 
 
-def learn(corpus: Any, apart: Collection[str], width: int, steps: int, seed: int) -> Stored:
-    """Train a network -> its weights, and "symbols" and "error_rate" as text."""
+def train(corpus: Any, exclude: Collection[str], width: int, steps: int, seed: int) -> Stored:
+    """The weights of a network, and "symbols" and "error_rate" as text."""
     log.info("training the recogniser, %d steps", steps)
-    drawn = list(strangers(corpus, CROP, min(CROPS, BATCH * steps), seed, apart))
-    truth = [[phone.symbol for phone in audible(said(item["phones"], CROP / SAMPLE_RATE))] for item in drawn]
-    symbols, clips = sorted({symbol for symbols in truth for symbol in symbols}), corpus.clips("val")
+    items = list(crops_without(exclude, corpus, CROP, min(CROPS, BATCH * steps), seed))
+    phones, clips = [_whole_phones(item) for item in items], corpus.clips("val")
+    symbols = sorted({symbol for clip in phones for symbol in clip})
     if not symbols or not any(item["phones"] for item in clips):
         raise InputError(
             "the recogniser needs a corpus with phones and with held-out clips to be measured on: use the espeak "
             "corpus, with holdout above 0"
         )
     numbers = {symbol: i for i, symbol in enumerate(symbols, 1)}
-    targets = [torch.tensor([numbers[symbol] for symbol in spelled]) for spelled in truth]
+    targets = [torch.tensor([numbers[symbol] for symbol in clip], dtype=torch.int64) for clip in phones]
     network = PhoneNetwork(len(symbols), width)
     with torch.no_grad():
-        mels = torch.cat([network.mel(item["wav"]) for item in drawn])  # [N, 64, F]
+        mels = torch.cat([network.mel(item["wav"]) for item in items])  # [N, 64, F]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
     for step in range(steps):
         rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.param_groups[0]["lr"] = rate
         batch = torch.randint(len(mels), (BATCH,)).tolist()
-        logits = network.encode(disguised(mels[batch]))[1]
-        loss = ctc_loss(logits, torch.full((len(batch),), logits.shape[1]), [targets[i] for i in batch])
+        logits = network.encode(augment(mels[batch]))[1]
+        loss = ctc_loss(logits, torch.full((BATCH,), logits.shape[1]), [targets[i] for i in batch]).mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -181,29 +173,28 @@ def learn(corpus: Any, apart: Collection[str], width: int, steps: int, seed: int
 def error_rate(network: PhoneNetwork, symbols: Sequence[str], clips: Sequence[dict]) -> float:
     """Edits over phones, of all clips together."""
     network.eval()
-    edits = count = 0
-    for item in clips:
-        truth = said(item["phones"], item["wav"].shape[-1] / SAMPLE_RATE)
-        found = edits_within(truth, transcript(network(item["wav"])[1][0], symbols, FRAME_RATE), (0.0, math.inf))
-        edits, count = edits + found.edits, count + found.phones
-    return edits / count
+    references = [phone_segments(item["phones"], item["wav"].shape[-1] / SAMPLE_RATE) for item in clips]
+    hypotheses = [transcript(network(item["wav"])[1][0], symbols, FRAME_RATE) for item in clips]
+    return phone_edits.error_rate(references, hypotheses)
 
 
-def audible(phones: Sequence[Said]) -> Iterator[Said]:
-    """Without a phone at either edge of a crop of which next to nothing is left."""
-    for phone in phones:
-        cut = phone.start <= 0 or phone.end >= CROP / SAMPLE_RATE
-        if not cut or phone.end - phone.start > CUT:
-            yield phone
+def _whole_phones(item: dict) -> list[str]:
+    """The symbols of a crop without phones of which an edge leaves next to nothing."""
+    seconds = CROP / SAMPLE_RATE
+    return [
+        phone.symbol
+        for phone in phone_segments(item["phones"], seconds)
+        if (phone.start > 0 and phone.end < seconds) or phone.end - phone.start > CUT
+    ]
 
 
-def disguised(x: Tensor) -> Tensor:
-    """Log-mel energies ``[B, 64, F]`` as if of other voices and in hiss, with gaps: each example moved by up to SHIFT
-    bands, a floor of noise put in at a random level, and two stretches of bands and of frames blotted out."""
+def augment(x: Tensor) -> Tensor:
+    """Log-mel energies ``[B, 64, F]`` as if of other voices, in noise, with gaps: each example moved by up to SHIFT
+    bands, in a noise floor of random level, with two gaps each in bands and frames (SpecAugment, arXiv 1904.08779)."""
     batch, bands, frames = x.shape
     by = torch.randint(-SHIFT, SHIFT + 1, (batch, 1, 1))
     x = x.gather(1, (torch.arange(bands)[None, :, None] + by).clamp(0, bands - 1).expand_as(x))
-    x = torch.logaddexp(x, math.log(FLOOR) + HISS * torch.rand(batch, 1, 1) + HISS_SPREAD * torch.randn(x.shape))
+    x = torch.logaddexp(x, math.log(FLOOR) + NOISE * torch.rand(batch, 1, 1) + NOISE_SPREAD * torch.randn(x.shape))
     for axis, size, widest in ((1, bands, 5), (2, frames, 7)):
         for _ in range(2):
             first, width = torch.randint(size - widest, (batch, 1)), torch.randint(widest + 1, (batch, 1))

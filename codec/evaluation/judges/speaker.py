@@ -1,8 +1,8 @@
-"""A speaker probe: whether a stretch of speech is in the voice of the rest of its recording.
+"""A speaker probe: similarity of the voice in a stretch of speech to that in the rest of its recording.
 
-A voice is the mean of its log-mel spectrum and the spread of its mel cepstra over the frames with speech (statistics
-pooling), seen along the directions in which voices differ more than stretches of one voice do (Fisher's linear
-discriminant analysis). No training by gradient: the directions have a closed form, and are found in seconds.
+A voice is the mean of its log-mel spectrum and the standard deviation of its mel cepstra over the frames with speech
+(statistics pooling), projected to the directions in which voices differ more than stretches of one voice do (Fisher's
+linear discriminant analysis): a closed form, found in seconds.
 """
 
 import logging
@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from codec.evaluation.judges import mel
-from codec.evaluation.judges.mel import FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k
-from codec.evaluation.judges.voices import strangers
+from codec.evaluation.judges.crops import crops_without
+from codec.evaluation.judges.mel import FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k, frames_within
 from codec.evaluation.metrics.base import MetricError
 from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
 from codec.utils.errors import InputError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when anything here changes what is learnt
+VERSION = 1  # raise it when anything here changes the directions
 CROP = 2 * SAMPLE_RATE  # samples
-CROPS = 4000  # stretches of speech of each corpus to learn from
+CROPS = 4000  # training stretches from each corpus
 SHORTEST, LONGEST = 0.4, 2.0  # seconds of a stretch
 SPEECH = 6.9  # of log energy under the loudest frame at most: 30 dB
 CEPSTRA = 30
@@ -35,32 +35,30 @@ FRAMES = 10  # with speech, at least
 
 
 class SpeakerProbe:
-    """Stretches of audio -> vectors that lie close together for one voice.
-
-    Found when it is first asked for and kept in the user's cache folder.
+    """Stretches of audio -> vectors that lie close together for one voice; found on first use and cached.
 
     Args:
         corpora: map-style at 16 kHz, whose items have a speaker: the espeak corpus and, where given, folders with that
             column in their manifests.
-        apart: speakers that are to be judged; it does not learn from them, nor from their vocal tracts.
+        exclude: speakers to be judged; neither they nor their vocal tracts are trained on.
         dim: of the vectors.
 
     Attributes:
         equal_error_rate: on voices held out from all corpora, of stretches of 0.4 to 1.5 s against other recordings, of
             the same voice or of another one.
-        identity: a short name for what was found.
+        identity: a short name for these directions.
 
     Raises:
         InputError: if a corpus does not fit.
-        ValueError: if the cache cannot be written; says what to do.
+        ValueError: if the cache cannot be written.
     """
 
-    def __init__(self, corpora: Sequence[Any], apart: Collection[str] = (), dim: int = 20, seed: int = 1000):
-        prints = [corpus_fingerprint(list(strangers(corpus, CROP, 8, seed, apart))) for corpus in corpora]
-        self.identity = f"speaker-{cache_key(VERSION, mel.VERSION, prints, sorted(apart), dim, seed)}"
+    def __init__(self, corpora: Sequence[Any], exclude: Collection[str] = (), dim: int = 20, seed: int = 1000):
+        prints = [corpus_fingerprint(list(crops_without(exclude, corpus, CROP, 8, seed))) for corpus in corpora]
+        self.identity = f"speaker-{cache_key(VERSION, mel.VERSION, prints, sorted(exclude), dim, seed)}"
         path = cache_dir() / "judges" / f"{self.identity}.safetensors"
         self.mel = LogMel()
-        tensors, about = cached_tensors(path, lambda: self._learn(corpora, apart, dim, seed))
+        tensors, about = cached_tensors(path, lambda: self._train(corpora, exclude, dim, seed))
         self.mean, self.directions = tensors["mean"].numpy(), tensors["directions"].numpy()
         self.equal_error_rate = float(about["equal_error_rate"])
         log.info("speaker probe: equal error rate of %.1f %% on held-out voices", 100 * self.equal_error_rate)
@@ -68,40 +66,34 @@ class SpeakerProbe:
     def similarity(self, decoded, recording, sample_rate: int, span: tuple[float, float]) -> float:
         """Cosine, in [-1, 1], between ``span`` (s) of ``decoded`` ``[T]`` and the rest of ``recording`` ``[T]``.
 
-        The rest is that of the original recording, the same for all systems: what a codec takes from the voice counts
-        against it, and is what the copy synthesis is there to show. About 0 for strangers.
+        About 0 for different voices. The rest is that of the original recording, the same for all systems, so that a
+        codec's loss of the voice counts against it; copy synthesis shows how much that is.
 
         Raises:
             MetricError: if either has next to no speech.
         """
-        inside, outside = (
-            self.embed(wav, sample_rate, span, rest) for wav, rest in ((decoded, False), (recording, True))
-        )
-        return float(inside @ outside)
+        return float(self.embed(decoded, sample_rate, span) @ self.embed(recording, sample_rate, span, rest=True))
 
     def embed(self, wav, sample_rate: int, span: tuple[float, float], rest: bool = False) -> np.ndarray:
-        """wav ``[T]`` -> the vector ``[dim]``, of length 1, of the frames in ``span`` (s), or of the ``rest``."""
-        spectrum = self._mel(at_16k(wav, sample_rate))
-        middles = (np.arange(spectrum.shape[1]) + 0.5) / MEL_RATE
-        inside = (middles >= span[0]) & (middles < span[1])
-        return self._project(pooled(spectrum[:, inside != rest]))
-
-    def _project(self, statistics: np.ndarray) -> np.ndarray:
-        x = (statistics - self.mean) @ self.directions
-        return x / np.linalg.norm(x, axis=-1, keepdims=True)
+        """wav ``[T]`` -> the vector ``[dim]``, of length 1, of the frames in ``span`` (s), or of all others."""
+        spectrum = self._log_mel(at_16k(wav, sample_rate))
+        x = (
+            pooled(spectrum[:, frames_within(span, spectrum.shape[1], MEL_RATE) != rest]) - self.mean
+        ) @ self.directions
+        return x / np.linalg.norm(x)
 
     @torch.no_grad()
-    def _mel(self, wav: Tensor) -> np.ndarray:
+    def _log_mel(self, wav: Tensor) -> np.ndarray:
         return self.mel(wav)[0].numpy()
 
-    def _learn(self, corpora: Sequence[Any], apart: Collection[str], dim: int, seed: int) -> Stored:
+    def _train(self, corpora: Sequence[Any], exclude: Collection[str], dim: int, seed: int) -> Stored:
         rng = np.random.default_rng(seed)
         stretches, voices = [], []
         for number, corpus in enumerate(corpora):
-            for item in strangers(corpus, CROP, CROPS, seed, apart):
+            for item in crops_without(exclude, corpus, CROP, CROPS, seed):
                 if not item["speaker"]:
                     raise InputError("the speaker probe needs speakers: give the manifest a column `speaker`")
-                spectrum = self._mel(item["wav"])
+                spectrum = self._log_mel(item["wav"])
                 frames = int(rng.uniform(SHORTEST, LONGEST) * MEL_RATE)
                 first = int(rng.integers(0, max(1, spectrum.shape[1] - frames + 1)))
                 try:
@@ -110,28 +102,27 @@ class SpeakerProbe:
                     continue
                 voices.append((number, item["speaker"]))
         self.mean, self.directions = discriminants(np.stack(stretches), voices, dim)
-        rate = self._verified([clip for corpus in corpora for clip in corpus.clips("val")], rng)
-        log.info("speaker probe: learnt from %d stretches of %d voices", len(voices), len(set(voices)))
+        rate = self._equal_error_rate([clip for corpus in corpora for clip in corpus.clips("val")], rng)
+        log.info("speaker probe: trained on %d stretches of %d voices", len(voices), len(set(voices)))
         tensors = {"mean": torch.from_numpy(self.mean), "directions": torch.from_numpy(self.directions)}
         return tensors, {"equal_error_rate": str(rate)}
 
-    def _verified(self, clips: Sequence[dict], rng: np.random.Generator) -> float:
-        inside, outside, voices = [], [], []
+    def _equal_error_rate(self, clips: Sequence[dict], rng: np.random.Generator) -> float:
+        pairs, voices = [], []
         for item in clips:
             wav, seconds = item["wav"][0], item["wav"].shape[-1] / SAMPLE_RATE
             length = rng.uniform(SHORTEST, min(1.5, seconds / 2))
             start = rng.uniform(0, seconds - length)
             span = start, start + length
             try:
-                pair = self.embed(wav, SAMPLE_RATE, span), self.embed(wav, SAMPLE_RATE, span, rest=True)
+                pairs.append([self.embed(wav, SAMPLE_RATE, span, rest) for rest in (False, True)])
             except MetricError:
                 continue
-            inside.append(pair[0])
-            outside.append(pair[1])
             voices.append(item["speaker"])
         if len(set(voices)) < 2 or len(voices) == len(set(voices)):
             raise InputError("the speaker probe needs held-out voices, two or more, with several recordings each")
-        cosines, names = np.stack(inside) @ np.stack(outside).T, np.array(voices)
+        inside, outside = np.stack(pairs, axis=1)
+        cosines, names = inside @ outside.T, np.array(voices)
         same, own = names[:, None] == names, np.eye(len(names), dtype=bool)
         return equal_error_rate(cosines[same & ~own], cosines[~same])
 
@@ -154,30 +145,31 @@ def pooled(spectrum: np.ndarray) -> np.ndarray:
 
 
 def discriminants(stretches: np.ndarray, voices: Sequence[Any], dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stretches ``[n, d]`` and whose each is -> mean ``[d]`` and directions ``[d, dim]`` (Fisher 1936, Rao 1948).
+    """Stretches ``[n, d]`` and their voices -> mean ``[d]`` and directions ``[d, dim]`` (Fisher 1936, Rao 1948).
 
-    Along them the stretches of one voice have variance 1, and voices differ most.
+    Along them the stretches of one voice have variance 1, and voices differ most. A ridge on the variance within voices
+    makes it regular, which scikit-learn's LinearDiscriminantAnalysis has as a shrinkage towards its mean only.
 
     Raises:
         InputError: if there are not more than ``dim`` voices.
     """
-    names = {voice: i for i, voice in enumerate(dict.fromkeys(voices))}
-    if len(names) <= dim:
-        raise InputError(f"the speaker probe needs more than {dim} voices to learn from, not {len(names)}")
-    voice = np.array([names[v] for v in voices])
+    index = {voice: i for i, voice in enumerate(dict.fromkeys(voices))}
+    if len(index) <= dim:
+        raise InputError(f"the speaker probe needs more than {dim} voices to learn from, not {len(index)}")
+    voice = np.array([index[v] for v in voices])
     mean, scale = stretches.mean(axis=0), stretches.std(axis=0) + 1e-6
     x = (stretches - mean) / scale
-    centres = np.stack([x[voice == i].mean(axis=0) for i in range(len(names))])
+    centres = np.stack([x[voice == i].mean(axis=0) for i in range(len(index))])
     within = np.cov((x - centres[voice]).T) + RIDGE * np.eye(x.shape[1])
     _, vectors = scipy.linalg.eigh(np.cov(centres.T), within)  # in ascending order
     return mean, np.ascontiguousarray(vectors[:, ::-1][:, :dim] / scale[:, None])
 
 
 def equal_error_rate(same: np.ndarray, different: np.ndarray) -> float:
-    """Scores of pairs of one voice and of pairs of two -> the error rate, in [0, 1], at the threshold where as many of
-    the one are refused as of the other accepted; where they cross between two scores, the mean of both."""
+    """Scores of pairs of one voice and of pairs of two -> the error rate, in [0, 1], at the threshold where the rates
+    of false rejection and false acceptance are equal; between two thresholds, the mean of both rates."""
     thresholds = np.unique(np.concatenate([same, different, [np.inf]]))
-    refused = np.searchsorted(np.sort(same), thresholds, side="left") / len(same)
+    rejected = np.searchsorted(np.sort(same), thresholds, side="left") / len(same)
     accepted = 1 - np.searchsorted(np.sort(different), thresholds, side="left") / len(different)
-    nearest = int(np.argmin(np.abs(refused - accepted)))
-    return float((refused[nearest] + accepted[nearest]) / 2)
+    nearest = int(np.argmin(np.abs(rejected - accepted)))
+    return float((rejected[nearest] + accepted[nearest]) / 2)

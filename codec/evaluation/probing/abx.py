@@ -2,17 +2,17 @@
 
 After Schatz et al. (Interspeech 2013) and the ZeroSpeech challenges: A and X are triphones such as b-a-g, B is b-i-g.
 The error is how often X is nearer to B than to A. There is nothing to train; 50 % is chance. Within a speaker all three
-are one person's, across speakers X is another's.
+are by one speaker, across speakers X is by another.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 
-from codec.evaluation.judges.phone_edits import Said, said
+from codec.evaluation.judges.phone_edits import phone_segments
 from codec.evaluation.metrics.intervals import Interval, bootstrap
 from codec.utils.errors import InputError
 
@@ -22,12 +22,15 @@ BLOCK = 4096  # pairs whose distances are computed at a time
 
 
 class Token(NamedTuple):
-    """A triphone as it was said: latents ``[n, C]`` of length 1 each."""
+    """One occurrence of a triphone: latents ``[n, C]`` of length 1 each."""
 
     frames: np.ndarray
     speaker: str
     context: tuple[str, str]
     centre: str
+
+
+Tokens = Sequence[Token]
 
 
 def abx(items: Iterable[dict], frame_rate: float, sample_rate: int, across: bool = False, seed: int = 0) -> Interval:
@@ -36,9 +39,9 @@ def abx(items: Iterable[dict], frame_rate: float, sample_rate: int, across: bool
     Triphones are three phones without a pause between them, and the frames whose middle lies in them, one at least. A
     cell is a pair of triphones (of A and X, and of B) by one speaker, or by two: its error is the mean over all its
     triples, ties being half an error. The error is the mean over cells. At most 6 tokens of each triphone and 4000
-    cells are drawn at random by ``seed``. Distances: :func:`distances`.
+    cells are chosen at random by ``seed``. Distances: :func:`distances`.
 
-    Synthetic voices say a word the same way each time: errors of theirs are lower than errors of people's.
+    Synthetic voices say a word the same way each time: their errors are lower than those of natural speech.
 
     Args:
         items: with ``latents`` ``[C, F]``, ``phones`` (symbol, start in s), ``speaker`` and ``samples``.
@@ -48,91 +51,60 @@ def abx(items: Iterable[dict], frame_rate: float, sample_rate: int, across: bool
         InputError: if no two triphones can be compared.
     """
     rng = np.random.default_rng(seed)
-    said_by: dict[tuple, list[Token]] = defaultdict(list)  # by context, then centre and speaker
+    found: dict[tuple, list[Token]] = defaultdict(list)  # by context, centre and speaker
     for item in items:
         for token in tokens(item, frame_rate, sample_rate):
-            said_by[token.context, token.centre, token.speaker].append(token)
-    kinds = {
-        kind: [found[i] for i in rng.permutation(len(found))[:MOST_TOKENS]] for kind, found in sorted(said_by.items())
-    }
+            found[token.context, token.centre, token.speaker].append(token)
+    kinds = {kind: [some[i] for i in rng.permutation(len(some))[:MOST_TOKENS]] for kind, some in sorted(found.items())}
     cells = list(_cells(kinds, across))
     if not cells:
         where = "across speakers" if across else "within a speaker"
         raise InputError(f"no two triphones that differ in their middle can be compared {where}: give more recordings")
     cells = [cells[i] for i in sorted(rng.permutation(len(cells))[:MOST_CELLS])]
-    measured = _Distances([pair for a, b, x in cells for pair in _pairs(a, b, x)])
-    errors = [_error(measured, *cell) for cell in cells]
-    return bootstrap(errors, seed=seed, groups=[x[0].speaker for _, _, x in cells])
+    pairs = {(id(x), id(y)): (x.frames, y.frames) for a, b, xs in cells for x in xs for y in (*a, *b) if y is not x}
+    distance = dict(zip(pairs, distances(list(pairs.values())), strict=True))
+    errors = []
+    for a, b, xs in cells:
+        triples = []
+        for x in xs:
+            to_a = np.array([distance[id(x), id(y)] for y in a if y is not x])[:, None]
+            to_b = np.array([distance[id(x), id(y)] for y in b])
+            triples.append((1 + np.sign(to_a - to_b)).ravel() / 2)
+        errors.append(np.concatenate(triples).mean())
+    return bootstrap(errors, seed=seed, groups=[xs[0].speaker for _, _, xs in cells])
 
 
 def tokens(item: dict, frame_rate: float, sample_rate: int) -> list[Token]:
     """The triphones of one recording."""
     latents = np.asarray(item["latents"], dtype=np.float64).T  # [F, C]
     latents = latents / np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
-    phones = said(item["phones"], item["samples"] / sample_rate)
+    phones = phone_segments(item["phones"], item["samples"] / sample_rate)
     found = []
     for before, phone, after in zip(phones, phones[1:], phones[2:]):
         if before.end < phone.start or phone.end < after.start:  # a pause
             continue
-        frames = latents[_frames(before, after, frame_rate, len(latents))]
+        begin, end = (round(time * frame_rate) for time in (before.start, after.end))  # middles: i + 1/2
+        begin = min(begin, len(latents) - 1)
+        frames = latents[begin : max(begin + 1, end)]
         found.append(Token(frames, item["speaker"], (before.symbol, after.symbol), phone.symbol))
     return found
 
 
-def _frames(first: Said, last: Said, frame_rate: float, count: int) -> slice:
-    begin, end = (round(time * frame_rate) for time in (first.start, last.end))  # middles: i + 1/2
-    begin = min(begin, count - 1)
-    return slice(begin, max(begin + 1, min(end, count)))
-
-
-Cell = tuple[Sequence[Token], Sequence[Token], Sequence[Token]]  # tokens of A, of B, of X
-
-
-def _cells(kinds: dict[tuple, list[Token]], across: bool) -> Iterable[Cell]:
-    heard: dict[tuple, list[tuple]] = defaultdict(list)
+def _cells(kinds: dict[tuple, Tokens], across: bool) -> Iterator[tuple[Tokens, Tokens, Tokens]]:
+    """Tokens of A, of B and of X."""
+    by_context: dict[tuple, list[tuple]] = defaultdict(list)
     for context, centre, speaker in kinds:
-        heard[context].append((centre, speaker))
-    for context, known in heard.items():
+        by_context[context].append((centre, speaker))
+    for context, known in by_context.items():
         for (centre, speaker), (other, same) in permutations(known, 2):
             if other == centre or same != speaker:
                 continue
             a, b = kinds[context, centre, speaker], kinds[context, other, speaker]
-            if not across and len(a) > 1:
+            if across:
+                voices = [voice for third, voice in known if third == centre and voice != speaker]
+                yield from ((a, b, kinds[context, centre, voice]) for voice in voices)
+            elif len(a) > 1:
                 yield a, b, a
-            elif across:
-                for third, x in known:
-                    if third == centre and x != speaker:
-                        yield a, b, kinds[context, centre, x]
-
-
-def _pairs(a: Sequence[Token], b: Sequence[Token], x: Sequence[Token]) -> Iterable[tuple[Token, Token]]:
-    for one in x:
-        yield from ((one, other) for other in (*a, *b) if other is not one)
-
-
-def _error(measured: "_Distances", a: Sequence[Token], b: Sequence[Token], x: Sequence[Token]) -> float:
-    wrong, triples = 0.0, 0
-    for one in x:
-        right = np.array([measured(one, other) for other in a if other is not one])[:, None]
-        foreign = np.array([measured(one, other) for other in b])
-        wrong += (foreign < right).sum() + 0.5 * (foreign == right).sum()
-        triples += right.size * foreign.size
-    return wrong / triples
-
-
-class _Distances:
-    """Distances of pairs of tokens, each computed once."""
-
-    def __init__(self, pairs: Iterable[tuple[Token, Token]]):
-        unique = {self._key(one, other): (one.frames, other.frames) for one, other in pairs}
-        self.known = dict(zip(unique, distances(list(unique.values())), strict=True))
-
-    def __call__(self, one: Token, other: Token) -> float:
-        return self.known[self._key(one, other)]
-
-    @staticmethod
-    def _key(one: Token, other: Token) -> tuple[int, int]:
-        return id(one), id(other)
 
 
 def distances(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

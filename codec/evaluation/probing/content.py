@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from codec.evaluation.judges.speaker import discriminants, equal_error_rate
-from codec.evaluation.metrics.intervals import Interval
 from codec.evaluation.probing.abx import abx
 from codec.evaluation.probing.probes import probe
 from codec.utils.errors import InputError
@@ -20,60 +19,53 @@ DIRECTIONS = 20  # in which voices differ, at most
 
 
 def content(corpus: Any, split: str = "test", seed: int = 0) -> dict[str, Any]:
-    """Everything measured on recordings of ``split``, by speakers that no probe has learnt from.
+    """All probes on recordings of ``split``, by speakers that no probe has learnt from.
 
     Args:
         corpus: of latents (codec/latents/latent_corpus.py), with phones and speakers.
-        seed: of probes and of the draws of ABX.
+        seed: of probes and of the random choices of ABX.
 
     Returns:
-        Plain values, intervals as dicts of mean, low, high and n:
-        ``linear`` and ``mlp``: ``accuracy`` and ``error_rate`` of :func:`codec.evaluation.probing.probes.probe`;
-        ``chance`` of the
-        former; ``abx_within`` and ``abx_across`` speakers, see :func:`codec.evaluation.probing.abx.abx`, None where
-        nothing can be
-        compared; ``speaker``, see :func:`speaker_error`; what the latents are, and how many recordings were used.
+        Plain values, intervals as dicts of mean, low, high and n: ``accuracy`` and ``error_rate`` of the ``linear`` and
+        the ``mlp`` probe, and ``chance`` (:mod:`codec.evaluation.probing.probes`); ``abx_within`` and ``abx_across``
+        speakers, None where nothing can be compared (:mod:`codec.evaluation.probing.abx`); ``speaker``
+        (:func:`speaker_error`); the kind of latents, and how many recordings were used.
 
     Raises:
         InputError: if there are no phones, no voices, or the same voices in both parts.
     """
     train, test = list(corpus.train), list(corpus.clips(split))
     linear, mlp = (probe(corpus, split, hidden, seed=seed) for hidden in (None, HIDDEN))
-    return {
-        "linear": {"accuracy": linear.accuracy._asdict(), "error_rate": linear.error_rate._asdict()},
-        "mlp": {"accuracy": mlp.accuracy._asdict(), "error_rate": mlp.error_rate._asdict()},
-        "chance": linear.chance,
-        "abx_within": _abx(test, corpus, False, seed),
-        "abx_across": _abx(test, corpus, True, seed),
-        "speaker": speaker_error(train, test),
-        "channels": corpus.dim,
-        "frame_rate": corpus.frame_rate,
-        "kind": corpus.kind,
-        "fingerprint": corpus.fingerprint,
-        "train": len(train),
-        "test": len(test),
-        "speakers": len({item["speaker"] for item in test}),
-    }
+    result: dict[str, Any] = {"chance": linear.chance}
+    for name, found in (("linear", linear), ("mlp", mlp)):
+        result[name] = {"accuracy": found.accuracy._asdict(), "error_rate": found.error_rate._asdict()}
+    for name, across in (("abx_within", False), ("abx_across", True)):
+        try:
+            result[name] = abx(test, corpus.frame_rate, corpus.sample_rate, across, seed)._asdict()
+        except InputError:  # too few recordings
+            result[name] = None
+    about = {name: getattr(corpus, name) for name in ("frame_rate", "kind", "fingerprint")}
+    counts = {"train": len(train), "test": len(test), "speakers": len({item["speaker"] for item in test})}
+    return result | about | counts | {"channels": corpus.dim, "speaker": speaker_error(train, test)}
 
 
 def speaker_error(train: Sequence[dict], test: Sequence[dict]) -> float:
-    """How well voices can be told apart by latents: the equal error rate, in [0, 1], of pairs of recordings by speakers
-    held out, 0.5 being chance.
+    """Equal error rate of speaker verification by latents, in [0, 1], over pairs of recordings by held-out speakers;
+    0.5 is chance.
 
-    A recording is the mean and the standard deviation over time of each channel, seen along the (at most 20) directions
-    in which the speakers of the training differ (:func:`codec.evaluation.judges.speaker.discriminants`).
+    A recording is the mean and the standard deviation over time of each channel, projected to the (at most 20)
+    directions in which the training speakers differ (:func:`codec.evaluation.judges.speaker.discriminants`).
 
     Raises:
-        InputError: if there are not two speakers or more on either side, each with several recordings.
+        InputError: if either part has not two speakers or more, and one of them with several recordings.
     """
     names = [item["speaker"] for item in train], [item["speaker"] for item in test]
     for own in names:
         if not all(own) or not 2 <= len(set(own)) < len(own):
             raise InputError("the speaker probe needs two speakers or more with several recordings each, held out too")
-    dim = min(DIRECTIONS, len(set(names[0])) - 1)
-    x, held = (np.stack([_statistics(item) for item in part]) for part in (train, test))
-    mean, directions = discriminants(x, names[0], dim)
-    vectors = (held - mean) @ directions
+    x, held_out = (np.stack([_statistics(item) for item in part]) for part in (train, test))
+    mean, directions = discriminants(x, names[0], min(DIRECTIONS, len(set(names[0])) - 1))
+    vectors = (held_out - mean) @ directions
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     cosines, voices = vectors @ vectors.T, np.array(names[1])
     same, pairs = voices[:, None] == voices, np.triu(np.ones((len(voices), len(voices)), bool), 1)
@@ -81,7 +73,7 @@ def speaker_error(train: Sequence[dict], test: Sequence[dict]) -> float:
 
 
 def in_words(found: dict[str, Any]) -> str:
-    """What :func:`content` found, for the terminal."""
+    """The result of :func:`content` as text for the terminal."""
     lines = [
         f"Latents of {found['channels']} channels at {found['frame_rate']:g} Hz ({found['kind']}), "
         f"{found['test']} recordings by {found['speakers']} speakers, probes trained on {found['train']} by others.",
@@ -98,16 +90,8 @@ def in_words(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "95 % intervals over speakers."])
 
 
-def _text(found: dict[str, float]) -> str:
-    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**found)
-
-
-def _abx(items: Sequence[dict], corpus: Any, across: bool, seed: int) -> dict[str, float] | None:
-    try:
-        found: Interval = abx(items, corpus.frame_rate, corpus.sample_rate, across, seed)
-    except InputError:  # too few recordings
-        return None
-    return found._asdict()
+def _text(interval: dict[str, float]) -> str:
+    return "{mean:.3f} [{low:.3f}, {high:.3f}]".format(**interval)
 
 
 def _statistics(item: dict) -> np.ndarray:

@@ -1,14 +1,14 @@
-"""Phone probes: how much of what is said can be read off single frames of latents, by a linear map and by an MLP.
+"""Phone probes: how well a linear map or an MLP predicts phones from single frames of latents.
 
-A latent frame of 80 ms holds one phone, or two, or parts of three: "the phone of a frame" is no fair question, and
-would be a different one at each frame rate. So a probe splits each frame into as many parts as make 50 per second
-(four at 12.5 Hz) and is asked twice:
+A latent frame of 80 ms holds one phone, or two, or parts of three: "the phone of a frame" is not well defined, and
+differs between frame rates. So a probe splits each frame into as many parts as make 50 per second (four at 12.5 Hz) and
+has two targets:
 
-- for the phone that sounds in the middle of each part. The instants are the same at all frame rates; but latents of a
-  causal codec may hold a phone a frame late, and then this question, which fixes the time, misses it.
-- for the sequence of phones, by CTC, which does not fix the time, as edits per phone. Compare this one first.
+- the phone that sounds in the middle of each part. The instants are the same at all frame rates; but latents of a
+  causal codec may hold a phone a frame late, which this target, with its fixed times, does not find.
+- the sequence of phones, by CTC, which fixes no times, measured in edits per phone. Compare this one first.
 
-A probe sees one frame, no neighbours: what it cannot find may still be there, spread out in time. A linear probe gets
+A probe sees one frame, no neighbours: what it does not find may still be there, spread out in time. A linear probe gets
 better with the number of channels alone, an MLP less so: read both. Speakers of the test are not in the training.
 """
 
@@ -21,29 +21,29 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from codec.distillation.teachers.base import seeded
-from codec.evaluation.judges.ctc import ctc_loss, transcript
-from codec.evaluation.judges.phone_edits import Said, edits_within, said
+from codec.evaluation.judges.phone_edits import PhoneSegment, error_rate, phone_segments, transcript
 from codec.evaluation.metrics.intervals import Interval, bootstrap
+from codec.layers.ctc import ctc_loss
 from codec.utils.errors import InputError
 
 RATE = 50.0  # Hz, of the parts of frames, at least
-NAMING, SPELLING = 200, 400  # steps of training, to name instants and to spell
-NAMED, SPELLED = 16, 8  # recordings in a batch
+FRAME_STEPS, CTC_STEPS = 200, 400  # of training
+FRAME_BATCH, CTC_BATCH = 16, 8  # recordings
 LEARNING_RATE = 2e-2  # of 32 channels or fewer; of more it falls with the root of their number
-BOLD = 2.5  # times as much for a linear map when it learns to spell, which is slow to move
-ALWAYS = (0.0, math.inf)
+LINEAR_CTC = 2.5  # factor of the learning rate of a linear map by CTC, which is slow to move
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What a probe found in recordings of new speakers; intervals are over speakers, the means over recordings.
+class ProbeResult:
+    """Scores of a probe on recordings of new speakers; intervals are over speakers, means over recordings.
 
     Attributes:
-        accuracy: share of the instants (50 per second, pauses left out) whose phone is named.
+        accuracy: share of the instants (50 per second, pauses left out) whose phone is predicted.
         error_rate: phone error rate of the CTC probe.
-        chance: the accuracy of always naming the commonest phone; the CTC probe's is 1, for saying nothing.
+        chance: the accuracy of always predicting the commonest phone; the CTC probe's is 1, of an empty transcript.
         phones: different phones in the training.
     """
 
@@ -53,7 +53,7 @@ class Probed:
     phones: int
 
 
-def probe(corpus: Any, split: str = "test", hidden: int | None = None, seed: int = 0) -> Probed:
+def probe(corpus: Any, split: str = "test", hidden: int | None = None, seed: int = 0) -> ProbeResult:
     """Train on ``corpus.train``, measure on ``corpus.clips(split)``.
 
     Args:
@@ -65,31 +65,31 @@ def probe(corpus: Any, split: str = "test", hidden: int | None = None, seed: int
     Raises:
         InputError: if there are no phones, or speakers of the test are in the training, too.
     """
-    train, test = corpus.train, corpus.clips(split)
-    train, test = ([item for item in part if item["phones"]] for part in (train, test))
+    train, test = ([item for item in part if item["phones"]] for part in (corpus.train, corpus.clips(split)))
     if not train or not test:
         raise InputError("the phone probes need recordings with phones, for training and held out")
     if both := {item["speaker"] for item in train} & {item["speaker"] for item in test}:
         raise InputError(f"the phone probes need speakers held out, and {min(both)!r} is in both parts of the corpus")
-    truth = [said(item["phones"], item["samples"] / corpus.sample_rate) for item in train]
-    symbols = sorted({phone.symbol for phones in truth for phone in phones})
+    segments = [phone_segments(item["phones"], item["samples"] / corpus.sample_rate) for item in train]
+    symbols = sorted({phone.symbol for phones in segments for phone in phones})
     latents = [item["latents"].float() for item in train]
     with seeded(seed):
         head = Head(len(latents[0]), len(symbols), corpus.frame_rate, hidden)
-        sequence = learn(head, latents, truth, symbols)
-    accuracies, rates, seen = [], [], torch.zeros(2 + len(symbols), dtype=torch.int64)
+        ctc_head = train_heads(head, latents, segments, symbols)
+    accuracies, rates, counts = [], [], torch.zeros(2 + len(symbols), dtype=torch.int64)
     for item in test:
-        phones, x = said(item["phones"], item["samples"] / corpus.sample_rate), item["latents"].float()[None]
-        labels = named(phones, symbols, x.shape[-1] * head.parts, head.rate)
-        seen += torch.bincount(labels, minlength=len(seen))
+        phones = phone_segments(item["phones"], item["samples"] / corpus.sample_rate)
+        x = item["latents"].float()[None]
+        labels = instant_labels(phones, symbols, x.shape[-1] * head.parts, head.rate)
+        counts += torch.bincount(labels, minlength=len(counts))
         with torch.no_grad():
-            guesses = 1 + head(x)[0, :, 1:].argmax(-1)
-            edits = edits_within(phones, transcript(sequence(x)[0], symbols, head.rate), ALWAYS)
-        accuracies.append(float((guesses == labels)[labels > 0].float().mean()))  # NaN if it is all pause
-        rates.append(edits.edits / edits.phones if edits.phones else math.nan)
+            predicted = 1 + head(x)[0, :, 1:].argmax(-1)
+            hypothesis = transcript(ctc_head(x)[0], symbols, head.rate)
+        accuracies.append(float((predicted == labels)[labels > 0].float().mean()))  # NaN if it is all pause
+        rates.append(error_rate([phones], [hypothesis]) if phones else math.nan)
     speakers = [item["speaker"] for item in test]
     intervals = bootstrap(accuracies, groups=speakers), bootstrap(rates, groups=speakers)
-    return Probed(*intervals, float(seen[1:-1].max() / seen[1:].sum()), len(symbols))
+    return ProbeResult(*intervals, float(counts[1:-1].max() / counts[1:].sum()), len(symbols))
 
 
 class Head(nn.Module):
@@ -108,51 +108,53 @@ class Head(nn.Module):
         return self.map(latents.transpose(1, 2)).unflatten(-1, (self.parts, self.labels)).flatten(1, 2)
 
 
-def learn(head: Head, latents: Sequence[Tensor], truth: Sequence[list[Said]], symbols: Sequence[str]) -> Head:
-    """Train ``head`` in place to name instants -> another that was trained from there on by CTC, which by itself learns
-    next to nothing but blanks from single frames."""
-    names = [named(phones, symbols, x.shape[1] * head.parts, head.rate) for phones, x in zip(truth, latents)]
+def train_heads(
+    head: Head, latents: Sequence[Tensor], segments: Sequence[list[PhoneSegment]], symbols: Sequence[str]
+) -> Head:
+    """Train ``head`` in place on the phones of instants -> a copy of it trained on by CTC, which from random weights
+    learns next to nothing but blanks from single frames."""
+    labels = [instant_labels(p, symbols, x.shape[1] * head.parts, head.rate) for p, x in zip(segments, latents)]
     numbers = {symbol: i for i, symbol in enumerate(symbols, 1)}
-    targets = [torch.tensor([numbers[phone.symbol] for phone in phones]) for phones in truth]
+    targets = [torch.tensor([numbers[phone.symbol] for phone in p], dtype=torch.int64) for p in segments]
 
-    def naming(logits: Tensor, drawn: list[int]) -> Tensor:
-        labels = nn.utils.rnn.pad_sequence([names[i] for i in drawn], batch_first=True, padding_value=-1)
-        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
+    def frame_loss(logits: Tensor, batch: list[int]) -> Tensor:
+        padded = pad_sequence([labels[i] for i in batch], batch_first=True, padding_value=-1)
+        return F.cross_entropy(logits.flatten(0, 1), padded.flatten(), ignore_index=-1)
 
-    def spelling(logits: Tensor, drawn: list[int]) -> Tensor:
-        return ctc_loss(logits, torch.tensor([len(names[i]) for i in drawn]), [targets[i] for i in drawn])
+    def sequence_loss(logits: Tensor, batch: list[int]) -> Tensor:
+        return ctc_loss(logits, torch.tensor([len(labels[i]) for i in batch]), [targets[i] for i in batch]).mean()
 
     rate = LEARNING_RATE * min(1.0, math.sqrt(32 / len(latents[0])))
-    fit(head, latents, naming, NAMING, NAMED, rate)
-    sequence = copy.deepcopy(head)
-    fit(sequence, latents, spelling, SPELLING, SPELLED, rate * (BOLD if head.linear else 1))
-    return sequence
+    _fit(head, latents, frame_loss, FRAME_STEPS, FRAME_BATCH, rate)
+    ctc_head = copy.deepcopy(head)
+    _fit(ctc_head, latents, sequence_loss, CTC_STEPS, CTC_BATCH, rate * (LINEAR_CTC if head.linear else 1))
+    return ctc_head
 
 
-def fit(
+def _fit(
     head: Head,
     latents: Sequence[Tensor],
     loss: Callable[[Tensor, list[int]], Tensor],
     steps: int,
-    batch: int,
+    size: int,
     rate: float,
 ) -> None:
-    """``steps`` of AdamW on ``loss(logits, numbers of the recordings)``; leaves ``head`` in eval mode."""
+    """``steps`` of AdamW on ``loss(logits, indices of the recordings)``; leaves ``head`` in eval mode."""
     head.train()
     optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.1)
     for _ in range(steps):
-        drawn = torch.randint(len(latents), (batch,)).tolist()
-        x = nn.utils.rnn.pad_sequence([latents[i].t() for i in drawn], batch_first=True)  # [B, F, C]
+        batch = torch.randint(len(latents), (size,)).tolist()
+        x = pad_sequence([latents[i].t() for i in batch], batch_first=True)  # [B, F, C]
         optimizer.zero_grad()
-        loss(head(x.transpose(1, 2)), drawn).backward()
+        loss(head(x.transpose(1, 2)), batch).backward()
         optimizer.step()
         schedule.step()
     head.eval()
 
 
-def named(phones: Sequence[Said], symbols: Sequence[str], count: int, rate: float) -> Tensor:
-    """``[count]`` int64: what sounds at the middle of each of ``count`` parts at ``rate`` Hz: 0 is a pause, i is
+def instant_labels(phones: Sequence[PhoneSegment], symbols: Sequence[str], count: int, rate: float) -> Tensor:
+    """``[count]`` int64: the phone at the middle of each of ``count`` parts at ``rate`` Hz: 0 is a pause, i is
     ``symbols[i - 1]``, and ``1 + len(symbols)`` a phone that is not among them."""
     numbers = {symbol: i for i, symbol in enumerate(symbols, 1)}
     labels = torch.zeros(count, dtype=torch.int64)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.evaluation.judges.phone_edits import said
+from codec.evaluation.judges.phone_edits import phone_segments
 from codec.utils.errors import InputError
 
 GRID = 0.08  # seconds: whole frames at 12.5, 25, 50 and 75 Hz, so that codecs of all these rates get the same spans
@@ -64,7 +64,7 @@ def draw_span(phones: Sequence[tuple[str, float]], seconds: float, seed: int, nu
     if room < shortest:
         needed = SHORTEST + 2 * CONTEXT
         raise InputError(f"a recording of {seconds:.2f} s has no room for a span: {needed:.2f} s are needed")
-    middles = [(phone.start + phone.end) / 2 for phone in said(phones, seconds)]
+    middles = [phone.middle for phone in phone_segments(phones, seconds)]
     rng = np.random.default_rng((seed, number))
     for _ in range(1000):
         length = int(rng.integers(shortest, min(longest, room) + 1))
@@ -84,7 +84,7 @@ def rest_after(start: float, phones: Sequence[tuple[str, float]], seconds: float
     """
     if seconds - start < SHORTEST:
         raise InputError(f"a recording of {seconds:.2f} s has less than {SHORTEST} s after {start:g} s")
-    if not any((phone.start + phone.end) / 2 >= start for phone in said(phones, seconds)):
+    if not any(phone.middle >= start for phone in phone_segments(phones, seconds)):
         raise InputError(f"a recording has no phone after {start:g} s: choose one whose phones are known")
     return start, seconds
 

@@ -1,4 +1,4 @@
-"""The Frechet distance against what is known in closed form."""
+"""The Frechet distance against its closed forms."""
 
 import numpy as np
 import pytest
@@ -16,19 +16,10 @@ def with_moments(mean, covariance, n: int = 200, seed: int = 0) -> np.ndarray:
     return x @ (vectors * np.sqrt(values)).T + mean
 
 
-def test_diagonal_gaussians_have_the_closed_form():
-    """Axis by axis, (m1 - m2)^2 + (s1 - s2)^2."""
-    means, deviations = np.array([[0.0, 1.0, -2.0], [0.5, 1.0, 3.0]]), np.array([[1.0, 2.0, 0.5], [3.0, 0.1, 0.5]])
-    clouds = [with_moments(m, np.diag(s**2), seed=i) for i, (m, s) in enumerate(zip(means, deviations, strict=True))]
-    expected = np.square(means[0] - means[1]).sum() + np.square(deviations[0] - deviations[1]).sum()
-    assert frechet_distance(*clouds) == pytest.approx(expected, rel=1e-9)
-
-
 def test_any_gaussians_agree_with_the_root_of_a_matrix():
     rng = np.random.default_rng(1)
-    factors = rng.standard_normal((2, 5, 5))
+    factors, means = rng.standard_normal((2, 5, 5)), rng.standard_normal((2, 5))
     covariances = factors @ factors.transpose(0, 2, 1)
-    means = rng.standard_normal((2, 5))
     clouds = [with_moments(means[i], covariances[i], seed=i) for i in range(2)]
     root = scipy.linalg.sqrtm(covariances[0] @ covariances[1]).real
     expected = np.square(means[0] - means[1]).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
@@ -36,16 +27,13 @@ def test_any_gaussians_agree_with_the_root_of_a_matrix():
     assert frechet_distance(*clouds[::-1]) == pytest.approx(expected, rel=1e-8)
 
 
-def test_equal_and_singular_clouds_have_a_distance():
+def test_equal_and_singular_sets_have_a_distance_and_few_vectors_a_bias():
     cloud = with_moments(np.zeros(4), np.eye(4))
-    assert frechet_distance(cloud, cloud) == pytest.approx(0, abs=1e-9)
     flat = cloud * [1, 1, 0, 0]
-    assert frechet_distance(flat, cloud) == pytest.approx(2)
+    assert frechet_distance(cloud, cloud) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(flat, flat) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(flat, cloud) == pytest.approx(2)
     assert frechet_distance(cloud[:, :1], cloud[:, :1] + 3) == pytest.approx(9)
-
-
-def test_few_vectors_are_far_apart_by_chance():
     rng = np.random.default_rng(0)
     few, many = (frechet_distance(*rng.standard_normal((2, n, 8))) for n in (20, 2000))
     assert few > 10 * many

@@ -1,30 +1,47 @@
-"""Phones and edits: cases made by hand, and what must hold for all."""
+"""Edits of phones within a span: cases made by hand, and properties of all alignments."""
 
 import random
 
 import jiwer
 import pytest
+import torch
 
-from codec.evaluation.judges.phone_edits import Edits, Heard, Said, align, edits_within, said
+from codec.evaluation.judges.phone_edits import (
+    Edits,
+    PhoneSegment,
+    PhoneToken,
+    align,
+    edits_within,
+    error_rate,
+    phone_segments,
+    transcript,
+)
 
-WORD = [("_", 0.0), ("k", 0.1), ("aː", 0.2), ("t", 0.4), ("_", 0.5), ("s", 0.8)]
-TRUTH = said(WORD, 1.0)  # k 0.1-0.2, a 0.2-0.4, t 0.4-0.5, s 0.8-1.0
+# k 0.1-0.2, a 0.2-0.4, t 0.4-0.5, s 0.8-1.0
+WORD = phone_segments([("_", 0.0), ("k", 0.1), ("aː", 0.2), ("t", 0.4), ("_", 0.5), ("s", 0.8)], 1.0)
 
 
-def heard(text: str) -> list[Heard]:
-    return [Heard(symbol, float(time)) for symbol, _, time in (word.partition("@") for word in text.split())]
+def recognised(text: str) -> list[PhoneToken]:
+    return [PhoneToken(symbol, float(time)) for symbol, _, time in (word.partition("@") for word in text.split())]
 
 
 def test_pauses_and_length_are_left_out():
-    assert [Said("k", 0.1, 0.2), Said("a", 0.2, 0.4), Said("t", 0.4, 0.5), Said("s", 0.8, 1.0)] == TRUTH
-    assert said([], 1.0) == said([("_", 0.0)], 1.0) == []
+    assert [(phone.symbol, phone.start, phone.end) for phone in WORD] == [
+        ("k", 0.1, 0.2), ("a", 0.2, 0.4), ("t", 0.4, 0.5), ("s", 0.8, 1.0)
+    ]  # fmt: skip
+    assert phone_segments([], 1.0) == phone_segments([("_", 0.0)], 1.0) == []
+
+
+def test_a_transcript_has_no_blanks_and_no_repetitions():
+    found = transcript(torch.eye(3)[[0, 1, 1, 0, 1, 2, 2, 2, 0]], ["a", "b"], 50.0)
+    assert [phone.symbol for phone in found] == ["a", "a", "b"]
+    assert [phone.time for phone in found] == pytest.approx([0.04, 0.09, 0.13])
 
 
 @pytest.mark.parametrize(
-    ("what", "span", "expected"),
+    ("text", "span", "expected"),
     [
         ("k@.15 a@.3 t@.45 s@.9", (0.0, 1.0), Edits(0, 4)),
-        ("k@.15 a@.3 t@.45 s@.9", (0.25, 0.5), Edits(0, 2)),
         ("k@.15 a@.3 t@.45 s@.9", (0.5, 0.8), Edits(0, 0)),  # a pause
         ("", (0.0, 1.0), Edits(4, 4)),
         ("", (0.25, 0.5), Edits(2, 2)),
@@ -36,30 +53,31 @@ def test_pauses_and_length_are_left_out():
         ("k@.15 a@.3 t@.45 n@.7 s@.9", (0.5, 0.8), Edits(1, 0)),  # in a pause
         ("k@.15 t@.45 s@.9", (0.25, 0.5), Edits(1, 2)),  # a deletion
         ("k@.15 t@.3 a@.45 s@.9", (0.25, 0.5), Edits(2, 2)),  # an exchange is two edits
-        ("k@.15 a@.24 t@.55 s@.9", (0.25, 0.5), Edits(0, 2)),  # right, but said a little too early and too late
+        ("k@.15 a@.24 t@.55 s@.9", (0.25, 0.5), Edits(0, 2)),  # right, but a little too early and too late
         ("x@.1 y@.2 z@.3 k@.4 a@.5 t@.6 s@.9", (0.25, 0.5), Edits(1, 2)),  # right, but late: only z is one too many
     ],
 )
-def test_edits_in_a_span(what, span, expected):
-    assert edits_within(TRUTH, heard(what), span) == expected
+def test_edits_in_a_span(text, span, expected):
+    assert edits_within(WORD, recognised(text), span) == expected
 
 
-def test_of_two_ways_to_align_the_one_that_fits_in_time_counts():
-    truth = [Said("a", 0.0, 0.1), Said("a", 1.0, 1.1)]
-    assert align(truth, heard("a@1.05")) == [(0, None), (1, 0)]
-    assert align(truth, heard("a@.05")) == [(0, 0), (1, None)]
-    assert edits_within(truth, heard("a@1.05"), (0.0, 0.5)) == Edits(1, 1)
-    assert edits_within(truth, heard("a@.05"), (0.0, 0.5)) == Edits(0, 1)
+def test_of_two_alignments_the_one_that_fits_in_time_counts():
+    reference = [PhoneSegment("a", 0.0, 0.1), PhoneSegment("a", 1.0, 1.1)]
+    assert align(reference, recognised("a@1.05")) == [(0, None), (1, 0)]
+    assert align(reference, recognised("a@.05")) == [(0, 0), (1, None)]
+    assert edits_within(reference, recognised("a@1.05"), (0.0, 0.5)) == Edits(1, 1)
+    assert edits_within(reference, recognised("a@.05"), (0.0, 0.5)) == Edits(0, 1)
 
 
-def test_the_edits_are_the_fewest_and_spans_share_them_out():
+def test_the_edits_are_the_fewest_and_those_of_spans_add_up():
     rng = random.Random(0)
     for _ in range(50):
-        truth = said([(rng.choice("abc"), 0.1 * i) for i in range(rng.randint(1, 8))], 1.0)
-        guess = [Heard(rng.choice("abc"), time) for time in sorted(rng.random() for _ in range(rng.randint(0, 8)))]
-        words = (" ".join(phone.symbol for phone in phones) for phones in (truth, guess))
-        fewest = round(jiwer.wer(*words) * len(truth))
-        assert edits_within(truth, guess, (0.0, 9.0)) == Edits(fewest, len(truth))
+        reference = phone_segments([(rng.choice("abc"), 0.1 * i) for i in range(rng.randint(1, 8))], 1.0)
+        guess = [PhoneToken(rng.choice("abc"), time) for time in sorted(rng.random() for _ in range(rng.randint(0, 8)))]
+        words = (" ".join(phone.symbol for phone in phones) for phones in (reference, guess))
+        fewest = round(jiwer.wer(*words) * len(reference))
+        assert edits_within(reference, guess, (0.0, 9.0)) == Edits(fewest, len(reference))
+        assert error_rate([reference], [guess]) == pytest.approx(fewest / len(reference))
         cut = rng.random()
-        parts = edits_within(truth, guess, (0.0, cut)), edits_within(truth, guess, (cut, 9.0))
-        assert (sum(p.edits for p in parts), sum(p.phones for p in parts)) == (fewest, len(truth))
+        parts = [edits_within(reference, guess, span) for span in ((0.0, cut), (cut, 9.0))]
+        assert tuple(map(sum, zip(*parts, strict=True))) == (fewest, len(reference))

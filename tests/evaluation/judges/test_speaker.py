@@ -13,6 +13,7 @@ from codec.utils.errors import InputError
 
 RATE = 16_000
 VOICES = 12
+SPAN = 0.5, 1.2  # seconds
 
 
 def utterance(voice: float, number: int, seconds: float = 2.0) -> torch.Tensor:
@@ -36,57 +37,51 @@ class Voices:
         return self
 
     def clips(self, split: str) -> list[dict]:
-        """Voices between those that were learnt."""
+        """Voices between those of the training."""
         return [{"wav": utterance(v + 0.5, n), "speaker": f"held{v}"} for v in (0, 3, 6, 9) for n in range(3)]
 
 
-@pytest.fixture(autouse=True)
-def _few(monkeypatch):
-    monkeypatch.setattr(speaker, "CROPS", 120)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def probe() -> SpeakerProbe:
-    return SpeakerProbe([Voices()], dim=6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speaker, "CROPS", 120)
+        return SpeakerProbe([Voices()], dim=6)
 
 
-def test_it_tells_voices_apart_that_it_never_heard(probe, monkeypatch):
+def test_unseen_voices_are_told_apart_and_directions_are_cached(probe, monkeypatch):
     assert probe.equal_error_rate < 0.1
-    span = 0.5, 1.2
     recording, other = utterance(2.5, 0)[0].numpy(), utterance(7.5, 0)[0].numpy()
-    filled = recording.copy()
-    filled[int(0.5 * RATE) : int(1.2 * RATE)] = other[int(0.5 * RATE) : int(1.2 * RATE)]
-    own, foreign = (probe.similarity(wav, recording, RATE, span) for wav in (recording, filled))
+    inside = slice(int(SPAN[0] * RATE), int(SPAN[1] * RATE))
+    changed = recording.copy()
+    changed[inside] = other[inside]
+    own, foreign = (probe.similarity(wav, recording, RATE, SPAN) for wav in (recording, changed))
     assert own > 0.9
     assert foreign < own - 0.1
-    assert probe.similarity(0.1 * recording, recording, RATE, span) == pytest.approx(own, abs=0.01)  # level
-    monkeypatch.setattr(SpeakerProbe, "_learn", lambda *_: pytest.fail("learnt again"))
+    assert probe.similarity(0.1 * recording, recording, RATE, SPAN) == pytest.approx(own, abs=0.01)  # level
+    monkeypatch.setattr(SpeakerProbe, "_train", lambda *_: pytest.fail("trained again"))
     again = SpeakerProbe([Voices()], dim=6)
     assert (again.identity, again.equal_error_rate) == (probe.identity, probe.equal_error_rate)
     np.testing.assert_array_equal(again.directions, probe.directions)
 
 
 def test_only_the_span_of_one_and_the_rest_of_the_other_count(probe):
-    span = 0.5, 1.2
     recording = utterance(2.5, 0)[0].numpy()
     a, b = int(0.45 * RATE), int(1.25 * RATE)  # a window's width to either side
-    value = probe.similarity(recording, recording, RATE, span)
+    value = probe.similarity(recording, recording, RATE, SPAN)
     outside, inside = recording.copy(), recording.copy()
     outside[:a], outside[b:] = utterance(9.5, 1)[0, :a], utterance(9.5, 1)[0, b:]
-    assert probe.similarity(outside, recording, RATE, span) == pytest.approx(value, abs=0.05)
+    assert probe.similarity(outside, recording, RATE, SPAN) == pytest.approx(value, abs=0.05)
     inside[a + RATE // 10 : b - RATE // 10] = 0
-    assert probe.similarity(recording, inside, RATE, span) == pytest.approx(value, abs=0.05)
+    assert probe.similarity(recording, inside, RATE, SPAN) == pytest.approx(value, abs=0.05)
 
 
-def test_discriminants_leave_one_voice_with_variance_one():
+def test_discriminants_give_one_voice_a_variance_of_one():
     rng = np.random.default_rng(0)
     voice = np.repeat(np.arange(8), 50)
-    scales = np.array([1.0, 10.0, 0.1])
-    x = (np.c_[voice, np.zeros(400), np.zeros(400)] + rng.standard_normal((400, 3))) * scales
+    x = (np.c_[voice, np.zeros((400, 2))] + rng.standard_normal((400, 3))) * [1.0, 10.0, 0.1]
     mean, directions = discriminants(x, voice.tolist(), 1)
     y = ((x - mean) @ directions)[:, 0]
-    within = np.mean([y[voice == v].var() for v in range(8)])
-    assert within == pytest.approx(1, abs=0.1)
+    assert np.mean([y[voice == v].var() for v in range(8)]) == pytest.approx(1, abs=0.1)
     assert abs(np.corrcoef(y, voice)[0, 1]) > 0.9
 
 
@@ -94,20 +89,17 @@ def test_equal_error_rates_by_hand():
     assert equal_error_rate(np.array([0.9, 0.8]), np.array([0.1, 0.2])) == 0
     assert equal_error_rate(np.array([0.1, 0.2]), np.array([0.8, 0.9])) == 1
     assert equal_error_rate(np.array([0.9, 0.6, 0.3, 0.8]), np.array([0.1, 0.2, 0.7, 0.4])) == 0.25
-    rng = np.random.default_rng(0)
-    assert equal_error_rate(rng.random(4000), rng.random(4000)) == pytest.approx(0.5, abs=0.03)
+    assert equal_error_rate(*np.random.default_rng(0).random((2, 4000))) == pytest.approx(0.5, abs=0.03)
 
 
-def test_what_has_no_voice_is_refused(probe, speech_folder):
+def test_audio_and_corpora_without_voices_are_refused(probe, speech_folder):
     recording = utterance(2.5, 0)[0].numpy()
-    silent = recording.copy()
-    silent[RATE // 3 : 3 * RATE // 2] = 0
     with pytest.raises(MetricError, match=r"0\.1 s of speech"):
-        probe.similarity(silent, recording, RATE, (0.5, 1.2))
+        probe.similarity(np.where(np.arange(len(recording)) < 1.5 * RATE, 0, recording), recording, RATE, SPAN)
     with pytest.raises(MetricError, match=r"0\.0 s"):
         pooled(np.zeros((64, 0)))
     with pytest.raises(InputError, match="more than 20 voices"):
-        SpeakerProbe([Voices()])
+        discriminants(np.zeros((4, 2)), "abcd", 20)
     (speech_folder / "nameless.csv").write_text("file\n" + "\n".join(f"{n:02d}.flac" for n in range(12)) + "\n")
     with pytest.raises(InputError, match="column `speaker`"):
         SpeakerProbe([FolderCorpus(speech_folder, RATE, manifest=speech_folder / "nameless.csv", holdout=0.25)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from codec.evaluation.judges.phone_edits import said
+from codec.evaluation.judges.phone_edits import phone_segments
 from codec.flow.evaluation.bounds import CONTEXT, copy_synthesis, draw_span, frames_of, interpolation
 from codec.utils.errors import InputError
 
@@ -47,7 +47,7 @@ def test_spans_repeat_leave_context_and_hold_a_phone():
     for start, end in drawn:
         assert start >= CONTEXT - 1e-9
         assert end <= 3.0 - CONTEXT + 1e-9
-        assert any(start <= (phone.start + phone.end) / 2 < end for phone in said(PHONES, 3.0))
+        assert any(start <= (phone.start + phone.end) / 2 < end for phone in phone_segments(PHONES, 3.0))
 
 
 def test_recordings_without_room_or_phones_are_refused():
