@@ -1,7 +1,7 @@
-"""From a checkpoint file back to a codec, without trusting the file.
+"""Loading a codec from an untrusted checkpoint file.
 
-A checkpoint is looked at (``codec/checkpoints/pickle_check.py``) and loaded with ``weights_only=True`` (tensors and
-plain values, nothing unpickled), and the configuration inside it may build classes of this package only
+The file is checked (``codec/checkpoints/pickle_check.py``) and loaded with ``weights_only=True`` (tensors and plain
+values, nothing is unpickled). Its configuration may build classes of this package only
 (``codec/checkpoints/safe_instantiate.py``).
 """
 
@@ -12,15 +12,15 @@ import torch
 
 from codec.checkpoints.pickle_check import check_archive
 from codec.checkpoints.safe_instantiate import MODEL, CheckpointError, build, no_larger_than
-from codec.checkpoints.save import PREVIOUS, bad_record
+from codec.checkpoints.save import PREVIOUS, corrupt_record
 from codec.model import Codec
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Everything in a checkpoint, on the CPU.
+    """The content of a checkpoint, on the CPU.
 
     Raises:
-        CheckpointError: if there is no such file, it is damaged, holds more than tensors and plain values, or has no
+        CheckpointError: if the file does not exist, is damaged, holds more than tensors and plain values, or has no
         ``config``.
     """
     path = Path(path)
@@ -28,16 +28,16 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
     try:
         check_archive(path)
-        if reason := bad_record(path):  # torch.load would take it
-            beside = f"; the one before is {path.with_name(PREVIOUS)}" if path.with_name(PREVIOUS).is_file() else ""
-            raise CheckpointError(f"{path} is damaged: {reason}{beside}")
+        if reason := corrupt_record(path):
+            previous = path.with_name(PREVIOUS)
+            hint = f"; the one before is {previous}" if previous.is_file() else ""
+            raise CheckpointError(f"{path} is damaged: {reason}{hint}")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint of weights and plain values: {first[:200]}"
+            f"{path} cannot be read as a checkpoint of weights and plain values: {_line(error)}"
         ) from error
     if (
         not isinstance(checkpoint, dict)
@@ -53,7 +53,7 @@ def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any
     """The codec of a checkpoint in eval mode, and the checkpoint's configuration with ``step`` added.
 
     Args:
-        ema: take the averaged weights where the checkpoint has them.
+        ema: take the EMA weights where the checkpoint has them.
 
     Raises:
         CheckpointError: also if weights and configuration do not fit; names the tensors.
@@ -65,15 +65,10 @@ def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any
 
 
 def load_part(path: str | Path, name: str, among: tuple[str, ...], ema: bool) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """What a checkpoint's configuration describes under ``name``, with its weights and in eval mode; and the
-    configuration, with ``step`` added.
+    """The module that a checkpoint's configuration describes under ``name``; else as :func:`load_codec`.
 
     Args:
-        among: the parts of the package whose classes it may name (codec/checkpoints/safe_instantiate.py).
-        ema: take the averaged weights where the checkpoint has them.
-
-    Raises:
-        CheckpointError: also if weights and configuration do not fit; names the tensors.
+        among: packages and modules whose classes may be built (codec/checkpoints/safe_instantiate.py).
     """
     checkpoint = load_checkpoint(path)
     config, state = checkpoint["config"], checkpoint["state_dict"]
@@ -82,7 +77,7 @@ def load_part(path: str | Path, name: str, among: tuple[str, ...], ema: bool) ->
     weights = {k.removeprefix(f"{name}."): v for k, v in state.items() if str(k).startswith(f"{name}.")}
     if ema and isinstance(checkpoint.get("ema"), dict):
         weights |= checkpoint["ema"]
-    _check_whole(weights, Path(path))
+    _check_plain(weights, Path(path))
     with no_larger_than(weights):
         module = build(config[name], among)
     if not isinstance(module, torch.nn.Module):
@@ -93,8 +88,8 @@ def load_part(path: str | Path, name: str, among: tuple[str, ...], ema: bool) ->
     return module.eval(), {**config, "step": checkpoint.get("global_step", 0)}
 
 
-def _check_whole(weights: dict[Any, Any], path: Path) -> None:
-    """Refuse tensors that claim more numbers than the file holds, such as one number that is repeated without end."""
+def _check_plain(weights: dict[Any, Any], path: Path) -> None:
+    """Refuse tensors that claim more elements than the file holds, such as one element expanded without end."""
     tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
     odd = [str(name) for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized]
     odd += [str(name)[:100] for name in weights if not isinstance(name, str)]
@@ -104,22 +99,21 @@ def _check_whole(weights: dict[Any, Any], path: Path) -> None:
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
-    """``module.load_state_dict`` whose refusal is one sentence.
+    """``module.load_state_dict`` that refuses in one sentence.
 
     Raises:
-        CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each) and loads
-        nothing.
+        CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each); nothing is
+        loaded.
     """
     compare_tensors(module.state_dict(), weights, f"the weights in {source} do not fit this model")
     try:
         module.load_state_dict(weights)
-    except (RuntimeError, TypeError, KeyError, AttributeError) as error:  # values of another kind than tensors
-        first = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-        raise CheckpointError(f"the weights in {source} do not fit this model: {first[:200]}") from error
+    except (RuntimeError, TypeError, KeyError, AttributeError) as error:  # values that are no tensors
+        raise CheckpointError(f"the weights in {source} do not fit this model: {_line(error, -1)}") from error
 
 
 def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str) -> None:
-    """Check the names and shapes of a state; where None is expected, any shape will do.
+    """Check the names and shapes of a state.
 
     Raises:
         CheckpointError: the claim, and the missing, unknown and wrongly shaped tensors (the first three of each).
@@ -131,7 +125,7 @@ def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str)
         "wrongly shaped": [
             f"{name} {shape(found[name])} instead of {shape(expected[name])}"
             for name in sorted(expected.keys() & found.keys())
-            if expected[name] is not None and shape(expected[name]) != shape(found[name])
+            if shape(expected[name]) != shape(found[name])
         ],
     }
     named = [
@@ -139,3 +133,7 @@ def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str)
     ]
     if named:
         raise CheckpointError(f"{claim}: {'; '.join(named)}")
+
+
+def _line(error: Exception, which: int = 0) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[which].strip()[:200]

@@ -1,9 +1,9 @@
-"""A checkpoint file looked at before torch reads it, so that it costs no more memory than it has bytes.
+"""A check of a checkpoint file before torch reads it: it cannot need more memory than it has bytes.
 
-With ``weights_only=True`` torch runs nothing of a file, but it calls what the file names among 150 types, and
-``bytearray(10**12)`` or ``torch.Tensor(10**12)`` fit in a few bytes. So this follows the file's values from instruction
-to instruction, as torch will, and lets pass what `torch.save` writes of tensors and plain values: nothing is called but
-what makes a tensor, a parameter or an empty ``OrderedDict``, and nothing is copied again and again.
+With ``weights_only=True`` torch runs no code of a file, but calls any of 150 types that the file names, and
+``bytearray(10**12)`` or ``torch.Tensor(10**12)`` fit into a few bytes. So this follows the pickle instruction by
+instruction, as torch does, and allows what torch.save writes for tensors and plain values: calls only of what makes a
+tensor, a parameter or an empty ``OrderedDict``, and no repeated copies of a value.
 """
 
 import re
@@ -13,25 +13,32 @@ from pickletools import genops
 
 import torch
 
-MAGIC = b"PK\x03\x04"  # without it, torch takes a file for one of its older forms
-MOST_BYTES = 2**22  # of the values without the tensors: 0.25 MB is usual; an instruction of a byte can make 70
-MOST_CALLS = 2**16  # two for a tensor
-LONGEST = 640  # of a tuple, which may become the shape of many tensors; Python's random state has 625 numbers
+MAGIC = b"PK\x03\x04"  # without it, torch reads a file as one of its older formats
+MAX_BYTES = 2**22  # of the values without the tensors: 0.25 MB is usual; an instruction of a byte can make 70
+MAX_CALLS = 2**16  # two for a tensor
+MAX_TUPLE = 640  # elements; a tuple may become the shape of many tensors. Python's random state has 625 numbers
 
 DICT, NO_ARGUMENTS, AGAIN, VALUE = "collections OrderedDict", "()", "again", ""
 CALLED = {DICT, "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
-NAMED = re.compile(  # never called: what is in a storage, and types of numbers
+NAMED = re.compile(  # never called: storages and dtypes
     r"torch (?:(?:Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool|ComplexFloat|ComplexDouble)Storage"
     r"|b?float(?:16|32|64)|u?int(?:8|16|32|64)|bool|complex(?:64|128))"
 )
 PLAIN = {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 PLAIN |= {"EMPTY_DICT", "EMPTY_LIST"}
-TAKEN = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "BINPERSID": 1, "APPEND": 1, "SETITEM": 2}  # from the stack
-FILLED = ("APPEND", "SETITEM", "APPENDS", "SETITEMS")  # what is below it on the stack
+POPPED = {
+    "TUPLE1": 1,
+    "TUPLE2": 2,
+    "TUPLE3": 3,
+    "BINPERSID": 1,
+    "APPEND": 1,
+    "SETITEM": 2,
+}  # values taken from the stack
+FILLED = ("APPEND", "SETITEM", "APPENDS", "SETITEMS")  # the value below on the stack is changed
 
 
 def check_archive(path: str | Path) -> None:
-    """Raises ValueError, or zipfile's error, for what is no archive of torch.save's, or would grow in memory."""
+    """Raises ValueError, or zipfile's error, for a file that torch.save cannot have written or that grows in memory."""
     with open(path, "rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("it does not begin as a checkpoint does")
@@ -45,17 +52,17 @@ def check_archive(path: str | Path) -> None:
 
 
 def check_values(record: bytes) -> None:
-    """Raises ValueError for values that name or do anything but what the module allows."""
-    if len(record) > MOST_BYTES:
-        raise ValueError(f"its values without the tensors have {len(record):,} bytes, more than {MOST_BYTES:,}")
+    """Raises ValueError for a pickle with other instructions or names than those of tensors and plain values."""
+    if len(record) > MAX_BYTES:
+        raise ValueError(f"its values without the tensors have {len(record):,} bytes, more than {MAX_BYTES:,}")
     try:
         _follow(record)
-    except (IndexError, KeyError):  # it takes from an empty stack, or what was never kept
+    except (IndexError, KeyError):  # an empty stack, or an empty place of the memo
         raise ValueError("its values are damaged") from None
 
 
 def _follow(record: bytes) -> None:
-    stack: list[str] = []  # of each value what has to be known of it: a name, one of the constants above
+    stack: list[str] = []  # of each value its name, or one of the constants above
     marks: list[int] = []
     memo: dict[int, str] = {}
     calls = 0
@@ -75,9 +82,9 @@ def _follow(record: bytes) -> None:
             stack.append(memo[argument] if memo[argument] in CALLED else AGAIN)
         elif kind == "MARK":
             marks.append(len(stack))
-        elif kind in TAKEN or kind in ("TUPLE", "APPENDS", "SETITEMS"):
-            count = TAKEN[kind] if kind in TAKEN else len(stack) - marks.pop()
-            if kind == "TUPLE" and count > LONGEST:
+        elif kind in POPPED or kind in ("TUPLE", "APPENDS", "SETITEMS"):
+            count = POPPED[kind] if kind in POPPED else len(stack) - marks.pop()
+            if kind == "TUPLE" and count > MAX_TUPLE:
                 raise ValueError(f"it has a tuple of {count:,} values")
             if count > len(stack):
                 raise IndexError
@@ -87,11 +94,11 @@ def _follow(record: bytes) -> None:
         elif kind == "REDUCE":
             arguments, called = stack.pop(), stack.pop()
             calls += 1
-            if called not in CALLED or (called == DICT and arguments != NO_ARGUMENTS) or calls > MOST_CALLS:
+            if called not in CALLED or (called == DICT and arguments != NO_ARGUMENTS) or calls > MAX_CALLS:
                 raise ValueError("it makes other values than tensors and plain ones, or too many")
             stack.append(VALUE)
-        elif kind == "BUILD":  # of a state_dict's OrderedDict; torch copies what it is given
+        elif kind == "BUILD":  # the attributes of a state_dict's OrderedDict, which torch copies
             if stack.pop() == AGAIN:
                 raise ValueError("it copies a value again")
         elif kind not in ("PROTO", "STOP"):
-            raise ValueError(f"it says {kind}, as no checkpoint does")
+            raise ValueError(f"it has the instruction {kind}, as no checkpoint does")

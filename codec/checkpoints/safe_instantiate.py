@@ -1,15 +1,15 @@
-"""A configuration from outside, as in a checkpoint: what it may say, and what may be built from it.
+"""Building objects from an untrusted configuration, such as that of a checkpoint.
 
-It names classes of chosen parts of this package and gives them plain values. Nothing in it is resolved (Hydra would
-read environment variables for ``${oc.env:...}``, and ``${oc.create:...}`` could write down a class that no check has
-seen), and no other of Hydra's instructions (``_partial_``, ``_args_``, ...) has a place in it.
+The configuration may name classes of the given parts of this package and pass them plain values. Nothing is resolved
+(Hydra would read environment variables for ``${oc.env:...}``, and ``${oc.create:...}`` could name a class after the
+check), and none of Hydra's other keys (``_partial_``, ``_args_``, ...) is allowed.
 
-``MODEL`` (a codec) and ``FLOW`` (a flow model) are built from anybody's checkpoint: these parts open no file, no
-network and no process (tests/test_security.py reads that from their sources). ``DATA`` reads recordings, and is for who
-asks for the dataset of a checkpoint (:func:`codec.evaluation.systems.corpus_of`): it may read what the user may read,
-ask the Hub for a dataset, and write to the user's cache folder, but to no folder of its choice: it gives fsspec no
-options, and chains no places. ``STEP`` is what a training step is made of, teachers that read weights and what they
-learnt from included, and is for who repeats a step of a run (:func:`codec.training.replay.replay`).
+``MODEL`` (a codec) and ``FLOW`` (a flow model) are built from any checkpoint: these modules open no file, no network
+connection and no process (tests/test_security.py checks their sources). ``DATA`` reads recordings, and is built where
+the user asks for a checkpoint's dataset (:func:`codec.evaluation.systems.corpus_of`): it may read the user's files, ask
+the Hub for a dataset, and write to the user's cache folder, but to no other folder: fsspec gets no options and no chain
+of file systems. ``STEP`` is all of a training step, with teachers that read weights and cached results, and is built
+where the user repeats a run's step (:func:`codec.training.replay.replay`).
 """
 
 import importlib
@@ -32,14 +32,13 @@ FLOW += ("codec.flow.speaker_prompt", "codec.flow.objective")
 DATA = ("codec.data",)
 STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.training.optim", "codec.distillation")
 STEP += ("codec.data.espeak", "codec.data.folder")
-FACTORIES = {"codec.data.hf.open_hub"}  # the functions among our own `_target_`s; all others are classes
-FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write where it is told to
-# options of fsspec's file systems, some of which write where they are told to, or run templates; and what chains them
+FACTORIES = {"codec.data.hf.open_hub"}  # the only functions among our `_target_`s
+FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write to a given folder
+# options of fsspec's file systems, some of which write to given folders or run templates; and the sign that chains them
 FOREIGN_OPTIONS, CHAIN = ("storage_options",), "::"
 
-DEEPEST, MOST_VALUES, LARGEST_NUMBER = 24, 5_000, 2**32
+MAX_DEPTH, MAX_VALUES, MAX_NUMBER, MAX_TEXT = 24, 5_000, 2**32, 20_000  # the longest text has a language's characters
 REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, AttributeError, LookupError)
-LONGEST_TEXT = 20_000  # all characters of a language
 
 
 class CheckpointError(InputError):
@@ -47,10 +46,10 @@ class CheckpointError(InputError):
 
 
 def build(config: dict[str, Any], among: tuple[str, ...] = MODEL) -> Any:
-    """Instantiate a configuration from outside.
+    """Instantiate an untrusted configuration.
 
     Args:
-        among: the parts of the package whose classes it may name.
+        among: packages and modules whose classes it may name.
 
     Raises:
         CheckpointError: says what it may not hold, or which part refused its arguments.
@@ -60,8 +59,9 @@ def build(config: dict[str, Any], among: tuple[str, ...] = MODEL) -> Any:
         return _instantiate(with_current_names(config))
     except REFUSALS as error:
         if type(error).__module__.startswith("codec."):
-            raise  # a sentence of ours
-        raise CheckpointError(f"its configuration cannot be built: {_first_line(error)}") from error
+            raise  # one of our errors
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"its configuration cannot be built: {first[:200]}") from error
 
 
 def _instantiate(config: Any) -> Any:
@@ -78,7 +78,7 @@ def _instantiate(config: Any) -> Any:
 
 
 def check_targets(config: Any, among: tuple[str, ...] = (*MODEL, *DATA)) -> None:
-    """Refuse a configuration that is not plain, or names anything but classes of these parts (see the module).
+    """Refuse a configuration that is not plain, or names anything but classes of these parts.
 
     Raises:
         CheckpointError: names the first value that is refused.
@@ -88,7 +88,7 @@ def check_targets(config: Any, among: tuple[str, ...] = (*MODEL, *DATA)) -> None
     while left:
         value, depth = left.pop()
         count += 1
-        if depth > DEEPEST or count > MOST_VALUES:
+        if depth > MAX_DEPTH or count > MAX_VALUES:
             raise CheckpointError("the configuration is larger than any of this package")
         if isinstance(value, dict):
             _check_keys(value, among)
@@ -103,26 +103,23 @@ def _check_keys(config: dict[Any, Any], among: tuple[str, ...]) -> None:
     if "_target_" in config and not _is_own_class(current_name(config["_target_"]), among):
         target = str(config["_target_"])[:100]
         raise CheckpointError(f"the configuration names {target!r}, which is not a class of this package that it may")
-    for key in config:
+    for key, value in config.items():
         if not isinstance(key, str) or (key.startswith("_") and key != "_target_") or "${" in key:
             raise CheckpointError(f"the configuration has the key {str(key)[:100]!r}, which is none of this package's")
-        if key in FOREIGN_FOLDERS and config[key] is not None and key not in removed_options(config):
-            place = str(config[key])[:100]
-            raise CheckpointError(f"the configuration would write to {place!r}: name a dataset= of yours")
-        if key in FOREIGN_OPTIONS and config[key]:
+        if key in FOREIGN_FOLDERS and value is not None and key not in removed_options(config):
+            raise CheckpointError(f"the configuration would write to {str(value)[:100]!r}: name a dataset= of yours")
+        if key in FOREIGN_OPTIONS and value:
             raise CheckpointError(f"the configuration has {key}, which open other places: name a dataset= of yours")
 
 
 def _check_value(value: Any) -> None:
     if isinstance(value, str):
-        if "${" in value or len(value) > LONGEST_TEXT:
+        if "${" in value or len(value) > MAX_TEXT:
             raise CheckpointError(f"the configuration holds {value[:100]!r}, which is no plain value")
         if CHAIN in value:
-            raise CheckpointError(
-                f"the configuration names {value[:100]!r}, a place in a place: name a dataset= of yours"
-            )
+            raise CheckpointError(f"the configuration chains file systems in {value[:100]!r}: name a dataset= of yours")
     elif isinstance(value, int):
-        if abs(value) > LARGEST_NUMBER:
+        if abs(value) > MAX_NUMBER:
             raise CheckpointError("the configuration holds a number larger than any of this package")
     elif value is not None and not isinstance(value, float):
         raise CheckpointError(f"the configuration holds a {type(value).__name__}, which is no plain value")
@@ -138,14 +135,14 @@ def _is_own_class(target: Any, among: tuple[str, ...]) -> bool:
         found = getattr(importlib.import_module(module), name, None)
     except (ImportError, ValueError):
         return False
-    return isinstance(found, type) and found.__module__ == module  # `codec.x.os.system` has another home
+    return isinstance(found, type) and found.__module__ == module  # not what the module imports
 
 
 @contextmanager
 def no_larger_than(weights: dict[str, Any]) -> Iterator[None]:
-    """While a model is built: it ends as soon as it is far larger than the weights that are to be loaded into it.
+    """Stops the building of a model that becomes far larger than the weights that are to be loaded into it.
 
-    Layers make their tensors known before they fill them, so that too large a model costs neither memory nor time.
+    Layers register their tensors before they fill them, so that too large a model costs neither memory nor time.
 
     Raises:
         CheckpointError: then.
@@ -166,7 +163,3 @@ def no_larger_than(weights: dict[str, Any]) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader
 
-from codec.checkpoints.lightning_plugin import WholeFiles
+from codec.checkpoints.lightning_plugin import AtomicCheckpointIO
 from codec.checkpoints.load import CheckpointError
 from codec.checkpoints.save import write
 from codec.losses.balancer import Balancer
@@ -47,7 +47,9 @@ class Broken(Tones):
 def fit(task, steps, folder, data, *callbacks, **options):
     quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False)
     options = quiet | dict(accelerator="cpu", max_steps=steps, log_every_n_steps=1, num_sanity_val_steps=0) | options
-    trainer = lightning.Trainer(callbacks=list(callbacks), default_root_dir=folder, plugins=[WholeFiles()], **options)
+    trainer = lightning.Trainer(
+        callbacks=list(callbacks), default_root_dir=folder, plugins=[AtomicCheckpointIO()], **options
+    )
     trainer.fit(task, DataLoader(data, data.batch))
     return trainer
 
