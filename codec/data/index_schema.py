@@ -1,40 +1,54 @@
-"""What the index of shards and that of units of latents share: parts in a list, and splits that number them."""
+"""Schema of the index.json of a corpus in files, of shards of audio or of latents: the files, and the split of each."""
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import FailFast, NonNegativeInt, StringConstraints, model_validator
 
 from codec.data.base import CorpusError
+from codec.utils.safe_io import Schema, UntrustedFileError, parse_as, parse_json
 
 SPLITS = ("train", "val", "test")
-Part = TypeVar("Part")
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-def listed(
-    content: dict[str, Any], where: str, what: str, most: int, part: Callable[[Any, str], Part]
-) -> tuple[list[Part], dict[str, list[int]]]:
-    """The parts and the splits in an index from outside.
+class Part(Schema):
+    """One file of a corpus; its name, without a suffix, cannot leave the folder."""
 
-    Args:
-        what: a part is: ``shard`` or ``unit``; they are listed under its plural.
-        most: of them.
-        part: checks and makes one; has a ``name``.
-
-    Raises:
-        CorpusError: if there are none or too many, one comes twice, or is for training and held out at once.
-    """
-    values, splits = content.get(f"{what}s"), content.get("splits")
-    if not isinstance(values, list) or not 0 < len(values) <= most:
-        raise CorpusError(f"{where} must list 1 to {most:,} {what}s.")
-    parts = [part(value, where) for value in values]
-    if len({one.name for one in parts}) < len(parts):
-        raise CorpusError(f"{where} lists a {what} twice.")
-    if not isinstance(splits, dict) or not all(_numbers(splits.get(name), len(parts)) for name in SPLITS):
-        raise CorpusError(f"{where} must say for {', '.join(SPLITS)} which {what}s they have, each once.")
-    if set(splits["train"]) & {*splits["val"], *splits["test"]}:
-        raise CorpusError(f"{where} has a {what} for training and held out at once.")
-    return parts, {name: splits[name] for name in SPLITS}
+    name: Name
 
 
-def _numbers(values: Any, count: int) -> bool:
-    whole = isinstance(values, list) and all(type(value) is int and 0 <= value < count for value in values)
-    return whole and len(set(values)) == len(values)
+class CorpusIndex(Schema):
+    """`splits` maps train, val and test to the numbers of their parts, in order."""
+
+    format: str
+    version: int
+    splits: dict[Literal["train", "val", "test"], Annotated[list[NonNegativeInt], FailFast()]]
+
+    @property
+    def parts(self) -> list[Part]:
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "CorpusIndex":
+        if len({part.name for part in self.parts}) < len(self.parts):
+            raise ValueError("a name is listed twice")
+        if set(self.splits) != set(SPLITS):
+            raise ValueError(f"the splits must be {', '.join(SPLITS)}")
+        for split, numbers in self.splits.items():
+            if len(set(numbers)) < len(numbers) or max(numbers, default=0) >= len(self.parts):
+                raise ValueError(f"the split {split} must have numbers of parts, each once")
+        if {*self.splits["train"]} & {*self.splits["val"], *self.splits["test"]}:
+            raise ValueError("a part is for training and held out at once")
+        return self
+
+
+AnyIndex = TypeVar("AnyIndex", bound=CorpusIndex)
+
+
+def parse_index(content: bytes | str, schema: type[AnyIndex], where: str, remedy: str) -> AnyIndex:
+    """The validated index in a JSON text. Raises CorpusError with `where` the text comes from, and the `remedy`."""
+    try:
+        return parse_as(schema, parse_json(content), "index.json")
+    except UntrustedFileError as error:
+        raise CorpusError(f"{where} cannot be used ({error}): {remedy}.") from None

@@ -1,8 +1,8 @@
-"""A corpus in shards, as `python -m codec pack` writes them: a local folder, or http, s3 and so on.
+"""A corpus in shards, written by `python -m codec pack`: in a local folder, or at http, s3 and so on.
 
-The shards are WebDataset's tar files. They are read by place, not as a stream: the index knows where each recording
-lies, so that draw n is a function of (seed, n) alone, resuming is exact with any number of ranks and workers, and a
-rank fetches only the bytes of its own draws. What is kept in memory is a window of some shards, however many there are.
+Shards are WebDataset's tar files, read by position, not as a stream: the index knows where each recording lies, so that
+draw n is a function of (seed, n) alone, resuming is exact with any number of ranks and workers, and a rank fetches only
+the bytes of its own draws. Memory holds a window of some shards, however many there are.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import io
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,22 @@ from codec.utils.atomic import write_atomic
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 from codec.utils.safe_io import parse_json
 
-KEPT = 32  # shards whose entries stay in memory
+IN_MEMORY = 32  # shards whose entries stay in memory
 
 
 class ShardCorpus(Corpus):
     """The shards at `path`, a folder or a URL (http, https, s3 with s3fs, whatever fsspec opens).
 
-    Packing decided what is held out. Training goes through the shards in a new order each epoch, `window` of them at a
-    time, and draws from all recordings in the window.
+    Packing has decided what is held out. Training goes through the shards in a new order each epoch, `window` of them
+    at a time, and draws from all recordings in the window.
 
     Args:
-        cache: a folder for whole copies of the shards at a URL, each checked by its sha256; without it, every recording
-            is one request for its bytes. Up to `cache_gb` gigabytes, the oldest make room.
-        storage_options: for fsspec.
+        cache: a folder for complete copies of the shards at a URL, each verified by its sha256; without it, every
+            recording is one request for its bytes.
+        cache_gb: size of that folder; the oldest copies are removed.
+        storage_options: of fsspec.
 
-    Raises CorpusError if there is no index, it says what cannot be, or the server gives no pieces of files.
+    Raises CorpusError if there is no valid index, or the server has no range requests.
     """
 
     def __init__(
@@ -57,15 +58,15 @@ class ShardCorpus(Corpus):
             raise CorpusError(f"dataset.window={window}, but training needs a window of 1 shard or more.")
         self.sample_rate = sample_rate
         self.window = window
-        self.store = RemoteFolder(path, storage_options, cache, cache_gb)
-        self.index = load_index(self.store)
-        self.store.check_ranges(INDEX)
+        self.folder = RemoteFolder(path, storage_options, cache, cache_gb)
+        self.index = load_index(self.folder)
+        self.folder.check_ranges(INDEX)
         self.size = sum(shard.recordings for shard in self.index.shards)
 
     def crops(self, samples: int, seed: int) -> Dataset:
         numbers = self.index.splits["train"]
         if not numbers:
-            raise CorpusError(f"{self.store.label} has no shards for training: pack with less held out.")
+            raise CorpusError(f"{self.folder.label} has no shards for training: pack with less held out.")
         return ShardCrops(self, [self.index.shards[i] for i in numbers], samples, seed)
 
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
@@ -74,18 +75,14 @@ class ShardCorpus(Corpus):
         return Clips(recordings, range(len(recordings)), samples)
 
     def part(self, split: str) -> "Recordings":
-        return Recordings(self.store, [self.index.shards[i] for i in self.index.splits[split]], self.sample_rate)
+        return Recordings(self.folder, [self.index.shards[i] for i in self.index.splits[split]], self.sample_rate)
 
 
 class Recordings:
-    """The recordings of some shards, by number; what `Crops` and `Clips` take for a corpus."""
+    """The recordings of some shards, by number; stands for a corpus in `Crops` and `Clips`."""
 
-    def __init__(self, store: RemoteFolder, shards: Sequence[Shard], sample_rate: int, kept: int = KEPT):
-        self.store = store
-        self.shards = shards
-        self.sample_rate = sample_rate
-        self.kept = kept
-        self._places: dict[int, np.ndarray] = {}
+    def __init__(self, folder: RemoteFolder, shards: Sequence[Shard], sample_rate: int, in_memory: int = IN_MEMORY):
+        self.folder, self.shards, self.sample_rate, self.in_memory = folder, shards, sample_rate, in_memory
         self.ends = np.cumsum([shard.recordings for shard in shards], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -96,39 +93,36 @@ class Recordings:
         """Samples of each recording at `sample_rate`, [recordings] int64."""
         return np.concatenate([lengths(self.place(at), self.sample_rate) for at in range(len(self.shards))])
 
-    def place(self, at: int) -> np.ndarray:
-        """`place` [n, 4] of one of the shards; the last `kept` of them stay in memory."""
-        if at not in self._places:
-            if len(self._places) >= self.kept:
-                del self._places[next(iter(self._places))]
-            self._places[at] = entries(self.store, self.shards[at])
-        return self._places[at]
+    @cached_property
+    def place(self) -> Any:
+        """at -> `place` [n, 4] of one of the shards (shard_index.py)."""
+        folder, shards = self.folder, self.shards  # no reference to self: windows are freed at once
+        return lru_cache(self.in_memory)(lambda at: entries(folder, shards[at]))
 
     def recording(self, i: int) -> Recording:
-        """Raises AudioError if what lies there is not the recording."""
+        """Raises AudioError if its bytes are anything else."""
         at = int(np.searchsorted(self.ends, i, side="right"))
         shard = self.shards[at]
         number = i - (int(self.ends[at - 1]) if at else 0)
         first, size = (int(value) for value in self.place(at)[number, :2])
-        piece = self.store.read_range(f"{shard.name}.tar", first, size, shard.sha256, shard.bytes)
-        return unpacked(piece, shard.name, number)
+        data = self.folder.read_range(f"{shard.name}.tar", first, size, shard.sha256, shard.bytes)
+        return unpack(data, shard.name, number)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "place"}
 
 
 class ShardCrops(Dataset):
     """ds[n] for every n >= 0, a function of (seed, n) alone.
 
-    An epoch is a permutation of the shards, cut into windows; within a window it is `Crops`, that is, every recording
-    is ceil(duration / crop) slots, and each slot comes once. Memory holds a window or two and a number per shard.
+    An epoch is a permutation of the shards, cut into windows; within a window it is `Crops`: every recording has
+    ceil(duration / crop) slots, and each slot comes once. Memory holds a window or two and a number per shard.
     """
 
     def __init__(self, corpus: ShardCorpus, shards: list[Shard], samples: int, seed: int):
-        self.store = corpus.store
-        self.sample_rate = corpus.sample_rate
-        self.window = corpus.window
-        self.shards = shards
-        self.samples = samples
-        self.seed = seed
-        self.shard_slots = _slots(corpus.store, shards, corpus.sample_rate, samples)
+        self.folder, self.sample_rate, self.window = corpus.folder, corpus.sample_rate, corpus.window
+        self.shards, self.samples, self.seed = shards, samples, seed
+        self.shard_slots = _slots(corpus.folder, shards, corpus.sample_rate, samples)
         self.slots = int(self.shard_slots.sum())
         self._epoch = -1
         self._order = self._ends = np.empty(0, np.int64)
@@ -139,7 +133,7 @@ class ShardCrops(Dataset):
         return crops[draw]
 
     def locate(self, n: int) -> tuple[Crops, int]:
-        """The window of draw n, and which draw of its own that is."""
+        """The window of draw n, and its draw number there."""
         epoch, position = divmod(n, self.slots)
         if epoch != self._epoch:
             self._order = np.random.default_rng((self.seed, 6, epoch)).permutation(len(self.shards))
@@ -151,7 +145,7 @@ class ShardCrops(Dataset):
     def _crops(self, epoch: int, at: int) -> Crops:
         if self._window is None or self._window[0] != (epoch, at):
             shards = [self.shards[i] for i in self._order[at * self.window : (at + 1) * self.window]]
-            recordings = Recordings(self.store, shards, self.sample_rate, len(shards))
+            recordings = Recordings(self.folder, shards, self.sample_rate, len(shards))
             seed = int(np.random.SeedSequence((self.seed, 7, epoch, at)).generate_state(1, np.uint64)[0])
             self._window = (epoch, at), Crops(recordings, np.arange(len(recordings)), self.samples, seed)
         return self._window[1]
@@ -167,30 +161,29 @@ def lengths(place: np.ndarray, sample_rate: int) -> np.ndarray:
     return np.maximum(1, whole * sample_rate + rest * sample_rate // rates)
 
 
-def entries(store: RemoteFolder, shard: Shard) -> np.ndarray:
-    """`place` [n, 4] of a shard (shard_index.py); those of a URL are kept in the user's cache."""
+def entries(folder: RemoteFolder, shard: Shard) -> np.ndarray:
+    """`place` [n, 4] of a shard (shard_index.py); those of a URL are copied to the user's cache."""
     name = f"{shard.name}.entries"
-    where = f"{store.label}/{name}"
-    copy = None if store.is_local else cache_dir() / "shards" / f"{shard.entries}.entries"
-    content = copy.read_bytes() if copy and copy.is_file() else store.read(name, entries_bytes(shard))
+    where = f"{folder.label}/{name}"
+    copy = None if folder.is_local else cache_dir() / "shards" / f"{shard.entries}.entries"
+    content = copy.read_bytes() if copy and copy.is_file() else folder.read(name, entries_bytes(shard))
     if hashlib.sha256(content).hexdigest() != shard.entries:
         if copy:
             copy.unlink(missing_ok=True)
-        raise CorpusError(f"{where} is not what the index says: pack or copy it again.")
+        raise CorpusError(f"the sha256 of {where} is not the one in the index: pack or copy it again.")
     if copy and not copy.is_file():
         write_atomic(copy, content)
     return load_entries(content, shard, where)
 
 
-def unpacked(data: bytes, shard: str, number: int) -> Recording:
+def unpack(data: bytes, shard: str, number: int) -> Recording:
     """The recording in a piece of a tar file. Raises AudioError where the piece is anything else."""
     name = f"{shard}-{number:06d}"
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:  # "r:" decompresses nothing
             members = tar.getmembers()
-            wanted = [f"{name}.flac", f"{name}.json"]
             plain = all(m.isreg() and not m.issparse() and m.size <= len(data) for m in members)
-            if [member.name for member in members] != wanted or not plain:
+            if [member.name for member in members] != [f"{name}.flac", f"{name}.json"] or not plain:
                 raise AudioError(name, "is not where the index says")
             sound, about = (tar.extractfile(member).read() for member in members)
         about = parse_json(about)
@@ -204,16 +197,16 @@ def unpacked(data: bytes, shard: str, number: int) -> Recording:
     return Recording(sound, *facts)
 
 
-def _slots(store: RemoteFolder, shards: list[Shard], sample_rate: int, samples: int) -> np.ndarray:
-    """Slots of each shard, [shards] int64: one look at every NAME.entries, kept in the user's cache."""
+def _slots(folder: RemoteFolder, shards: list[Shard], sample_rate: int, samples: int) -> np.ndarray:
+    """Slots of each shard, [shards] int64: reads every NAME.entries once; the numbers are cached."""
     cached = cache_dir() / "shards" / f"{cache_key(sample_rate, samples, *(shard.entries for shard in shards))}.json"
-    known = load_json(cached).get("slots")
-    if not known:
-        with ThreadPoolExecutor(1 if store.is_local else 8) as pool:  # a server answers several at once
-            known = list(pool.map(lambda shard: _count(store, shard, sample_rate, samples), shards))
-        save_json(cached, {"slots": known})
-    return np.array(known, np.int64)
+    slots = load_json(cached).get("slots")
+    if not slots:
 
+        def count(shard: Shard) -> int:
+            return int((-(-lengths(entries(folder, shard), sample_rate) // samples)).sum())
 
-def _count(store: RemoteFolder, shard: Shard, sample_rate: int, samples: int) -> int:
-    return int((-(-lengths(entries(store, shard), sample_rate) // samples)).sum())
+        with ThreadPoolExecutor(1 if folder.is_local else 8) as pool:
+            slots = list(pool.map(count, shards))
+        save_json(cached, {"slots": slots})
+    return np.array(slots, np.int64)

@@ -1,79 +1,69 @@
-"""What a folder of shards says about itself, and what of it is believed.
+"""Files of a corpus in shards.
 
 index.json      format, version, `shards` (a list of the facts below) and `splits` (train, val, test: which shards)
 NAME.tar        WebDataset's layout: KEY.flac and KEY.json (file, speaker, text, phones) of each recording
 NAME.entries    safetensors: `place` [n, 4] int64, of each recording its first byte in the tar and its size there, its
                 frames and its rate in Hz; the facts of the shard as metadata
 
-An index may come from anywhere: names stay inside the folder, numbers within bounds, and nothing is executed.
+Indices may be untrusted: names stay inside the folder, numbers within bounds, and nothing is executed.
 """
 
-import dataclasses
 import json
-import re
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import FailFast, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from codec.data.audio import RATES
 from codec.data.base import CorpusError
-from codec.data.index_schema import listed
+from codec.data.index_schema import CorpusIndex, Part, Sha256, parse_index
 from codec.data.remote_files import RemoteFolder
-from codec.utils.safe_io import UntrustedFileError, parse_json
 
 FORMAT, VERSION = "codec-shards", 1
 INDEX = "index.json"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-DIGEST = re.compile(r"[0-9a-f]{64}")
-SHARDS = 200_000  # at most, in an index; 280 bytes of it are usual, 1 kB in memory
-RECORDINGS = 1_000_000  # in a shard
-RECORDING = 2**30  # bytes of a recording
-SHARD = 2**40  # bytes of a shard
+SHARDS = 200_000  # in an index, at most; each takes 280 bytes of it, and 1 kB in memory
+RECORDINGS = 1_000_000  # in a shard, at most
+RECORDING = 2**30  # bytes of a recording, at most
+SECONDS = 1e6  # of a shard, at most: the memory of a window of shards depends on it
 INDEX_BYTES = 2**26
-SECONDS = 1e6  # of a shard: what a window of shards may cost in memory hangs on it
-FRAMES = 2**40
-RATES = 100, 1_000_000  # Hz
+FRAMES = 2**40  # of a recording, at most
 
 
-@dataclass(frozen=True)
-class Shard:
+class Shard(Part):
     """One shard: `bytes` and `sha256` of NAME.tar, `entries` the sha256 of NAME.entries."""
 
-    name: str
-    recordings: int
-    seconds: float
-    bytes: int
-    sha256: str
-    entries: str
+    recordings: int = Field(gt=0, le=RECORDINGS)
+    seconds: float = Field(gt=0, le=SECONDS)
+    bytes: int = Field(gt=0, le=2**40)
+    sha256: Sha256
+    entries: Sha256
 
 
-@dataclass(frozen=True)
-class Index:
-    """`splits` maps train, val and test to the numbers of their shards, in order."""
+class Index(CorpusIndex):
+    format: Literal["codec-shards"]
+    version: Literal[1]
+    shards: Annotated[list[Shard], Field(min_length=1, max_length=SHARDS), FailFast()]
 
-    shards: list[Shard]
-    splits: dict[str, list[int]]
+    @property
+    def parts(self) -> list[Part]:
+        return self.shards
 
     def dump(self) -> bytes:
-        shards = [dataclasses.asdict(shard) for shard in self.shards]
+        shards = [shard.model_dump() for shard in self.shards]
         content = {"format": FORMAT, "version": VERSION, "splits": self.splits, "shards": shards}
         return (json.dumps(content, indent=0) + "\n").encode()
 
 
-def load_index(store: RemoteFolder) -> Index:
-    """The checked index of a folder of shards. Raises CorpusError."""
-    where = f"{store.label}/{INDEX}"
-    try:
-        content = parse_json(store.read(INDEX, INDEX_BYTES))
-    except UntrustedFileError as error:
-        raise CorpusError(f"{where} is no index of shards ({error}): pack the corpus again.") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise CorpusError(f"{where} is no index of shards: its format is not {FORMAT}.")
-    if content.get("version") != VERSION:
-        raise CorpusError(f"{where} has version {content.get('version')!r:.20}, this program reads {VERSION}.")
-    return Index(*listed(content, where, "shard", SHARDS, _shard))
+def load_index(folder: RemoteFolder) -> Index:
+    """The validated index of a folder of shards. Raises CorpusError."""
+    return parse_index(
+        folder.read(INDEX, INDEX_BYTES),
+        Index,
+        f"{folder.label}/{INDEX}",
+        "pack the corpus, with `python -m codec pack`",
+    )
 
 
 def save_entries(place: np.ndarray, facts: dict[str, str]) -> bytes:
@@ -82,7 +72,7 @@ def save_entries(place: np.ndarray, facts: dict[str, str]) -> bytes:
 
 
 def load_entries(content: bytes, shard: Shard, where: str) -> np.ndarray:
-    """`place` [n, 4] of a shard, checked against what the index says. Raises CorpusError."""
+    """`place` [n, 4] of a shard, checked against the index. Raises CorpusError."""
     try:
         place = load(content)["place"]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
@@ -90,10 +80,10 @@ def load_entries(content: bytes, shard: Shard, where: str) -> np.ndarray:
     if place.dtype != np.int64 or place.shape != (shard.recordings, 4):
         raise CorpusError(f"{where} does not list the {shard.recordings} recordings that the index counts.")
     first, size, frames, rates = place.T
-    inside = (first >= 0) & (size > 0) & (size <= RECORDING) & (first <= shard.bytes) & (size <= shard.bytes - first)
-    sound = (frames > 0) & (frames <= FRAMES) & (rates >= RATES[0]) & (rates <= RATES[1])
-    if not (inside & sound).all():
-        number = int(np.flatnonzero(~(inside & sound))[0])
+    valid = (first >= 0) & (size > 0) & (size <= RECORDING) & (first <= shard.bytes) & (size <= shard.bytes - first)
+    valid &= (frames > 0) & (frames <= FRAMES) & (rates >= RATES[0]) & (rates <= RATES[1])
+    if not valid.all():
+        number = int(np.flatnonzero(~valid)[0])
         raise CorpusError(f"{where} places recording {number} outside its shard, or gives it an impossible length.")
     if abs(seconds(place) - shard.seconds) > 1:
         raise CorpusError(f"{where} has recordings of {seconds(place)} s, where the index says {shard.seconds} s.")
@@ -101,25 +91,8 @@ def load_entries(content: bytes, shard: Shard, where: str) -> np.ndarray:
 
 
 def entries_bytes(shard: Shard) -> int:
-    """NAME.entries is no longer than this."""
+    """The largest size of NAME.entries."""
     return 32 * shard.recordings + 2**20
-
-
-def _shard(content: Any, where: str) -> Shard:
-    names = [field.name for field in dataclasses.fields(Shard)]
-    if not isinstance(content, dict) or set(content) != set(names):
-        raise CorpusError(f"{where} must say of each shard: {', '.join(names)}.")
-    shard = Shard(**content)
-    if not isinstance(shard.name, str) or not NAME.fullmatch(shard.name):
-        raise CorpusError(f"{where} names a shard {shard.name!r:.80}: letters, digits, - and _ only, no folders.")
-    counts = (shard.recordings, RECORDINGS), (shard.bytes, SHARD)
-    if not all(type(value) is int and 0 < value <= most for value, most in counts):
-        raise CorpusError(f"{where} gives {shard.name} an impossible number of recordings or bytes.")
-    if type(shard.seconds) not in (int, float) or not 0 < shard.seconds <= SECONDS:
-        raise CorpusError(f"{where} gives {shard.name} an impossible duration.")
-    if not all(isinstance(digest, str) and DIGEST.fullmatch(digest) for digest in (shard.sha256, shard.entries)):
-        raise CorpusError(f"{where} gives {shard.name} no sha256.")
-    return shard
 
 
 def seconds(place: np.ndarray) -> float:

@@ -1,33 +1,40 @@
-"""Write any corpus as shards: WebDataset's tar files with FLAC inside, and an index of where each recording lies.
+"""Packing of a corpus into shards: WebDataset's tar files of FLAC, and an index of where each recording lies.
 
-Each unit of the corpus (units.py) becomes one shard, whoever makes it, with the same bytes. NAME.tar is renamed into
-place first and NAME.entries after it: a shard is done when its entries are there, and is never made twice.
+Each unit of the corpus (work_units.py) becomes one shard with the same bytes, whichever process writes it. NAME.tar is
+renamed into place first and NAME.entries after it: a shard with entries is complete, and is not written again.
 """
 
-import contextlib
 import hashlib
 import json
 import multiprocessing
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
+from torch.utils.data import DataLoader, Dataset
 from webdataset import TarWriter
 
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.flac import to_flac
 from codec.data.read_errors import ReadErrors, check_share
-from codec.data.shard_index import INDEX, RECORDING, RECORDINGS, Index, Shard, save_entries, seconds
+from codec.data.shard_index import (
+    FORMAT,
+    INDEX,
+    RECORDING,
+    RECORDINGS,
+    VERSION,
+    Index,
+    Shard,
+    save_entries,
+    seconds,
+)
 from codec.data.work_units import WorkUnits
 from codec.utils.atomic import atomic_file, write_atomic
 
-PLAN = "plan.json"  # of which corpus the folder holds shards
+PLAN = "plan.json"  # identifies the corpus and the options of a folder
 NAMED = 100  # unreadable recordings of a shard that its entries name
 
 
@@ -39,32 +46,37 @@ def pack(
     part: tuple[int, int] = (0, 1),
     report: Callable[[str], None] = print,
 ) -> Index | None:
-    """Write the shards of `units` that are not there yet -> the index, None while other processes still have to pack.
+    """Write the missing shards of `units` -> the index, None while other processes have shards to write.
 
     Args:
         sample_rate: of the packed recordings, Hz; None keeps that of each.
         workers: processes; 0 packs in this one.
         part: (index, count) of this call among several that pack the corpus together, on other machines, say.
 
-    Raises CorpusError if the folder holds shards of something else, or too many recordings cannot be read.
+    Raises CorpusError if the folder holds shards of something else, or too many recordings are unreadable.
     """
     check_plan(folder, {"corpus": units.digest, "sample_rate": sample_rate})
-    ledger = ReadErrors(units.size)
-    ledger.add(units.bad)
+    errors = ReadErrors(units.size)
+    errors.add(units.bad)
     mine = range(part[0], len(units.names), part[1])
     todo = [unit for unit in mine if not (folder / f"{units.names[unit]}.entries").is_file()]
-    for done, (unit, skipped, heard) in enumerate(_made(units, folder, sample_rate, workers, todo), start=1):
-        ledger.add(skipped, heard)
-        report(f"{units.names[unit]}: {done} of {len(todo)} shards made")
+    workers = min(workers, len(todo)) if len(todo) > 1 else 0
+    context = multiprocessing.get_context("forkserver")  # a fork would inherit threads of torch and the network
+    context.set_forkserver_preload([__name__])  # seconds of imports, once for all workers
+    options = {"num_workers": workers, "multiprocessing_context": context} if workers else {}
+    loader = DataLoader(_Shards(units, folder, sample_rate), None, sampler=todo, **options)
+    for done, (name, skipped, read) in enumerate(loader, start=1):
+        errors.add(skipped, read)
+        report(f"{name}: {done} of {len(todo)} shards written")
     if not all((folder / f"{name}.entries").is_file() for name in units.names):
         return None
-    index = _index(units, folder)  # of all processes and calls: none of them may have seen that too much is bad
+    index = _index(units, folder)
     write_atomic(folder / INDEX, index.dump())
     return index
 
 
 def check_plan(folder: Path, plan: dict) -> None:
-    """Note in the folder what it is for. Raises CorpusError if it is for something else."""
+    """Record the purpose of a folder. Raises CorpusError if it has another."""
     content = json.dumps(plan, sort_keys=True).encode() + b"\n"
     path = folder / PLAN
     if not path.is_file():
@@ -73,79 +85,43 @@ def check_plan(folder: Path, plan: dict) -> None:
         raise CorpusError(f"{folder} holds work on another corpus, or with other options: give an empty folder.")
 
 
-def _made(
-    units: WorkUnits, folder: Path, sample_rate: int | None, workers: int, todo: list[int]
-) -> Iterator[tuple[int, list[tuple[str, str]], list[str]]]:
-    """(unit, unreadable recordings, the others) of each shard once it is made."""
-    if not workers or len(todo) < 2:
-        for unit in todo:
-            yield unit, *write_shard(units, unit, folder, sample_rate)
-        return
-    context = multiprocessing.get_context("forkserver")  # a fork inherits threads of torch and the network
-    context.set_forkserver_preload(["codec.data.shard_writer"])  # seconds of importing, paid once
-    with ProcessPoolExecutor(min(workers, len(todo)), context, _start, (units, folder, sample_rate)) as pool:
-        futures = {pool.submit(_work, unit): unit for unit in todo}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], *future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+class _Shards(Dataset):
+    """Shard by unit, written on access: (name, (name, reason) of the unreadable recordings, names of the others)."""
+
+    def __init__(self, units: WorkUnits, folder: Path, sample_rate: int | None):
+        self.units, self.folder, self.sample_rate = units, folder, sample_rate
+
+    def __getitem__(self, unit: int) -> tuple[str, list[tuple[str, str]], list[str]]:
+        name, place, skipped, read = self.units.names[unit], [], [], []
+        with atomic_file(self.folder / f"{name}.tar") as file:
+            hashed = _Hashed(file)
+            # `encoder=False` takes bytes as they are; the default would pickle, and the default times differ
+            with TarWriter(hashed, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as tar:
+                for recording in self.units.recordings(unit):
+                    try:
+                        sound, frames, rate = _encode(recording, self.sample_rate)
+                    except AudioError as error:
+                        skipped.append((error.file, error.reason))
+                        continue
+                    if len(place) == RECORDINGS:
+                        raise CorpusError(f"{name} would have more than {RECORDINGS:,} recordings: lower --seconds.")
+                    first = tar.tarstream.offset
+                    tar.write({"__key__": f"{name}-{len(place):06d}", "flac": sound, "json": _about(recording)})
+                    place.append((first, tar.tarstream.offset - first, frames, rate))
+                    read.append(recording.name)
+        table = np.array(place, np.int64).reshape(-1, 4)
+        facts = {"name": name, "recordings": len(place), "seconds": seconds(table), "bytes": hashed.size}
+        facts |= {"sha256": hashed.digest.hexdigest(), "unreadable": len(skipped), "named": skipped[:NAMED]}
+        if not place:
+            (self.folder / f"{name}.tar").unlink()
+        with atomic_file(self.folder / f"{name}.entries") as file:
+            file.write(save_entries(table, {"facts": json.dumps(facts)}))
+        return name, skipped, read
 
 
-_task: tuple = ()
-
-
-def _start(*task: object) -> None:
-    global _task
-    _task = task
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A program that is killed cannot stop its workers, and they would wait for work for ever."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _work(unit: int) -> tuple[list[tuple[str, str]], list[str]]:
-    units, folder, sample_rate = _task
-    return write_shard(units, unit, folder, sample_rate)
-
-
-def write_shard(
-    units: WorkUnits, unit: int, folder: Path, sample_rate: int | None
-) -> tuple[list[tuple[str, str]], list[str]]:
-    """Write NAME.tar and NAME.entries -> (name, reason) of what could not be read, and the names of the others."""
-    name, place, skipped, heard = units.names[unit], [], [], []
-    with atomic_file(folder / f"{name}.tar") as file:
-        hashed = _Hashed(file)
-        # `encoder=False` takes bytes as they are; the default one would pickle, and the default times differ
-        with TarWriter(hashed, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as tar:
-            for recording in units.recordings(unit):
-                try:
-                    if isinstance(recording, AudioError):
-                        raise recording
-                    sound, frames, rate = _fitting(recording, sample_rate)
-                except AudioError as error:
-                    skipped.append((error.file, error.reason))
-                    continue
-                if len(place) == RECORDINGS:
-                    raise CorpusError(f"{name} would have more than {RECORDINGS:,} recordings: give less --seconds.")
-                first = tar.tarstream.offset
-                tar.write({"__key__": f"{name}-{len(place):06d}", "flac": sound, "json": _about(recording)})
-                place.append((first, tar.tarstream.offset - first, frames, rate))
-                heard.append(recording.name)
-    table = np.array(place, np.int64).reshape(-1, 4)
-    facts = {"name": name, "recordings": len(place), "seconds": seconds(table), "bytes": hashed.size}
-    facts |= {"sha256": hashed.digest.hexdigest(), "unreadable": len(skipped), "named": skipped[:NAMED]}
-    if not place:
-        (folder / f"{name}.tar").unlink()
-    with atomic_file(folder / f"{name}.entries") as file:
-        file.write(save_entries(table, {"facts": json.dumps(facts)}))
-    return skipped, heard
-
-
-def _fitting(recording: Recording, sample_rate: int | None) -> tuple[bytes, int, int]:
+def _encode(recording: Recording | AudioError, sample_rate: int | None) -> tuple[bytes, int, int]:
+    if isinstance(recording, AudioError):
+        raise recording
     sound, frames, rate = to_flac(recording, sample_rate)
     if len(sound) + 2**20 > RECORDING:
         raise AudioError(recording.name, "is longer than a shard takes: cut it into pieces")
@@ -158,7 +134,7 @@ def _about(recording: Recording) -> bytes:
 
 
 class _Hashed:
-    """A file to write to, with the length and the digest of what went through."""
+    """A file to write to that counts and hashes its content."""
 
     def __init__(self, file: BinaryIO):
         self.file = file
@@ -172,37 +148,38 @@ class _Hashed:
 
 
 def _index(units: WorkUnits, folder: Path) -> Index:
-    """The index of the shards in the folder, all of which are there; those without a recording are left out."""
+    """The index of the shards in the folder, all of which are complete; those without a recording are left out.
+
+    Raises CorpusError if too many recordings are unreadable, of all processes and calls together.
+    """
     shards: list[Shard] = []
     numbers: dict[int, int] = {}
     good, bad = 0, len(units.bad)
     for unit, name in enumerate(units.names):
-        path = folder / f"{name}.entries"
+        entries, tar = folder / f"{name}.entries", folder / f"{name}.tar"
         try:
-            with safe_open(path, framework="np") as file:
+            with safe_open(entries, framework="np") as file:
                 facts = json.loads((file.metadata() or {})["facts"])
             good, bad = good + facts["recordings"], bad + facts["unreadable"]
             if not facts["recordings"]:
                 continue
-            kept = {part: facts[part] for part in ("name", "recordings", "seconds", "bytes", "sha256")}
-            shard = Shard(**kept, entries=hashlib.sha256(path.read_bytes()).hexdigest())
+            shard = Shard(**facts, entries=hashlib.sha256(entries.read_bytes()).hexdigest())
         except (SafetensorError, KeyError, ValueError, TypeError):
-            raise CorpusError(f"{path} is damaged: remove it and pack again.") from None
-        with contextlib.suppress(OSError):
-            if (folder / f"{name}.tar").stat().st_size == shard.bytes:
-                numbers[unit] = len(shards)
-                shards.append(shard)
-                continue
-        raise CorpusError(f"{folder / name}.tar is missing or damaged: remove {path.name} and pack again.")
+            raise CorpusError(f"{entries} is damaged: remove it and pack again.") from None
+        if not tar.is_file() or tar.stat().st_size != shard.bytes:
+            raise CorpusError(f"{tar} is missing or damaged: remove {entries.name} and pack again.")
+        numbers[unit] = len(shards)
+        shards.append(shard)
     check_share(bad, units.size, good + bad)
     if not shards:
         raise CorpusError("none of the recordings can be read: there is nothing to pack.")
-    return Index(shards, {part: [numbers[u] for u in found if u in numbers] for part, found in units.splits.items()})
+    splits = {part: [numbers[unit] for unit in found if unit in numbers] for part, found in units.splits.items()}
+    return Index(format=FORMAT, version=VERSION, splits=splits, shards=shards)
 
 
 def summary(index: Index) -> str:
-    """One line about what was packed."""
+    """One line about a packed corpus."""
     recordings, hours = sum(s.recordings for s in index.shards), sum(s.seconds for s in index.shards) / 3600
-    held = sum(index.shards[i].recordings for i in set(index.splits["val"]) | set(index.splits["test"]))
+    held_out = sum(index.shards[i].recordings for i in set(index.splits["val"]) | set(index.splits["test"]))
     size = sum(s.bytes for s in index.shards) / 1e9
-    return f"{recordings} recordings ({held} held out), {hours:.2f} h, {size:.3f} GB in {len(index.shards)} shards"
+    return f"{recordings} recordings ({held_out} held out), {hours:.2f} h, {size:.3f} GB in {len(index.shards)} shards"

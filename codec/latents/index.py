@@ -5,27 +5,26 @@ deviation of each channel over the training part, and the units with their split
 inside the folder, numbers within bounds.
 """
 
-import math
-import re
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import FailFast, Field, StringConstraints, model_validator
 from torch import Tensor
 
 from codec.data.base import CorpusError
-from codec.data.index_schema import listed
+from codec.data.index_schema import CorpusIndex, Part, parse_index
 from codec.latents.shard_file import Layout
-from codec.quantizers.base import KINDS
-from codec.utils.safe_io import UntrustedFileError, read_json
+from codec.utils.safe_io import Schema, UntrustedFileError, parse_as, read_text
 
 LATENTS = Layout("codec-latents", 1, "latents", "F32", "latents", "fingerprint")
 INDEX = "index.json"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-FINGERPRINT = re.compile(r"[0-9a-f]{32}")
-UNITS, CHANNELS, COUNT = 1_000_000, 65_536, 2**40  # at most; COUNT of recordings, frames and bytes of a unit
+UNITS, CHANNELS = 1_000_000, 65_536  # at most
 LEAST = 1e-30  # standard deviation; of a channel that changes less it is given as 1
+Count = Annotated[int, Field(ge=0, le=2**40)]
+Rate = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -55,66 +54,60 @@ class Statistics:
     @classmethod
     def of(cls, content: Any, where: str) -> "Statistics":
         """From what :meth:`plain` gives. Raises CorpusError with ``where`` it comes from."""
-        if not isinstance(content, dict):
-            raise CorpusError(f"{where} has no statistics of latents.")
-        kind, mark, mean, std = (content.get(name) for name in ("kind", "fingerprint", "mean", "std"))
-        rates = content.get("sample_rate"), content.get("hop_length")
-        if kind not in KINDS or not isinstance(mark, str) or not FINGERPRINT.fullmatch(mark):
-            raise CorpusError(f"{where} does not say whose latents its statistics are of.")
-        if not all(type(value) is int and 0 < value < 2**31 for value in rates):
-            raise CorpusError(f"{where} must say sample rate and hop length, whole numbers above 0.")
-        if not _numbers(mean) or not _numbers(std) or len(mean) != len(std) or min(std) < LEAST:
-            raise CorpusError(f"{where} must give mean and standard deviation of 1 to {CHANNELS:,} channels.")
-        return cls(kind, mark, *rates, *(torch.tensor(values, dtype=torch.float32) for values in (mean, std)))
+        try:
+            return parse_as(_Statistics, content, where).statistics
+        except UntrustedFileError as error:
+            raise CorpusError(f"{error}.") from None
 
 
-@dataclass(frozen=True)
-class Entry:
+class _Statistics(Schema):
+    kind: Literal["pre", "post"]
+    fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+    sample_rate: Rate
+    hop_length: Rate
+    mean: Annotated[
+        list[Annotated[float, Field(gt=-1e30, lt=1e30)]], Field(min_length=1, max_length=CHANNELS), FailFast()
+    ]
+    std: Annotated[list[Annotated[float, Field(ge=LEAST, lt=1e30)]], Field(max_length=CHANNELS), FailFast()]
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        mean, std = (torch.tensor(values, dtype=torch.float32) for values in (self.mean, self.std))
+        return Statistics(self.kind, self.fingerprint, self.sample_rate, self.hop_length, mean, std)
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> "_Statistics":
+        if len(self.mean) != len(self.std):
+            raise ValueError("mean and std have different numbers of channels")
+        return self
+
+
+class Entry(Part):
     """One unit: NAME.safetensors of so many recordings, frames and bytes."""
 
-    name: str
-    recordings: int
-    frames: int
-    bytes: int
+    recordings: Count
+    frames: Count
+    bytes: Count
 
 
-@dataclass(frozen=True)
-class Index:
-    """``splits`` maps train, val and test to the numbers of their units, in order."""
+class Index(CorpusIndex, _Statistics):
+    """The units, their splits, and the statistics of their latents."""
 
-    statistics: Statistics
-    units: list[Entry]
-    splits: dict[str, list[int]]
+    format: Literal["codec-latents"]
+    version: Literal[1]
+    units: Annotated[list[Entry], Field(min_length=1, max_length=UNITS), FailFast()]
+
+    @property
+    def parts(self) -> list[Part]:
+        return self.units
 
 
 def load_index(folder: str | Path) -> Index:
-    """The checked index of a folder of latents. Raises CorpusError."""
-    path = Path(folder) / INDEX
+    """The validated index of a folder of latents. Raises CorpusError."""
+    path, command = Path(folder) / INDEX, "python -m codec extract --kind latents"
     try:
-        content = read_json(path)
+        return parse_index(read_text(path), Index, str(path), f"write one with {command}")
     except OSError:
-        raise CorpusError(f"{folder} has no {INDEX}: write one with python -m codec extract --kind latents.") from None
+        raise CorpusError(f"{folder} has no {INDEX}: write one with {command}.") from None
     except UntrustedFileError as error:
         raise CorpusError(f"{path} is no index of latents: {error}.") from None
-    if content.get("format") != LATENTS.format:
-        raise CorpusError(f"{path} is no index of latents: its format is not {LATENTS.format}.")
-    if content.get("version") != LATENTS.version:
-        raise CorpusError(f"{path} has version {content.get('version')!r:.20}, this program reads {LATENTS.version}.")
-    units, splits = listed(content, str(path), "unit", UNITS, _entry)
-    return Index(Statistics.of(content, str(path)), units, splits)
-
-
-def _entry(content: Any, path: str) -> Entry:
-    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
-        raise CorpusError(f"{path} must say of each unit its name, recordings, frames and bytes.")
-    if not NAME.fullmatch(content["name"]):
-        raise CorpusError(f"{path} names a unit {content['name']!r:.80}: letters, digits, - and _ only, no folders.")
-    counts = [content.get(name) for name in ("recordings", "frames", "bytes")]
-    if not all(type(count) is int and 0 <= count <= COUNT for count in counts):
-        raise CorpusError(f"{path} must count recordings, frames and bytes of {content['name']}.")
-    return Entry(content["name"], *counts)
-
-
-def _numbers(values: Any) -> bool:
-    real = isinstance(values, list) and 0 < len(values) <= CHANNELS
-    return real and all(type(v) in (int, float) and math.isfinite(v) and abs(v) < 1e30 for v in values)

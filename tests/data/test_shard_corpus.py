@@ -1,4 +1,4 @@
-"""Shards: draws, resuming, places to read them from, memory, and what a foreign index may not say."""
+"""Shards: draws, resuming, access over a network, memory, and untrusted indices and archives."""
 
 import contextlib
 import hashlib
@@ -19,13 +19,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from codec.data.audio import AudioError
 from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData, collate
 from codec.data.folder import FolderCorpus
 from codec.data.infinite_datamodule import InfiniteSampler
 from codec.data.mix import MixCorpus
 from codec.data.remote_files import RemoteFolder
-from codec.data.shard_corpus import ShardCorpus, unpacked
+from codec.data.shard_corpus import ShardCorpus, unpack
 from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
 from tests.helpers.listener import fit
 from tests.helpers.shards import changed, packed, served, serving
@@ -39,46 +40,48 @@ def shards(folder, tmp_path):
     return packed(folder, tmp_path / "shards", holdout=0.2)
 
 
+@pytest.fixture
+def local(shards):
+    return ShardCorpus(shards, RATE).crops(4000, 0)
+
+
 def drawn(crops, draws):
     return [(crops[n]["file"], crops[n]["wav"].numpy().tobytes()) for n in draws]
 
 
 def test_a_draw_depends_on_seed_and_number_alone(shards):
     first, second = (ShardCorpus(shards, RATE, window=2).crops(4000, seed=3) for _ in range(2))
-    count = 2 * first.slots
+    second = pickle.loads(pickle.dumps(second))  # as in a spawned worker
+    count = first.slots + 10
     backwards = dict(zip(reversed(range(count)), drawn(second, reversed(range(count))), strict=True))
     assert drawn(first, range(count)) == [backwards[n] for n in range(count)]
     other = ShardCorpus(shards, RATE, window=2).crops(4000, seed=4)
     assert drawn(first, range(10)) != drawn(other, range(10))
 
 
-@pytest.mark.parametrize("window", [1, 2, 3, 100])
+@pytest.mark.parametrize("window", [1, 3, 100])
 def test_each_epoch_has_every_slot_once_in_a_new_order(shards, folder, window):
     crops = ShardCorpus(shards, RATE, window).crops(4000, 0)
     plain = FolderCorpus(folder, RATE, holdout=0.2).crops(4000, 0)
     assert crops.slots == plain.slots
     wanted = Counter(plain[n]["file"] for n in range(plain.slots))
-    epochs = [[crops[n]["file"] for n in range(e * crops.slots, (e + 1) * crops.slots)] for e in range(3)]
+    epochs = [[crops[n]["file"] for n in range(e * crops.slots, (e + 1) * crops.slots)] for e in range(2)]
     assert all(Counter(epoch) == wanted for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
+    assert epochs[0] != epochs[1]
 
 
-def test_recordings_are_those_of_the_folder(shards, folder):
-    """FLAC is copied or encoded without loss: clips are equal sample by sample, whole and cut."""
+def test_clips_equal_those_of_the_folder_sample_by_sample(shards, folder):
     corpus, plain = ShardCorpus(shards, RATE), FolderCorpus(folder, RATE, holdout=0.2)
     assert corpus.size == plain.size == 10
-    for split in ("val", "test"):
-        for seconds in (None, 0.25):
-            ours, theirs = corpus.clips(split, seconds), plain.clips(split, seconds)
-            assert [clip["file"] for clip in ours] == [clip["file"] for clip in theirs]
-            assert all(torch.equal(a["wav"], b["wav"]) for a, b in zip(ours, theirs, strict=True))
-    held = {clip["file"] for clip in corpus.clips("val")}
+    for seconds in (None, 0.25):
+        ours, theirs = corpus.clips("val", seconds), plain.clips("val", seconds)
+        assert [clip["file"] for clip in ours] == [clip["file"] for clip in theirs]
+        assert all(torch.equal(a["wav"], b["wav"]) for a, b in zip(ours, theirs, strict=True))
     crops = corpus.crops(4000, 0)
-    assert len(held) == 2
-    assert not held & {crops[n]["file"] for n in range(crops.slots)}
+    assert not {clip["file"] for clip in corpus.clips("val")} & {crops[n]["file"] for n in range(crops.slots)}
 
 
-def test_ranks_and_workers_share_an_epoch_out(shards):
+def test_ranks_and_workers_divide_an_epoch(shards):
     corpus = ShardCorpus(shards, RATE)
     slots = corpus.crops(4000, 0).slots
     heard = []
@@ -89,51 +92,41 @@ def test_ranks_and_workers_share_an_epoch_out(shards):
     assert len(set(heard)) == len(heard) == slots
 
 
-def test_a_resumed_run_hears_what_the_whole_run_heard(shards, tmp_path):
-    """Also with another batch size: the next draw is the next draw."""
-
+def test_a_resumed_run_continues_with_the_next_draw_also_at_another_batch_size(shards, tmp_path):
     def data(batch_size):
         return SpeechData(ShardCorpus(shards, RATE, window=2), RATE, 0.25, batch_size, workers=0)
 
-    _, whole = fit(data(4), 30, tmp_path)  # three epochs
-    trainer, first = fit(data(4), 13, tmp_path)
+    _, whole = fit(data(4), 20, tmp_path)  # two epochs
+    trainer, first = fit(data(4), 9, tmp_path)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    _, rest = fit(data(2), 13 + 34, tmp_path, tmp_path / "a.ckpt")
+    _, rest = fit(data(2), 9 + 22, tmp_path, tmp_path / "a.ckpt")
     assert torch.equal(torch.cat(first.heard + rest.heard), torch.cat(whole.heard))
 
 
-def test_crops_can_be_sent_to_a_spawned_worker(shards):
-    crops = ShardCorpus(shards, RATE).crops(4000, 0)
-    sent = pickle.loads(pickle.dumps(crops))
-    assert drawn(crops, [5]) == drawn(sent, [5])
-
-
-def test_shards_go_into_a_mix(shards, folder):
+def test_shards_in_a_mix(shards, folder):
     corpora = {"shards": ShardCorpus(shards, RATE), "folder": FolderCorpus(folder, RATE)}
     crops = MixCorpus(corpora, {"shards": 1, "folder": 1}).crops(4000, 0)
     assert {crops[n]["file"].partition("/")[0] for n in range(20)} == {"shards", "folder"}
 
 
-def test_a_server_that_gives_pieces_sends_what_is_heard_and_no_more(shards):
-    local = ShardCorpus(shards, RATE).crops(4000, 0)
+def test_a_server_with_range_requests_sends_the_recordings_drawn_and_no_more(shards, local):
     with served(shards) as (url, sent):
         corpus = ShardCorpus(url, RATE)
         crops = corpus.crops(4000, 0)
         assert drawn(crops, range(8)) == drawn(local, range(8))
         tars = {path.name: path.stat().st_size for path in shards.glob("*.tar")}
         fetched = [(name, size) for name, size in sent if name in tars]
-        assert len(fetched) == 16  # `drawn` asks twice
+        assert len(fetched) == 16  # `drawn` reads twice
         assert all(size < tars[name] for name, size in fetched)
         assert corpus.clips("val")[0]["wav"].numel()
-        loader = DataLoader(crops, 2, sampler=range(8), num_workers=2, collate_fn=collate)  # forked workers read, too
+        loader = DataLoader(crops, 2, sampler=range(8), num_workers=2, collate_fn=collate)  # in forked workers
         heard = torch.cat([batch["wav"] for batch in loader])
     assert [wav.numpy().tobytes() for wav in heard] == [wav for _, wav in drawn(local, range(8))]
 
 
-def test_a_server_without_pieces_is_copied_from_on_request(shards, tmp_path):
-    local = ShardCorpus(shards, RATE).crops(4000, 0)
+def test_a_server_without_range_requests_needs_a_cache(shards, local, tmp_path):
     with served(shards, ranges=False) as (url, sent):
-        with pytest.raises(CorpusError, match=r"no range requests: set dataset\.cache=DIR"):
+        with pytest.raises(CorpusError, match=r"dataset\.cache=DIR"):
             ShardCorpus(url, RATE)
         crops = ShardCorpus(url, RATE, cache=tmp_path / "cache").crops(4000, 0)
         assert drawn(crops, range(crops.slots)) == drawn(local, range(crops.slots))
@@ -142,9 +135,8 @@ def test_a_server_without_pieces_is_copied_from_on_request(shards, tmp_path):
     assert len(list((tmp_path / "cache").glob("*.tar"))) == len(fetched)
 
 
-def test_copies_make_room_and_are_checked(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    local = ShardCorpus(shards, RATE).crops(4000, 0)
+def test_a_cache_is_bounded_and_verified(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr("codec.data.retry.time", SimpleNamespace(sleep=lambda _: None))
     with served(shards) as (url, _):
         crops = ShardCorpus(url, RATE, window=1, cache=tmp_path / "cache", cache_gb=1e-6).crops(4000, 0)
         one = ShardCorpus(shards, RATE, window=1).crops(4000, 0)
@@ -155,12 +147,11 @@ def test_copies_make_room_and_are_checked(shards, tmp_path, monkeypatch):
         with pytest.raises(CorpusError, match="sha256"):
             ShardCorpus(url, RATE, cache=tmp_path / "other").crops(4000, 0)[0]
     assert not list((tmp_path / "other").glob("*.tar"))
-    assert local.slots == crops.slots
 
 
 @contextlib.contextmanager
 def endless():
-    """(URL of a server that answers everything with zeros without end, whatever is asked for; MiB sent so far)."""
+    """(URL of a server that answers everything with zeros without end; MiB sent so far)."""
     sent = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -179,13 +170,13 @@ def endless():
         yield url, sent
 
 
-def test_a_server_that_sends_more_than_is_asked_for_is_not_heard_to_the_end(tmp_path):
+def test_a_server_that_sends_more_than_requested_is_cut_off(tmp_path):
     with endless() as (url, sent):
         with pytest.raises(CorpusError, match="longer than 1000 bytes"):
             RemoteFolder(url).read(INDEX, 1000)
-        with pytest.raises(CorpusError, match="no range requests"):
+        with pytest.raises(CorpusError, match="range requests"):
             RemoteFolder(url).read_range("a.tar", 10, 1000, "", 5000)
-        with pytest.raises(CorpusError, match="more than the 5000 bytes that the index says"):
+        with pytest.raises(CorpusError, match="more than the 5000 bytes"):
             RemoteFolder(url, cache=tmp_path / "cache").read_range("a.tar", 10, 1000, "0" * 64, 5000)
         assert len(sent) < 100  # of 600
     assert not list((tmp_path / "cache").glob("*.tar"))
@@ -200,15 +191,8 @@ def test_messages_have_no_credentials():
     assert RemoteFolder("a/b?c#d@e").label == "a/b?c#d@e"  # a folder
 
 
-def test_an_index_of_too_many_values_is_not_parsed(shards):
-    (shards / INDEX).write_text('{"a":[' + "[]," * 3_100_000 + "1]}")
-    with pytest.raises(CorpusError, match="more than 6,000,000 values"):
-        ShardCorpus(shards, RATE)
-
-
-def test_a_server_that_fails_is_tried_again_within_a_limit(shards, monkeypatch):
+def test_a_server_that_fails_is_tried_again_within_a_limit(shards, local, monkeypatch):
     monkeypatch.setattr("codec.data.retry.time", SimpleNamespace(sleep=lambda _: None))
-    local = ShardCorpus(shards, RATE).crops(4000, 0)
     with served(shards) as (url, _):
         crops = ShardCorpus(url, RATE).crops(4000, 0)
         files, _ = fsspec.core.url_to_fs(url)  # the one that fsspec keeps for this process
@@ -232,16 +216,13 @@ def test_a_server_that_fails_is_tried_again_within_a_limit(shards, monkeypatch):
         ShardCorpus(url, RATE)
 
 
-def test_any_file_system_of_fsspec_will_do(shards):
-    """S3 needs s3fs besides; memory:// takes the same way."""
+def test_any_file_system_of_fsspec(shards, local, monkeypatch):
+    """memory:// stands for s3://, which needs s3fs."""
     files = fsspec.filesystem("memory")
     for path in shards.iterdir():
         files.pipe_file(f"/bucket/{path.name}", path.read_bytes())
-    local = ShardCorpus(shards, RATE).crops(4000, 0)
     assert drawn(ShardCorpus("memory://bucket", RATE).crops(4000, 0), range(5)) == drawn(local, range(5))
 
-
-def test_a_protocol_without_its_package_is_one_sentence(monkeypatch):
     def missing(*_, **__):
         raise ImportError("Install s3fs to access S3")
 
@@ -257,11 +238,13 @@ def simulated(folder, shards, each):
     place = np.stack([np.arange(each) * size, np.full(each, size), np.full(each, 160_000), np.full(each, RATE)], axis=1)
     content = save_entries(place, {})
     facts = {"recordings": each, "seconds": 10.0 * each, "bytes": each * size, "sha256": "0" * 64}
-    listed = [Shard(f"train-{i:06d}", **facts, entries=hashlib.sha256(content).hexdigest()) for i in range(shards)]
+    facts["entries"] = hashlib.sha256(content).hexdigest()
+    listed = [Shard(name=f"train-{i:06d}", **facts) for i in range(shards)]
     (folder / "entries").write_bytes(content)
     for shard in listed:
         os.link(folder / "entries", folder / f"{shard.name}.entries")
-    (folder / INDEX).write_bytes(Index(listed, {"train": list(range(shards)), "val": [], "test": []}).dump())
+    splits = {"train": list(range(shards)), "val": [], "test": []}
+    (folder / INDEX).write_bytes(Index(format="codec-shards", version=1, shards=listed, splits=splits).dump())
     return folder
 
 
@@ -278,12 +261,11 @@ def peak(folder):
 
 
 def test_memory_does_not_grow_with_the_number_of_recordings(tmp_path):
-    """To two million, in as many shards as usual."""
-    small, large = (peak(simulated(tmp_path / str(n), n, 1000)) for n in (20, 2000))
-    assert large < small + 2000 * 3000  # what the index says of a shard, and nothing of its recordings
+    small, large = (peak(simulated(tmp_path / str(n), n, 1000)) for n in (20, 600))
+    assert large < small + 600 * 3000  # facts of each shard, and nothing of its recordings
 
 
-def test_a_broken_recording_is_replaced_and_named(shards, folder):
+def test_a_broken_recording_is_replaced_and_named(shards):
     corpus = ShardCorpus(shards, RATE)
     shard = corpus.index.shards[corpus.index.splits["train"][0]]
     content = bytearray((shards / f"{shard.name}.tar").read_bytes())
@@ -308,98 +290,77 @@ def archive(*members):
 
 
 ABOUT = json.dumps({"file": "a", "speaker": "", "text": "", "phones": ""}).encode()
-GOOD = [("t-000000.flac", b"sound", tarfile.REGTYPE), ("t-000000.json", ABOUT, tarfile.REGTYPE)]
+SOUND, FACTS = ("t-000000.flac", b"sound", tarfile.REGTYPE), ("t-000000.json", ABOUT, tarfile.REGTYPE)
+
+
+def facts(content):
+    return archive(SOUND, ("t-000000.json", content, tarfile.REGTYPE))
 
 
 @pytest.mark.parametrize(
-    "members",
+    "data",
     [
-        [("../../t-000000.flac", b"sound", tarfile.REGTYPE), GOOD[1]],
-        [("/t-000000.flac", b"sound", tarfile.REGTYPE), GOOD[1]],
-        [("t-000001.flac", b"sound", tarfile.REGTYPE), GOOD[1]],
-        [("t-000000.flac", b"", tarfile.SYMTYPE), GOOD[1]],
-        [("t-000000.flac", b"", tarfile.LNKTYPE), GOOD[1]],
-        [GOOD[0], ("t-000000.json", b"{}", tarfile.REGTYPE)],
-        [GOOD[0], ("t-000000.json", b"[" * 100_000, tarfile.REGTYPE)],
-        [GOOD[0], ("t-000000.json", ABOUT.replace(b'"a"', b"7"), tarfile.REGTYPE)],
-        [GOOD[0], ("t-000000.json", ABOUT.replace(b'"a"', b'"\\ud800"'), tarfile.REGTYPE)],
-        [GOOD[0]],
-        [*GOOD, ("t-000000.pyd", pickle.dumps(0), tarfile.REGTYPE)],
-        [],
+        archive(("../../t-000000.flac", b"sound", tarfile.REGTYPE), FACTS),
+        archive(("/t-000000.flac", b"sound", tarfile.REGTYPE), FACTS),
+        archive(("t-000001.flac", b"sound", tarfile.REGTYPE), FACTS),
+        archive(("t-000000.flac", b"", tarfile.SYMTYPE), FACTS),
+        archive(("t-000000.flac", b"", tarfile.LNKTYPE), FACTS),
+        archive(SOUND, FACTS, ("t-000000.pyd", pickle.dumps(0), tarfile.REGTYPE)),
+        archive(SOUND),
+        archive(),
+        facts(b"{}"),
+        facts(b"[" * 100_000),
+        facts(ABOUT.replace(b'"a"', b"7")),
+        facts(ABOUT.replace(b'"a"', b'"\\ud800"')),
+        facts(ABOUT.replace(b'"phones": ""', b'"phones": "a@b"')),
+        facts(ABOUT.replace(b'"phones": ""', b'"phones": "a@0.2 b@0.1"')),
+        b"",
+        b"\0" * 2000,
+        b"no tar" * 500,
+        archive(SOUND, FACTS)[:700],
     ],
 )
-def test_a_piece_of_a_tar_file_holds_what_it_should_or_is_refused(members):
-    assert unpacked(archive(*GOOD), "t", 0).source == b"sound"
-    with pytest.raises(Exception, match="where the index says") as caught:
-        unpacked(archive(*members), "t", 0)
-    assert type(caught.value).__name__ == "AudioError"
-
-
-@pytest.mark.parametrize("phones", [b"a@b", b"a@0.2 b@0.1"])
-def test_phones_in_a_tar_file_are_timed_and_in_order(phones):
-    told = ("t-000000.json", ABOUT.replace(b'"phones": ""', b'"phones": "%s"' % phones), tarfile.REGTYPE)
-    with pytest.raises(Exception, match="has phones that are not symbol@seconds in the order of their times"):
-        unpacked(archive(GOOD[0], told), "t", 0)
-
-
-@pytest.mark.parametrize("data", [b"", b"\0" * 2000, b"no tar" * 500, archive(*GOOD)[:700]])
-def test_what_is_no_tar_is_refused(data):
-    with pytest.raises(Exception, match="where the index says"):
-        unpacked(data, "t", 0)
+def test_an_archive_with_anything_else_is_refused(data):
+    assert unpack(archive(SOUND, FACTS), "t", 0).source == b"sound"
+    with pytest.raises(AudioError, match=r"where the index says|phones"):
+        unpack(data, "t", 0)
 
 
 @pytest.mark.parametrize(
-    ("part", "value", "said"),
+    ("change", "word"),
     [
-        ("name", "../secret", "letters, digits"),
-        ("name", "/etc/passwd", "letters, digits"),
-        ("name", "a/b", "letters, digits"),
-        ("name", "pipe:rm -r .", "letters, digits"),
-        ("name", None, "letters, digits"),
-        ("recordings", 10**12, "impossible number"),
-        ("recordings", 0, "impossible number"),
-        ("recordings", True, "impossible number"),
-        ("recordings", 7.0, "impossible number"),
-        ("bytes", 2**60, "impossible number"),
-        ("seconds", float("nan"), "holds NaN"),
-        ("seconds", 1e9, "impossible duration"),
-        ("sha256", "x", "no sha256"),
-        ("entries", 3, "no sha256"),
+        *(
+            (lambda c, v=v: c["shards"][0].update(name=v), "name")
+            for v in ("../x", "/etc/passwd", "pipe:rm -r .", None)
+        ),
+        *((lambda c, v=v: c["shards"][0].update(recordings=v), "recordings") for v in (10**12, 0, True, 7.5)),
+        (lambda c: c["shards"][0].update(bytes=2**60), "bytes"),
+        (lambda c: c["shards"][0].update(seconds=float("nan")), "NaN"),
+        (lambda c: c["shards"][0].update(seconds=1e9), "seconds"),
+        (lambda c: c["shards"][0].update(sha256="x"), "sha256"),
+        (lambda c: c["shards"][0].update(entries=3), "entries"),
+        (lambda c: c["shards"][0].pop("bytes"), "bytes"),
+        (lambda c: c["shards"].append(c["shards"][0]), "twice"),
+        (lambda c: c.update(format="other"), "format"),
+        (lambda c: c.update(version=2), "version"),
+        (lambda c: c.update(shards=[]), "shards"),
+        (lambda c: c.update(shards={}), "shards"),
+        (lambda c: c["splits"].pop("val"), "splits"),
+        *((lambda c, v=v: c["splits"].update(train=v), "train") for v in ([99], [-1], [0, 0])),
+        (lambda c: c["splits"].update(train=[0], val=[0]), "held out at once"),
     ],
 )
-def test_a_foreign_index_is_held_to_bounds(shards, part, value, said):
-    changed(shards, lambda content: content["shards"][0].update({part: value}))
-    with pytest.raises(CorpusError, match=said) as caught:
+def test_an_index_out_of_bounds_is_refused(shards, change, word):
+    changed(shards, change)
+    with pytest.raises(CorpusError, match=word) as caught:
         ShardCorpus(shards, RATE)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda c: c.update(format="other"), "no index of shards"),
-        (lambda c: c.update(version=2), "has version 2"),
-        (lambda c: c.update(shards=[]), "must list 1 to"),
-        (lambda c: c.update(shards={}), "must list 1 to"),
-        (lambda c: c["shards"].append(c["shards"][0]), "twice"),
-        (lambda c: c["shards"][0].pop("bytes"), "must say of each shard"),
-        (lambda c: c["splits"].pop("val"), "which shards they have"),
-        (lambda c: c["splits"].update(train=[99]), "which shards they have"),
-        (lambda c: c["splits"].update(train=[-1]), "which shards they have"),
-        (lambda c: c["splits"].update(train=[0, 0]), "which shards they have"),
-        (lambda c: c["splits"].update(train=[0], val=[0]), "training and held out at once"),
-    ],
-)
-def test_an_index_that_does_not_fit_together_is_refused(shards, change, said):
-    changed(shards, change)
-    with pytest.raises(CorpusError, match=said):
-        ShardCorpus(shards, RATE)
-
-
-@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 200_000, "\x00"])
-def test_an_index_that_is_none_is_refused(shards, content):
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 200_000, "\x00", '{"a":[' + "[]," * 3_100_000 + "1]}"])
+def test_an_index_of_another_form_is_refused(shards, content):
     (shards / INDEX).write_text(content)
-    with pytest.raises(CorpusError, match=r"index\.json is no"):
+    with pytest.raises(CorpusError, match=r"index\.json cannot be used"):
         ShardCorpus(shards, RATE)
 
 
@@ -407,40 +368,39 @@ def test_an_index_that_is_none_is_refused(shards, content):
     "row",
     [
         (-1, 10, 10, RATE),
-        (0, 2**40, 10, RATE),
         (0, RECORDING + 1, 10, RATE),
         (2**62, 2**62, 10, RATE),
         (0, 10, 0, RATE),
         (0, 10, 10, 0),
-        (0, 10, 10, 2**40),
         (0, 10, 2**62, RATE),
         (0, 10, 10**12, RATE),
     ],
 )
-def test_entries_are_held_to_bounds(tmp_path, row):
-    folder = simulated(tmp_path / "a", 1, 3)
-    place = np.array([row] * 3, np.int64)
-    content = save_entries(place, {})
+def test_entries_out_of_bounds_are_refused(tmp_path, row):
+    with_entries(tmp_path / "a", save_entries(np.array([row] * 3, np.int64), {}))
+    with pytest.raises(CorpusError, match=r"places recording 0 outside|has recordings of"):
+        ShardCorpus(tmp_path / "a", RATE).crops(4000, 0)
+
+
+def with_entries(folder, content):
+    simulated(folder, 1, 3)
     (folder / "train-000000.entries").write_bytes(content)
     changed(folder, lambda c: c["shards"][0].update(entries=hashlib.sha256(content).hexdigest()))
-    with pytest.raises(CorpusError, match=r"places recording 0 outside|has recordings of"):
-        ShardCorpus(folder, RATE).crops(4000, 0)
 
 
-def test_entries_that_are_others_are_refused(tmp_path):
-    folder = simulated(tmp_path / "a", 1, 3)
-    path = folder / "train-000000.entries"
-    path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(CorpusError, match="is not what the index says"):
-        ShardCorpus(folder, RATE).crops(4000, 0)
-    for content, said in ((b"x" * 100, "is damaged"), (save_entries(np.ones((2, 4)), {}), "does not list the 3")):
-        path.write_bytes(content)
-        changed(folder, lambda c, d=content: c["shards"][0].update(entries=hashlib.sha256(d).hexdigest()))
-        with pytest.raises(CorpusError, match=said):
-            ShardCorpus(folder, RATE).crops(4000, 0)
+@pytest.mark.parametrize(
+    ("content", "word"), [(b"x" * 100, "damaged"), (save_entries(np.ones((2, 4)), {}), "does not list the 3")]
+)
+def test_entries_of_another_form_are_refused(tmp_path, content, word):
+    with_entries(tmp_path / "a", content)
+    with pytest.raises(CorpusError, match=word):
+        ShardCorpus(tmp_path / "a", RATE).crops(4000, 0)
+    (tmp_path / "a" / "train-000000.entries").write_bytes(b"others")
+    with pytest.raises(CorpusError, match="sha256"):
+        ShardCorpus(tmp_path / "a", RATE).crops(4000, 0)
 
 
-def test_what_is_not_there_is_one_sentence(tmp_path, shards):
+def test_missing_files_are_named(tmp_path, shards):
     with pytest.raises(CorpusError, match=r"there is no .*index\.json"):
         ShardCorpus(tmp_path / "nowhere", RATE)
     with pytest.raises(CorpusError, match="window=0"):

@@ -136,8 +136,8 @@ def test_processes_that_share_the_work_make_what_one_makes(source, tmp_path):
 def test_killed_anywhere_and_started_again(source, tmp_path, monkeypatch):
     """A process that is killed in the middle, twice, and then not, makes what an untouched one makes."""
     one, out = packed(source, tmp_path / "one", seconds=1.0), tmp_path / "out"
-    fitting = shard_maker._fitting
-    monkeypatch.setattr(shard_maker, "_fitting", lambda *arguments: (time.sleep(0.05), fitting(*arguments))[1])
+    encode = shard_maker._encode
+    monkeypatch.setattr(shard_maker, "_encode", lambda *arguments: (time.sleep(0.05), encode(*arguments))[1])
     for already in (1, 3):
         killed = multiprocessing.get_context("fork").Process(target=packed, args=(source, out), kwargs={"seconds": 1.0})
         killed.start()
