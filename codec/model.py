@@ -1,4 +1,4 @@
-"""The codec: encoder, quantizer, decoder, and the lengths around them."""
+"""The codec: encoder, quantizer, decoder."""
 
 import copy
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from codec.decoders.base import Decoder
 from codec.encoders.base import Encoder
-from codec.layers.inference import InPrecision, for_inference
+from codec.layers.inference import ReducedPrecision, for_inference
 from codec.layers.streaming import State, Stream, in_pieces
 from codec.quantizers.base import Quantized, Quantizer
 
-PIECE = 2.0  # seconds of audio that go through a causal part at a time, where no gradient is wanted
+PIECE_SECONDS = 2.0  # audio per step of a causal part when no gradient is needed
 
 
 class CodecOutput(NamedTuple):
@@ -28,14 +28,14 @@ class CodecOutput(NamedTuple):
 class Codec(nn.Module):
     """A neural audio codec at one sample rate.
 
-    Waveforms are mono ``[B, 1, T]`` float in [-1, 1] at ``sample_rate``, with any T >= 1: they are padded on the right
-    with zeros to whole frames (F = ceil(T / hop_length)), and what comes back is cut to T. Without gradients, causal
-    parts run in pieces, and memory does not grow with T.
+    Waveforms are mono ``[B, 1, T]`` float in [-1, 1], T >= 1. They are zero-padded on the right to F = ceil(T /
+    hop_length) frames, and outputs are cut to T. Without gradients, causal parts run in pieces, and memory does not
+    grow with T.
 
     Args:
-        encoder, quantizer, decoder: the parts; see their contracts in ``base.py`` beside them.
+        encoder, quantizer, decoder: the parts, with the contracts in their ``base.py``.
         sample_rate: in Hz.
-        frame_rate: latent frames per second that the configuration states, in Hz.
+        frame_rate: latent frames per second in Hz, which must equal sample_rate / hop_length.
 
     Raises:
         ValueError: if the parts do not fit together; says which number to change.
@@ -43,7 +43,7 @@ class Codec(nn.Module):
 
     def __init__(self, encoder: Encoder, quantizer: Quantizer, decoder: Decoder, sample_rate: int, frame_rate: float):
         super().__init__()
-        self.inference = False  # whether for_inference has been here
+        self.inference = False  # True after for_inference
         if encoder.hop_length != decoder.hop_length:
             raise ValueError(
                 f"the encoder's hop is {encoder.hop_length} samples and the decoder's {decoder.hop_length}: "
@@ -53,7 +53,7 @@ class Codec(nn.Module):
         if abs(actual - frame_rate) > 1e-6 * actual:
             raise ValueError(
                 f"sample_rate {sample_rate} / hop {encoder.hop_length} is {actual:g} frames per second, but frame_rate "
-                f"says {frame_rate:g}: set frame_rate={actual:g}, or change the strides"
+                f"is {frame_rate:g}: set frame_rate={actual:g}, or change the strides"
             )
         if not encoder.dim == quantizer.dim == decoder.dim:
             raise ValueError(
@@ -62,6 +62,7 @@ class Codec(nn.Module):
             )
         self.encoder, self.quantizer, self.decoder = encoder, quantizer, decoder
         self.sample_rate, self.frame_rate, self.hop_length = sample_rate, frame_rate, encoder.hop_length
+        self.frames_per_piece = max(1, round(PIECE_SECONDS * frame_rate))
 
     def train(self, mode: bool = True) -> "Codec":
         if mode and self.inference:
@@ -75,15 +76,11 @@ class Codec(nn.Module):
         return CodecOutput(self.decode_latents(quantized.z)[..., : wav.shape[-1]], latents, quantized)
 
     def latents(self, wav: Tensor) -> Tensor:
-        """wav ``[B, 1, T]`` -> continuous latents ``[B, D, F]``, before quantization.
-
-        Raises:
-            ValueError: if wav is not ``[B, 1, T]`` with T >= 1.
-        """
+        """wav ``[B, 1, T]`` -> continuous latents ``[B, D, F]``, before quantization."""
         if wav.ndim != 3 or wav.shape[1] != 1 or wav.shape[2] < 1:
             raise ValueError(f"a waveform batch is [B, 1, T] with T >= 1, got {list(wav.shape)}")
         padded = F.pad(wav, (0, -wav.shape[-1] % self.hop_length))
-        return in_pieces(self.encoder, padded, self._frames_at_a_time * self.hop_length)
+        return in_pieces(self.encoder, padded, self.frames_per_piece * self.hop_length)
 
     def encode(self, wav: Tensor, n_q: int | None = None) -> Tensor:
         """wav ``[B, 1, T]`` -> codes ``[B, n_q, F]`` int64."""
@@ -95,21 +92,16 @@ class Codec(nn.Module):
 
     def decode_latents(self, z: Tensor) -> Tensor:
         """Latents ``[B, D, F]``, quantized or not -> waveform ``[B, 1, F * hop_length]``."""
-        return in_pieces(self.decoder, z, self._frames_at_a_time)
-
-    @property
-    def _frames_at_a_time(self) -> int:
-        return max(1, round(PIECE * self.frame_rate))
+        return in_pieces(self.decoder, z, self.frames_per_piece)
 
     def bitrate(self, n_q: int | None = None) -> float:
         """Nominal bitrate in kbit/s."""
         return self.quantizer.bitrate(n_q)
 
     def encode_batch(self, wavs: Sequence[Tensor], n_q: int | None = None) -> list[Tensor]:
-        """Waveforms ``[T]`` of any lengths -> the codes ``[n_q, F]`` of each, as if it had been encoded alone.
+        """Waveforms ``[T]`` of any lengths -> their codes ``[n_q, F]``, as if each had been encoded alone.
 
-        Causal encoders take them as one batch, filled up with zeros on the right, which nothing before them sees;
-        others one by one.
+        Causal encoders take them as one zero-padded batch, others one by one.
         """
         if not hasattr(self.encoder, "step"):
             return [self.encode(wav[None, None], n_q)[0] for wav in wavs]
@@ -120,7 +112,7 @@ class Codec(nn.Module):
         return [one[:, : -(-len(wav) // self.hop_length)] for one, wav in zip(codes, wavs, strict=True)]
 
     def decode_batch(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """Codes ``[k, F]`` of any lengths, one k -> the waveform ``[F * hop_length]`` of each, as if decoded alone."""
+        """Codes ``[k, F]`` of any lengths, one k -> waveforms ``[F * hop_length]``, as if each were decoded alone."""
         if not hasattr(self.decoder, "step"):
             return [self.decode(one[None])[0, 0] for one in codes]
         if not codes:
@@ -130,9 +122,9 @@ class Codec(nn.Module):
         return [wav[0, : one.shape[-1] * self.hop_length] for wav, one in zip(wavs, codes, strict=True)]
 
     def encode_step(self, wav: Tensor, state: State = None, n_q: int | None = None) -> tuple[Tensor, State]:
-        """The next wav ``[B, 1, f * hop_length]`` of a stream -> codes ``[B, n_q, f]`` and the state for the next call.
+        """The next wav ``[B, 1, f * hop_length]`` of a stream -> codes ``[B, n_q, f]`` and the next state.
 
-        ``None`` starts a stream. In a codec for inference, a state is used up by the call.
+        A state of None starts a stream. A codec for inference overwrites the state.
         """
         if wav.shape[-1] == 0:
             return torch.zeros(len(wav), self.quantizer.check_n_q(n_q), 0, dtype=torch.int64, device=wav.device), state
@@ -140,16 +132,13 @@ class Codec(nn.Module):
         return self.quantizer.encode(z, n_q), state
 
     def decode_step(self, codes: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """The next codes ``[B, k, f]`` of a stream -> wav ``[B, 1, f * hop_length]`` and the state for the next.
-
-        In a codec for inference, a state is used up by the call.
-        """
+        """The next codes ``[B, k, f]`` of a stream -> wav ``[B, 1, f * hop_length]`` and the next state."""
         z = self.quantizer.decode(codes)
         return self.decoder.step(z, state) if z.shape[-1] else (z.new_zeros(len(z), 1, 0), state)
 
     @property
     def causal(self) -> bool:
-        """Whether the codec can stream: both its parts have a ``step``."""
+        """Whether the codec can stream: both encoder and decoder have a ``step``."""
         return hasattr(self.encoder, "step") and hasattr(self.decoder, "step")
 
     def check_causal(self) -> None:
@@ -171,21 +160,23 @@ class Codec(nn.Module):
         return Stream(self if self.inference else copy.deepcopy(self).for_inference(), n_q)
 
     def for_inference(self, encoder: torch.dtype = torch.float32, decoder: torch.dtype = torch.float32) -> "Codec":
-        """Turn this codec, in place, into its faster form, which can neither be trained nor saved -> itself.
+        """Convert this codec, in place, to its faster form, which can neither be trained nor saved -> itself.
 
         Args:
             encoder, decoder: the precision of their weights. bfloat16 is harmless in the decoder and changes codes in
                 the encoder (docs/results/inference.md).
 
         Raises:
-            ValueError: if a part that looks ahead is wanted in another precision than float32.
+            ValueError: for another precision than float32 of a part that looks ahead.
         """
-        for name, dtype in (("encoder", encoder), ("decoder", decoder)):
-            if dtype != torch.float32 and not hasattr(getattr(self, name), "step"):
+        reduced = {
+            name: dtype for name, dtype in (("encoder", encoder), ("decoder", decoder)) if dtype != torch.float32
+        }
+        for name in reduced:
+            if not hasattr(getattr(self, name), "step"):
                 raise ValueError(f"{type(getattr(self, name)).__name__} looks ahead and stays in float32")
         for_inference(self)
-        for name, dtype in (("encoder", encoder), ("decoder", decoder)):
-            if dtype != torch.float32:
-                setattr(self, name, InPrecision(getattr(self, name), dtype))
+        for name, dtype in reduced.items():
+            setattr(self, name, ReducedPrecision(getattr(self, name), dtype))
         self.inference = True
         return self

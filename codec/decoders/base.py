@@ -6,6 +6,8 @@ from torch import Tensor, nn
 class Decoder(nn.Module):
     """Latents ``[B, dim, F]`` -> waveform ``[B, 1, F * hop_length]``.
 
+    A causal decoder also has ``step(latents, state) -> (wav, state)`` (``codec/layers/streaming.py``).
+
     Attributes:
         dim: channels D of the latents.
         hop_length: samples per latent frame.

@@ -1,9 +1,7 @@
-"""Inverse-STFT decoder: all layers at the frame rate, the waveform from one inverse FFT per frame.
+"""Inverse-STFT decoder (Vocos, arXiv 2306.00814, section 3): ConvNeXt blocks at frame rate predict an STFT.
 
-Vocos, arXiv 2306.00814, section 3: a stack of ConvNeXt blocks predicts log magnitude and phase of an STFT. We differ in
-that frames are cut so that F frames give exactly F * hop samples with the same overlap everywhere, and in that a latent
-frame may be split into several STFT frames (``split``), which buys time resolution for the same number of operations
-per block.
+Differences from Vocos: F frames give exactly F * hop samples with the same overlap everywhere, and a latent frame may
+be split into several STFT frames (``split``) for time resolution at equal cost per block.
 """
 
 import torch
@@ -27,7 +25,7 @@ class ISTFTDecoder(Decoder):
         split: STFT frames per latent frame; divides hop_length.
         overlap: STFT windows over each sample: n_fft = overlap * hop_length / split.
         kernel: of the depthwise convolutions.
-        causal: convolutions look back only; the overlapping windows still look ahead.
+        causal: no look-ahead in convolutions; the overlapping windows still have theirs.
 
     Raises:
         ValueError: if ``split`` does not divide ``hop_length``, or ``overlap`` is odd.
@@ -54,8 +52,9 @@ class ISTFTDecoder(Decoder):
         self.kernel = kernel
         self.stem = nn.Conv1d(dim, channels * split, kernel)
         self.norm_in = nn.LayerNorm(channels)
-        make = lambda: ConvNeXtBlock(channels, hidden, kernel, 1 / blocks, causal)  # noqa: E731
-        self.blocks = nn.Sequential(*(make() for _ in range(blocks)))
+        self.blocks = nn.Sequential(
+            *(ConvNeXtBlock(channels, hidden, kernel, 1 / blocks, causal) for _ in range(blocks))
+        )
         self.norm_out = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, self.n_fft + 2)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
@@ -72,7 +71,7 @@ class ISTFTDecoder(Decoder):
     def _synthesise(self, x: Tensor) -> Tensor:
         """``[B, F * split, n_fft + 2]``, log magnitudes and phases -> ``[B, 1, F * hop_length]``."""
         log_magnitude, phase = x.chunk(2, dim=-1)
-        magnitude = torch.exp(log_magnitude.clamp(max=6.0))  # early in training an overshoot would be exponential
+        magnitude = torch.exp(log_magnitude.clamp(max=6.0))  # bounds overshoots early in training
         frames = torch.fft.irfft(torch.polar(magnitude, phase), self.n_fft) * self.window  # [B, F', n_fft]
         count = frames.shape[1]
         length = (count - 1) * self.hop + self.n_fft

@@ -1,4 +1,4 @@
-"""Mimi's decoder, the mirror of ``codec/encoders/mimi.py`` (same paper and section)."""
+"""Mimi's decoder (arXiv 2410.00037, section 3.3.1), the mirror of ``codec/encoders/mimi.py``."""
 
 from torch import Tensor, nn
 
@@ -13,9 +13,9 @@ class MimiDecoder(Decoder):
 
     Args:
         seanet: from latents to the waveform.
-        transformer: at the SEANet's frame rate; None leaves it out.
-        resample: stride of the first, transposed convolution (kernel 2 * resample, each channel by itself, no bias); 1
-            leaves it out. That it is channel-wise was a slip in the original code that the published weights carry.
+        transformer: at the SEANet's frame rate; None: no transformer.
+        resample: stride of the first, transposed convolution (kernel 2 * resample, no bias, depthwise as in the
+            published weights); 1: none.
     """
 
     lookahead = 0
@@ -23,9 +23,11 @@ class MimiDecoder(Decoder):
     def __init__(self, seanet: Decoder, transformer: Transformer | None = None, resample: int = 2):
         super().__init__()
         self.dim, self.hop_length = seanet.dim, seanet.hop_length * resample
-        options = dict(groups=self.dim, bias=False)
-        up = CausalConvTranspose1d(self.dim, self.dim, 2 * resample, resample, **options) if resample > 1 else None
-        self.upsample = up
+        self.upsample = None
+        if resample > 1:
+            self.upsample = CausalConvTranspose1d(
+                self.dim, self.dim, 2 * resample, resample, groups=self.dim, bias=False
+            )
         self.transformer, self.seanet = transformer, seanet
 
     def parts(self) -> list[nn.Module]:

@@ -1,7 +1,7 @@
-"""SEANet decoder, fully causal: the mirror of ``codec/encoders/seanet.py`` (same papers and sections).
+"""SEANet decoder, fully causal, the mirror of ``codec/encoders/seanet.py`` (same papers and sections).
 
-convolution D -> widest; an optional LSTM; for each stride S: ELU, transposed convolution of kernel 2S and stride S that
-halves the channels, residual units; ELU and a last convolution to one channel. No final tanh.
+Convolution D -> C * 2 ** len(strides); optional LSTM; for each stride S: ELU, transposed convolution of kernel 2S and
+stride S that halves the channels, residual units; ELU, convolution to one channel. No final tanh.
 """
 
 import math
@@ -22,8 +22,8 @@ class SEANetDecoder(Decoder):
 
     Args:
         channels: width before the last convolution.
-        strides: the ENCODER's, so that one list in the configuration serves both; used in reverse.
-        others: as for :class:`codec.encoders.seanet.SEANetEncoder`.
+        strides: those of the encoder, applied in reverse.
+        Others: as for :class:`codec.encoders.seanet.SEANetEncoder`.
     """
 
     lookahead = 0
@@ -57,7 +57,7 @@ class SEANetDecoder(Decoder):
         *body, last = self.layers
         for layer in body:
             latents = layer(latents)
-        # A waveform in bf16 has a noise floor of -56 dB, which discriminators see in every fake and no recording.
+        # A bf16 waveform has a noise floor of -56 dB, by which discriminators would tell outputs from recordings.
         with torch.autocast(latents.device.type, enabled=False):
             return last(latents.float())
 
@@ -71,5 +71,5 @@ class SEANetDecoder(Decoder):
         return y, (*new, after)
 
     def full_precision(self) -> list[nn.Module]:
-        """What stays in fp32 when the weights are of lower precision."""
+        """Layers that stay in fp32 when the weights have a lower precision."""
         return [self.layers[-1]]

@@ -1,26 +1,33 @@
-"""Multi-frequency discriminator of UniAudio (arXiv 2310.00704): six mel spectrograms from fine in time to
-fine in frequency, each as linear and as log magnitude. Written from the description of uniaudio666/UniAudio @
-bbc1498 and yangdongchao/RSTnet @ 5f01e1f, `MultiFrequencyDiscriminator`.
+"""Multi-frequency discriminator of UniAudio (arXiv 2310.00704): linear and log mel spectrograms, from fine in time to
+fine in frequency.
 
-Feature maps are the activations, not the convolutions' outputs: the original's in-place LeakyReLU makes them
-so. There are as many mel bands as bins, so the narrow bands at the bottom contain no bin at all. The original
-floors every filter weight at 1e-6, which keeps these rows finite in the log, and so do we.
+Written from the description of uniaudio666/UniAudio @ bbc1498 and yangdongchao/RSTnet @ 5f01e1f,
+`MultiFrequencyDiscriminator`. As there, feature maps are taken after the activation, there are as many mel bands as
+bins, and filter weights are at least 1e-6, which keeps the log of bands without a bin finite.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import torch
-import torchaudio
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from codec.discriminators.base import Maps, activations, without_autocast
-from codec.discriminators.spectrum import Spectrum
+from codec.discriminators.base import Maps, feature_maps
+from codec.layers.precision import fp32
+from codec.layers.spectrogram import Spectrogram, mel_filters
 
 
 class MultiFrequency(nn.Module):
-    """sample_rate in Hz; hops in samples, each with a window of 4 hops; hidden: widest layer, per hop."""
+    """wav ``[B, 1, T]`` -> 7 maps ``[B, C, bands, F]`` per hop.
+
+    Args:
+        sample_rate: in Hz.
+        hops: in samples, each with a window of 4 hops.
+        hidden: channels of the widest layer, per hop; multiples of 32.
+
+    Raises:
+        ValueError: for options that do not fit; when called with less than 8 times the largest hop.
+    """
 
     def __init__(
         self,
@@ -32,54 +39,43 @@ class MultiFrequency(nn.Module):
         if len(hops) != len(hidden):
             raise ValueError(
                 f"hops and hidden must be equally long, one width per spectrogram: got hops={list(hops)} and "
-                f"hidden={list(hidden)}."
+                f"hidden={list(hidden)}"
             )
         if bad := [width for width in hidden if width % 32]:
-            raise ValueError(f"hidden widths must be multiples of 32 (the first layer has hidden / 32), got {bad}.")
-        self.spectra = nn.ModuleList(MelPair(sample_rate, hop) for hop in hops)
-        self.critics = nn.ModuleList(Critic(width) for width in hidden)
+            raise ValueError(f"hidden widths must be multiples of 32 (the first layer has hidden / 32), got {bad}")
+        self.shortest = 8 * max(hops)  # the third stride of 2 must leave two frames to reflect
+        self.spectra = nn.ModuleList(MelMagnitudes(sample_rate, hop) for hop in hops)
+        self.critics = nn.ModuleList(MelDiscriminator(width) for width in hidden)
 
     def forward(self, wav: Tensor) -> Maps:
-        """wav `[B, 1, T]`, T at least 8 times the largest hop -> 7 maps `[B, C, bands, F]` per hop.
-
-        Raises ValueError where `wav` is shorter than that.
-        """
-        longest = max(spectrum.hop for spectrum in self.spectra)
-        if wav.shape[-1] < 8 * longest:  # the third stride of 2 must leave two frames to reflect
+        if wav.shape[-1] < self.shortest:
             raise ValueError(
-                f"A waveform of {wav.shape[-1]} samples is too short for the multi-frequency discriminator "
-                f"with a hop of {longest}, which needs at least {8 * longest}: train on longer segments or "
-                "configure smaller hops."
+                f"a waveform of {wav.shape[-1]} samples is too short for the multi-frequency discriminator, which "
+                f"needs at least {self.shortest}: train on longer segments or configure smaller hops"
             )
-        return [critic(pair(wav)) for pair, critic in zip(self.spectra, self.critics, strict=True)]
+        return [critic(mels(wav)) for mels, critic in zip(self.spectra, self.critics, strict=True)]
 
 
-class MelPair(nn.Module):
-    """wav `[B, 1, T]` -> fp32 `[B, 2, 2 * hop + 1, F]`: mel magnitude, and its decibels mapped from [-80, 20]
-    to [0, 1].
-    """
+class MelMagnitudes(nn.Module):
+    """wav ``[B, 1, T]`` -> fp32 ``[B, 2, 2 * hop + 1, F]``: mel magnitude, and its dB, [-80, 20] mapped to [0, 1]."""
 
     def __init__(self, sample_rate: int, hop: int):
         super().__init__()
-        self.hop = hop
-        window = 4 * hop
-        self.spectrum = Spectrum(window, hop, pad=window // 2, scale=window**-0.5)
-        bins = window // 2 + 1
-        with warnings.catch_warnings():  # about the empty filters: see the head of this file
-            warnings.simplefilter("ignore")
-            filters = torchaudio.functional.melscale_fbanks(bins, 0.0, sample_rate / 2, bins, sample_rate)
-        self.register_buffer("filters", filters.T.clamp(min=1e-6).contiguous(), persistent=False)  # [bands, bins]
+        window, bins = 4 * hop, 2 * hop + 1
+        self.spectrogram = Spectrogram(window, hop, pad=window // 2, scale=window**-0.5)
+        filters = mel_filters(sample_rate, bins, bins).clamp(min=1e-6)
+        self.register_buffer("filters", filters.contiguous(), persistent=False)  # [bands, bins]
 
+    @fp32
     def forward(self, wav: Tensor) -> Tensor:
-        with without_autocast(wav):
-            power = torch.view_as_real(self.spectrum(wav)).square().sum(-1)
-            mel = self.filters @ power.clamp(min=1e-7).sqrt()  # [B, bins, F] -> [B, bands, F]
-            log = ((20 * mel.log10() - 20 + 100) / 100).clamp(0, 1)
-            return torch.stack([mel, log], dim=1)  # [B, 2, bands, F]
+        power = torch.view_as_real(self.spectrogram(wav)).square().sum(-1)
+        mel = self.filters @ power.clamp(min=1e-7).sqrt()  # [B, bins, F] -> [B, bands, F]
+        log = ((20 * mel.log10() - 20 + 100) / 100).clamp(0, 1)
+        return torch.stack([mel, log], dim=1)  # [B, 2, bands, F]
 
 
-class Critic(nn.Module):
-    """Seven 3x3 convolutions from width / 32 to width channels, every other one with stride 2."""
+class MelDiscriminator(nn.Module):
+    """Seven 3x3 convolutions with width / 32 to width channels, every other one with stride 2."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -91,5 +87,4 @@ class Critic(nn.Module):
         self.layers, self.last = nn.ModuleList(convs[:-1]), convs[-1]
 
     def forward(self, mels: Tensor) -> list[Tensor]:
-        maps = activations(mels, self.layers, slope=0.2)
-        return [*maps, self.last(maps[-1])]
+        return feature_maps(mels, self.layers, 0.2, self.last)

@@ -1,8 +1,6 @@
-"""Multi-period discriminator of HiFi-GAN (arXiv 2010.05646, section 2.3), with the widths that DAC keeps
-(arXiv 2306.06546): the waveform folded into columns of every p-th sample, and convolutions along the columns
-only.
+"""Multi-period discriminator of HiFi-GAN (arXiv 2010.05646, section 2.3), with DAC's widths (arXiv 2306.06546).
 
-Where we differ from DAC's code: a length that the period already divides is not padded by one more period.
+Unlike DAC's code, a length that is a multiple of the period is not padded by another period.
 """
 
 from collections.abc import Sequence
@@ -11,11 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from codec.discriminators.base import Maps, activations
+from codec.discriminators.base import Maps, feature_maps
 
 
 class MultiPeriod(nn.Module):
-    """periods in samples, coprime to see different phases; widths: channels before the last layer."""
+    """wav ``[B, 1, T]`` -> ``len(widths) + 1`` maps ``[B, C, ceil(T / p) / stride, p]`` per period p.
+
+    Args:
+        periods: in samples, pairwise coprime.
+        widths: channels before the last layer.
+        kernel: along the samples of one phase.
+    """
 
     def __init__(
         self,
@@ -24,24 +28,22 @@ class MultiPeriod(nn.Module):
         kernel: int = 5,
     ):
         super().__init__()
-        self.periods = nn.ModuleList(Period(period, widths, kernel) for period in periods)
+        self.periods = nn.ModuleList(PeriodDiscriminator(period, widths, kernel) for period in periods)
 
     def forward(self, wav: Tensor) -> Maps:
-        """wav `[B, 1, T]` -> per period `len(widths) + 1` maps `[B, C, ceil(T / p) / stride, p]`."""
         return [period(wav) for period in self.periods]
 
 
-class Period(nn.Module):
-    """One period: stride 3 in every layer but the last two."""
+class PeriodDiscriminator(nn.Module):
+    """One period; stride 3 in every layer but the last two."""
 
     def __init__(self, period: int, widths: Sequence[int], kernel: int):
         super().__init__()
         self.period = period
-        pad = (kernel // 2, 0)
         self.layers = nn.ModuleList()
         for i, (before, after) in enumerate(zip([1, *widths[:-1]], widths, strict=True)):
             stride = (3 if i < len(widths) - 1 else 1, 1)
-            self.layers.append(weight_norm(nn.Conv2d(before, after, (kernel, 1), stride, pad)))
+            self.layers.append(weight_norm(nn.Conv2d(before, after, (kernel, 1), stride, (kernel // 2, 0))))
         self.last = weight_norm(nn.Conv2d(widths[-1], 1, (3, 1), padding=(1, 0)))
 
     def forward(self, wav: Tensor) -> list[Tensor]:
@@ -49,5 +51,4 @@ class Period(nn.Module):
         if missing:
             wav = F.pad(wav, (0, missing), mode="reflect")
         columns = wav.unflatten(-1, (-1, self.period))  # [B, 1, T] -> [B, 1, T / p, p]
-        maps = activations(columns, self.layers, slope=0.1)
-        return [*maps, self.last(maps[-1])]
+        return feature_maps(columns, self.layers, 0.1, self.last)

@@ -1,8 +1,7 @@
-"""Multi-band multi-resolution complex spectrogram discriminator of DAC (arXiv 2306.06546): the
-spectrum is cut into bands, each with its own convolutions, and one last convolution judges them side by side.
+"""Multi-band multi-resolution complex spectrogram discriminator of DAC (arXiv 2306.06546).
 
-With the multi-period discriminator it has DAC's 42,519,760 parameters. DAC normalises the input of its whole
-set; here that is `DiscriminatorSet(normalize=True)`.
+With the multi-period discriminator it has DAC's 42,519,760 parameters. DAC normalises the input of both:
+``DiscriminatorSet(normalize=True)``.
 """
 
 import itertools
@@ -12,12 +11,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from codec.discriminators.base import Maps, activations
-from codec.discriminators.spectrum import Spectrum, real_and_imaginary
+from codec.discriminators.base import Maps, feature_maps
+from codec.layers.spectrogram import Spectrogram, real_and_imaginary
 
 
 class MultiResolution(nn.Module):
-    """windows in samples, hop = window / 4; edges: borders of the bands, from 0 (DC) to 1 (half the rate)."""
+    """wav ``[B, 1, T]`` -> per window 5 maps ``[B, width, F, bins]`` for each band, then logits ``[B, 1, F, bins]``.
+
+    Args:
+        windows: in samples, hop = window / 4.
+        edges: of the bands, from 0 (DC) to 1 (half the sample rate).
+        width: channels.
+
+    Raises:
+        ValueError: when called with a waveform shorter than about 3/8 of the longest window.
+    """
 
     def __init__(
         self,
@@ -26,40 +34,33 @@ class MultiResolution(nn.Module):
         width: int = 32,
     ):
         super().__init__()
-        self.resolutions = nn.ModuleList(Resolution(window, edges, width) for window in windows)
+        self.resolutions = nn.ModuleList(BandDiscriminator(window, edges, width) for window in windows)
 
     def forward(self, wav: Tensor) -> Maps:
-        """wav `[B, 1, T]` -> per window 5 maps `[B, width, F, bins]` for each band, then `[B, 1, F, bins]`.
-
-        Raises ValueError where T is too short for the reflection, about 3/8 of the longest window.
-        """
         return [resolution(wav) for resolution in self.resolutions]
 
 
-class Resolution(nn.Module):
-    """One window length."""
+class BandDiscriminator(nn.Module):
+    """One window length: convolutions of their own for each band, and one last convolution over all bands."""
 
     def __init__(self, window: int, edges: Sequence[float], width: int):
         super().__init__()
-        hop = window // 4
-        self.spectrum = Spectrum(window, hop, pad=(window - hop) // 2, align=True)
-        bins = window // 2 + 1
-        borders = [int(edge * bins) for edge in edges]
-        self.slices = [slice(low, high) for low, high in itertools.pairwise(borders)]
-        self.bands = nn.ModuleList(band_layers(width) for _ in self.slices)
+        hop, bins = window // 4, window // 2 + 1
+        self.spectrogram = Spectrogram(window, hop, pad=(window - hop) // 2, align=True)
+        self.slices = [slice(int(low * bins), int(high * bins)) for low, high in itertools.pairwise(edges)]
+        self.bands = nn.ModuleList(_band_layers(width) for _ in self.slices)
         self.last = weight_norm(nn.Conv2d(width, 1, 3, padding=1))
 
     def forward(self, wav: Tensor) -> list[Tensor]:
-        spectrum = real_and_imaginary(self.spectrum(wav))  # [B, 2, F, bins]
+        spectrum = real_and_imaginary(self.spectrogram(wav))  # [B, 2, F, bins]
         bands = [
-            activations(spectrum[..., part], layers, slope=0.1)
-            for part, layers in zip(self.slices, self.bands, strict=True)
+            feature_maps(spectrum[..., part], layers, 0.1) for part, layers in zip(self.slices, self.bands, strict=True)
         ]
         logits = self.last(torch.cat([maps[-1] for maps in bands], dim=-1))
         return [*(one for maps in bands for one in maps), logits]
 
 
-def band_layers(width: int) -> nn.ModuleList:
+def _band_layers(width: int) -> nn.ModuleList:
     layers = [nn.Conv2d(2, width, (3, 9), padding=(1, 4))]
     layers += [nn.Conv2d(width, width, (3, 9), (1, 2), padding=(1, 4)) for _ in range(3)]
     layers += [nn.Conv2d(width, width, 3, padding=1)]

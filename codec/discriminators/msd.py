@@ -1,29 +1,31 @@
-"""Multi-scale waveform discriminator of MelGAN (arXiv 1910.06711, section 2.2) as SoundStream uses it (arXiv
-2107.03312, section III.D): one network per scale, on the waveform at 1, 1/2 and 1/4 of its rate.
+"""Multi-scale waveform discriminator of MelGAN (arXiv 1910.06711, section 2.2) and SoundStream (arXiv 2107.03312,
+section III.D).
 
-Where we differ: the first convolution pads with zeros like the others, where MelGAN reflects.
+Unlike MelGAN, the first convolution pads with zeros, not by reflection.
 """
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from codec.discriminators.base import Maps, activations
+from codec.discriminators.base import Maps, feature_maps
 
 
 class MultiScale(nn.Module):
-    """width: channels of the first layer (16 in the papers), growing to 64 times that; a multiple of 4."""
+    """wav ``[B, 1, T]`` -> 7 maps per scale; scale i has T / 2^i samples as input, and 1/256 as many logits.
+
+    Args:
+        scales: one network each, at 1, 1/2, 1/4, ... of the sample rate.
+        width: channels of the first layer (16 in the papers), a multiple of 4; the last has 64 times as many.
+    """
 
     def __init__(self, scales: int = 3, width: int = 16):
         super().__init__()
         if width % 4:
-            raise ValueError(f"width must be a multiple of 4 for the grouped convolutions, got {width}.")
-        self.scales = nn.ModuleList(Scale(width) for _ in range(scales))
-        self.halve = nn.AvgPool1d(
-            4, stride=2, padding=1, count_include_pad=False
-        )  # T -> T // 2, edges keep their level
+            raise ValueError(f"width must be a multiple of 4 for the grouped convolutions, got {width}")
+        self.scales = nn.ModuleList(ScaleDiscriminator(width) for _ in range(scales))
+        self.halve = nn.AvgPool1d(4, stride=2, padding=1, count_include_pad=False)  # T -> T // 2
 
     def forward(self, wav: Tensor) -> Maps:
-        """wav `[B, 1, T]` -> 7 maps per scale; scale i sees T / 2^i samples, gives 1/256 as many logits."""
         maps = []
         for i, scale in enumerate(self.scales):
             wav = self.halve(wav) if i else wav
@@ -31,8 +33,8 @@ class MultiScale(nn.Module):
         return maps
 
 
-class Scale(nn.Module):
-    """One waveform discriminator: four grouped convolutions with stride 4, one logit per 256 samples."""
+class ScaleDiscriminator(nn.Module):
+    """One scale: four grouped convolutions with stride 4, one logit per 256 samples."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -47,5 +49,4 @@ class Scale(nn.Module):
         self.last = weight_norm(nn.Conv1d(top, 1, 3, padding=1))
 
     def forward(self, wav: Tensor) -> list[Tensor]:
-        maps = activations(wav, self.layers, slope=0.2)
-        return [*maps, self.last(maps[-1])]
+        return feature_maps(wav, self.layers, 0.2, self.last)

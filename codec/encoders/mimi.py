@@ -1,5 +1,4 @@
-"""Mimi's encoder (arXiv 2410.00037, section 3.3.1): SEANet, a causal transformer, and a strided convolution down to the
-frame rate of the codes."""
+"""Mimi's encoder (arXiv 2410.00037, section 3.3.1): SEANet, causal transformer, strided convolution."""
 
 from torch import Tensor, nn
 
@@ -14,9 +13,8 @@ class MimiEncoder(Encoder):
 
     Args:
         seanet: from the waveform to latents.
-        transformer: at the SEANet's frame rate; None leaves it out (the paper's table 3).
-        resample: stride of the last convolution (kernel 2 * resample, no bias, before the first frame stands that frame
-            again); 1 leaves it out.
+        transformer: at the SEANet's frame rate; None: no transformer (the paper's table 3).
+        resample: stride of the last convolution (kernel 2 * resample, no bias, padded with the first frame); 1: none.
     """
 
     lookahead = 0
@@ -25,18 +23,18 @@ class MimiEncoder(Encoder):
         super().__init__()
         self.dim, self.hop_length = seanet.dim, seanet.hop_length * resample
         self.seanet, self.transformer = seanet, transformer
-        options = dict(bias=False, pad_mode="replicate")
-        down = CausalConv1d(self.dim, self.dim, 2 * resample, resample, **options) if resample > 1 else None
-        self.downsample = down
+        self.downsample = None
+        if resample > 1:
+            self.downsample = CausalConv1d(self.dim, self.dim, 2 * resample, resample, bias=False, pad_mode="replicate")
 
     def parts(self) -> list[nn.Module]:
         return [part for part in (self.seanet, self.transformer, self.downsample) if part is not None]
 
     def forward(self, wav: Tensor) -> Tensor:
-        z = wav
+        x = wav
         for part in self.parts():
-            z = part(z)
-        return z
+            x = part(x)
+        return x
 
     def step(self, wav: Tensor, state: State = None) -> tuple[Tensor, State]:
         """wav ``[B, 1, n * hop_length]`` -> ``[B, dim, n]``."""

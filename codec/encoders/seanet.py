@@ -1,7 +1,7 @@
 """SEANet encoder, fully causal (SoundStream, arXiv 2107.03312, section III-A; EnCodec, arXiv 2210.13438, section 3.1).
 
-convolution 1 -> C, then for each stride S: residual units, ELU, convolution of kernel 2S and stride S that doubles the
-channels; an optional LSTM; ELU and a last convolution to the D latent channels.
+Convolution 1 -> C; for each stride S: residual units, ELU, convolution of kernel 2S and stride S that doubles the
+channels; optional LSTM; ELU, convolution to the D latent channels.
 """
 
 import math
@@ -22,11 +22,11 @@ class SEANetEncoder(Encoder):
     Args:
         dim: latent channels D.
         channels: width C after the first convolution.
-        strides: downsampling factors in the order in which the waveform meets them.
+        strides: downsampling factors, first layer first.
         units: the residual units, see :class:`codec.layers.seanet.ResidualUnits`.
         kernel, last_kernel: of the first and the last convolution.
-        lstm: layers of the LSTM before the last convolution; 0 is none.
-        weight_norm: train with weight norm (the parametrization).
+        lstm: layers of the LSTM before the last convolution; 0: no LSTM.
+        weight_norm: parametrize the convolutions by weight norm.
     """
 
     lookahead = 0

@@ -1,8 +1,7 @@
-"""STFT encoder: log magnitudes and phases of short frames, then all layers at the frame rate.
+"""STFT encoder: log magnitudes and phases, then ConvNeXt blocks (Vocos, arXiv 2306.00814, section 3.2) at frame rate.
 
-The mirror of decoders/istft.py, and ours; the blocks are Vocos's (arXiv 2306.00814, section 3.2). A fixed transform in
-front saves what a convolutional encoder spends its first thousands of steps on: at equal steps it was far ahead of
-SEANet on two CPU cores (docs/results/tiny.md).
+The mirror of ``codec/decoders/istft.py``; not from a paper. The fixed transform replaces what a convolutional encoder
+has to learn in its first thousands of steps (comparison with SEANet: docs/results/tiny.md).
 """
 
 import torch
@@ -13,7 +12,7 @@ from codec.layers.convnext import ConvNeXtBlock
 from codec.layers.framing import stft_sizes
 from codec.layers.precision import fp32
 
-FLOOR = 1e-4  # of the magnitudes, -80 dB under full scale of a bin: phases below are noise, and fade out
+FLOOR = 1e-4  # magnitude, -80 dB re full scale of a bin; phases of smaller ones are noise and tend to 0
 
 
 class STFTEncoder(Encoder):
@@ -27,7 +26,7 @@ class STFTEncoder(Encoder):
         split: STFT frames per latent frame; divides hop_length.
         overlap: STFT windows over each sample: n_fft = overlap * hop_length / split.
         kernel: of the depthwise convolutions.
-        causal: windows end with their frame, and convolutions look back only.
+        causal: no look-ahead, in windows and convolutions.
 
     Raises:
         ValueError: if ``split`` does not divide ``hop_length``, or ``overlap`` is odd.
@@ -48,13 +47,14 @@ class STFTEncoder(Encoder):
         super().__init__()
         self.dim, self.hop_length, self.causal = dim, hop_length, causal
         self.hop, self.n_fft = stft_sizes(hop_length, split, overlap)
-        # half of what a window is longer than its frame, and half a kernel per block
+        # half the excess of a window over its frame, and half a kernel per block
         self.lookahead = 0 if causal else (self.n_fft - self.hop + 1) // 2 + blocks * (kernel // 2) * self.hop
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         self.stem = nn.Conv1d(3 * (self.n_fft // 2 + 1), channels, 1)
         self.norm = nn.LayerNorm(channels)
-        make = lambda: ConvNeXtBlock(channels, hidden, kernel, 1 / blocks, causal)  # noqa: E731
-        self.blocks = nn.Sequential(*(make() for _ in range(blocks)))
+        self.blocks = nn.Sequential(
+            *(ConvNeXtBlock(channels, hidden, kernel, 1 / blocks, causal) for _ in range(blocks))
+        )
         self.head = nn.Conv1d(channels, dim, split, split)  # merges the STFT frames of a latent frame
 
     def forward(self, wav: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Causal convolutions (SoundStream, arXiv 2107.03312, section III-A; EnCodec, arXiv 2210.13438, section 3.1).
 
-A strided convolution of a sequence whose length is a multiple of the stride gives exactly length / stride outputs, and
-its transpose gives them back: all padding is on the left going down, all trimming on the right going up. Output i then
-depends on inputs up to (i + 1) * stride - 1 and on nothing later.
+Padding is on the left when downsampling, trimming on the right when upsampling: T samples, T a multiple of the stride,
+give exactly T / stride frames, and these give T samples back. Output frame i depends on inputs up to
+(i + 1) * stride - 1.
 """
 
 import torch
@@ -10,16 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from codec.layers.streaming import State
+from codec.layers.streaming import State, StreamingLayer
 
 
 def maybe_weight_norm(conv: nn.Module, use: bool) -> nn.Module:
-    """Weight norm as a parametrization (the old hook-based one cannot be deep-copied)."""
+    """Weight norm as a parametrization (the hook-based one cannot be deep-copied)."""
     return parametrizations.weight_norm(conv) if use else conv
 
 
 def fold_weight_norm(module: nn.Module) -> nn.Module:
-    """Replace every weight-norm parametrization inside ``module`` by the plain weight it stands for, in place."""
+    """Replace every weight-norm parametrization inside ``module`` by its weight, in place."""
     for part in module.modules():
         if parametrize.is_parametrized(part, "weight"):
             # A deep copy shares its class, on which `weight` is a property that removing would delete for both.
@@ -29,11 +29,11 @@ def fold_weight_norm(module: nn.Module) -> nn.Module:
     return module
 
 
-class CausalConv1d(nn.Module):
-    """Convolution ``[B, C, T] -> [B, C', T / stride]`` that never looks ahead.
+class CausalConv1d(StreamingLayer):
+    """Convolution ``[B, C, T] -> [B, C', T / stride]`` without look-ahead.
 
     Args:
-        pad_mode: what stands before the first sample: "constant" (zeros) or "replicate" (the first sample).
+        pad_mode: left padding of the signal: "constant" (zeros) or "replicate" (the first sample).
 
     Raises:
         ValueError: if T is not a multiple of the stride, the kernel is shorter than the stride, or the mode unknown.
@@ -52,23 +52,20 @@ class CausalConv1d(nn.Module):
         weight_norm: bool = False,
     ):
         super().__init__()
-        span = (kernel_size - 1) * dilation + 1  # samples that one output sees
-        if span < stride:
+        receptive_field = (kernel_size - 1) * dilation + 1
+        if receptive_field < stride:
             raise ValueError(
                 f"kernel {kernel_size} (dilation {dilation}) is shorter than stride {stride}: samples are lost"
             )
         if pad_mode not in ("constant", "replicate"):
             raise ValueError(f"pad_mode is {pad_mode!r}; valid are 'constant' and 'replicate'")
-        self.stride, self.padding, self.pad_mode = stride, span - stride, pad_mode
+        self.stride, self.padding, self.pad_mode = stride, receptive_field - stride, pad_mode
         conv = nn.Conv1d(in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups, bias=bias)
         self.conv = maybe_weight_norm(conv, weight_norm)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)[0]
-
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """x ``[B, C, n * stride]``; the state holds the last ``padding`` inputs ``[B, C, padding]``, and, with
-        pad_mode="replicate", whether there were any (bool scalar)."""
+        """x ``[B, C, n * stride]``; the state is the last ``padding`` inputs ``[B, C, padding]`` and, with
+        pad_mode="replicate", whether the stream has started (bool scalar)."""
         if x.shape[-1] % self.stride:
             raise ValueError(f"a length of {x.shape[-1]} is not a multiple of the stride {self.stride}")
         if self.padding == 0:
@@ -88,8 +85,7 @@ class CausalConv1d(nn.Module):
 class CausalConvTranspose1d(nn.Module):
     """Transposed convolution ``[B, C, F] -> [B, C', F * stride]``, the mirror of :class:`CausalConv1d`.
 
-    The last ``kernel_size - stride`` outputs wait for inputs that are still to come: offline they are trimmed, in a
-    stream they are the state.
+    The last ``kernel_size - stride`` outputs are incomplete: offline they are trimmed, in a stream they are the state.
     """
 
     def __init__(
@@ -114,7 +110,7 @@ class CausalConvTranspose1d(nn.Module):
         return y[..., : y.shape[-1] - self.overlap]
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """x ``[B, C, n]``; the state is the unfinished tail ``[B, C', overlap]``, without bias."""
+        """x ``[B, C, n]``; the state is the incomplete tail ``[B, C', overlap]``, without bias."""
         y = self.conv(x)
         if self.overlap == 0:
             return y, None

@@ -1,4 +1,4 @@
-"""ConvNeXt blocks for sequences (arXiv 2201.03545; in one dimension as in Vocos, arXiv 2306.00814, section 3.2)."""
+"""ConvNeXt block in one dimension (arXiv 2201.03545; Vocos, arXiv 2306.00814, section 3.2)."""
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ class ConvNeXtBlock(nn.Module):
         hidden: width of the MLP.
         kernel: of the depthwise convolution; odd unless causal.
         scale: initial value of LayerScale (1 / number of blocks in Vocos).
-        causal: look back only, instead of to both sides.
+        causal: no look-ahead; otherwise the convolution is centred.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int = 7, scale: float = 0.1, causal: bool = False):

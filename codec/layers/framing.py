@@ -1,4 +1,4 @@
-"""How the frame-rate encoder and decoder cut frames for the STFT: one rule, so that they mirror each other."""
+"""Framing of the STFT encoder and the inverse-STFT decoder, which mirror each other."""
 
 
 def stft_sizes(hop_length: int, split: int, overlap: int) -> tuple[int, int]:

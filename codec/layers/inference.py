@@ -1,9 +1,8 @@
-"""Causal layers in the form that suits inference: few frames at a time, weights laid out once, memory used again.
+"""Causal layers in a form for inference: convolutions as matrix products, attention over a ring of keys and values.
 
-Libraries run convolutions of a few frames, which is what a stream has, in slow fallbacks. Here a convolution is a sum
-of matrix products over time-major memory, in which shifting and transposing move nothing. Attention keeps its keys and
-values in a ring that is written in place. Results are those of the layers that are replaced; a state belongs to the
-form that made it, and a step of a transformer uses it up.
+Libraries compute convolutions of few frames, as in a stream, by slow fallbacks. Here a convolution is a sum of matrix
+products over time-major memory, in which shifts and transposes copy nothing. Results equal those of the replaced
+layers; states do not fit the other form, and a step of a transformer overwrites its state.
 """
 
 import copy
@@ -13,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d, fold_weight_norm
-from codec.layers.streaming import State
+from codec.layers.streaming import State, StreamingLayer
 from codec.layers.transformer import Layer, Transformer
 
 
 def sliding_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x ``[B, n + m - 1, C]``, weight ``[m, C', C]`` -> ``[B, n, C']``: the sum over k of x from k on times weight k.
-
-    No window is ever copied out of x.
-    """
+    """x ``[B, n + m - 1, C]``, weight ``[m, C', C]`` -> ``[B, n, C']``: the sum over k of ``x[:, k : k + n]`` times
+    weight k, without copying windows of x."""
     n = x.shape[1] - len(weight) + 1
     y = F.linear(x[:, :n], weight[0], bias)
     for k in range(1, len(weight)):
@@ -32,11 +29,11 @@ def sliding_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-class MatrixConv1d(nn.Module):
-    """:class:`CausalConv1d` with one group; its state holds time before channels.
+class MatrixConv1d(StreamingLayer):
+    """:class:`CausalConv1d` with one group; its state is time-major.
 
-    Where the stride divides the kernel, the samples of one stride stand side by side as one long vector, and the
-    convolution is a sum of few products of such vectors.
+    Where the stride divides the kernel, the samples of one stride are one long vector, and the convolution is a sum of
+    few products of such vectors.
     """
 
     def __init__(self, conv: CausalConv1d):
@@ -51,9 +48,6 @@ class MatrixConv1d(nn.Module):
         weight = weight.unflatten(1, (blocks, -1)).flatten(2).transpose(0, 1)  # [blocks, C', kernel / blocks * C]
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("bias", None if inner.bias is None else inner.bias.detach())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)[0]
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """x ``[B, C, n * stride]`` -> ``[B, C', n]``."""
@@ -75,11 +69,11 @@ class MatrixConv1d(nn.Module):
         return sliding_product(x, self.weight, self.bias).transpose(1, 2), state
 
 
-class MatrixConvTranspose1d(nn.Module):
+class MatrixConvTranspose1d(StreamingLayer):
     """:class:`CausalConvTranspose1d` with one group, or one for each channel.
 
-    A block of ``stride`` outputs is a sum of products of the last ``kernel / stride`` inputs; the state is those that
-    the next block needs, time before channels.
+    A block of ``stride`` outputs is a sum of products of the last ``kernel / stride`` inputs; the state is the inputs
+    that the next block needs, time-major.
     """
 
     def __init__(self, conv: CausalConvTranspose1d):
@@ -97,9 +91,6 @@ class MatrixConvTranspose1d(nn.Module):
         self.register_buffer("weight", weight.contiguous())
         self.register_buffer("bias", None if bias is None else bias.detach())
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)[0]
-
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """x ``[B, C, n]`` -> ``[B, C', n * stride]``."""
         x, past = x.transpose(1, 2), self.blocks - 1
@@ -113,11 +104,11 @@ class MatrixConvTranspose1d(nn.Module):
         return y.flatten(1, 2).transpose(1, 2), x[:, n:].clone()
 
 
-class RingTransformer(nn.Module):
-    """:class:`Transformer` whose keys and values stay in a ring.
+class RingTransformer(StreamingLayer):
+    """:class:`Transformer` with keys and values in a ring buffer.
 
-    A step of up to ``spare`` frames writes them and reads the ring as it is; longer pieces read the ring and their own
-    keys, side by side. Keys know their positions through their rotation, so their order does not matter.
+    A step of up to ``spare`` frames writes to the ring and attends to it as it is; longer steps attend to the ring and
+    their own keys, concatenated. Keys carry their positions as rotations, so their order does not matter.
     """
 
     spare = 16
@@ -127,41 +118,38 @@ class RingTransformer(nn.Module):
         self.context, self.head_dim = transformer.context, transformer.head_dim
         self.rotation, self.layers = transformer.rotation, transformer.layers
         self.size = self.context - 1 + self.spare
-        for layer in self.layers:  # LayerScale goes into the products before it
+        for layer in self.layers:  # fold LayerScale into the products before it
             layer.out.weight.data *= layer.scale1.data[:, None]
             layer.down.weight.data *= layer.scale2.data[:, None]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)[0]
-
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """x ``[B, dim, n]``; the state is the number of frames so far, the position ``[size]`` that each place of the
-        ring holds, and the rings of all layers ``[layers, 2, B, heads, size, head_dim]``."""
+        """x ``[B, dim, n]``; the state is the number of frames so far, the position ``[size]`` in each slot of the
+        ring, and the rings of all layers ``[layers, 2, B, heads, size, head_dim]``."""
         batch, dim, n = x.shape
         if state is None:
             rings = x.new_zeros(len(self.layers), 2, batch, dim // self.head_dim, self.size, self.head_dim)
             state = (0, torch.full((self.size,), -self.context, device=x.device), rings)
-        seen, held, rings = state
+        seen, slots, rings = state
         queries = torch.arange(seen, seen + n, device=x.device)
         last = queries[-self.size :]
         if n > self.spare:
-            keys = torch.cat([held, queries])
-            held[last % self.size] = last
+            keys = torch.cat([slots, queries])
+            slots[last % self.size] = last
         else:
-            held[last % self.size] = last
-            keys = held
+            slots[last % self.size] = last
+            keys = slots
         behind = queries[:, None] - keys
         mask = (behind >= 0) & (behind < self.context) & (keys >= 0)
         cos, sin = self.rotation(queries)
         rotation = torch.complex(cos, sin)  # neighbouring channels are the two parts of a complex number
         x = x.transpose(1, 2).contiguous()
         for layer, ring in zip(self.layers, rings.unbind(0), strict=True):
-            x = x + self.attend(layer, layer.norm1(x), rotation, mask, ring, last % self.size)
+            x = x + self._attend(layer, layer.norm1(x), rotation, mask, ring, last % self.size)
             x = x + layer.down(F.gelu(layer.up(layer.norm2(x))))
-        return x.transpose(1, 2), (seen + n, held, rings)
+        return x.transpose(1, 2), (seen + n, slots, rings)
 
-    def attend(self, layer: Layer, x: Tensor, rotation: Tensor, mask: Tensor, ring: Tensor, places: Tensor) -> Tensor:
-        """x ``[B, n, C]``, mask ``[n, keys]``, ring ``[2, B, H, size, C / H]``, places ``[n]`` of the ring to write."""
+    def _attend(self, layer: Layer, x: Tensor, rotation: Tensor, mask: Tensor, ring: Tensor, slots: Tensor) -> Tensor:
+        """x ``[B, n, C]``, mask ``[n, keys]``, ring ``[2, B, H, size, C / H]``, slots ``[n]`` of the ring to write."""
         qkv = layer.qkv(x).unflatten(-1, (3, layer.heads, -1))  # [B, n, 3, H, C / H]
         pairs = torch.view_as_complex(qkv[:, :, :2].float().unflatten(-1, (-1, 2)))
         qk = torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
@@ -169,23 +157,27 @@ class RingTransformer(nn.Module):
         keys, values = ring
         if mask.shape[1] > self.size:
             keys, values = torch.cat([keys, k], dim=2), torch.cat([values, v], dim=2)
-        ring[0].index_copy_(2, places, k[:, :, -len(places) :])
-        ring[1].index_copy_(2, places, v[:, :, -len(places) :])
+        ring[0].index_copy_(2, slots, k[:, :, -len(slots) :])
+        ring[1].index_copy_(2, slots, v[:, :, -len(slots) :])
         y = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
         return layer.out(y.transpose(1, 2).flatten(2))
 
 
 def for_inference(module: nn.Module) -> nn.Module:
-    """Replace, in place, the layers of ``module`` by their forms for inference -> the module.
+    """Replace the layers of ``module`` by their forms for inference, in place -> the module.
 
-    It can then be neither trained nor saved. Weight norm is folded, and what has a ``freeze`` method is frozen.
+    Weight norm is folded, and ``freeze`` is called where a submodule has it. The module can then be neither trained nor
+    saved.
     """
     fold_weight_norm(module.eval().requires_grad_(False))
     for part in list(module.modules()):
         for name, child in part.named_children():
-            if isinstance(child, CausalConv1d) and child.conv.groups == 1:
+            inner = getattr(child, "conv", None)
+            if isinstance(child, CausalConv1d) and inner.groups == 1:
                 setattr(part, name, MatrixConv1d(child))
-            elif isinstance(child, CausalConvTranspose1d) and _one_group_or_one_each(child):
+            elif isinstance(child, CausalConvTranspose1d) and (
+                inner.groups == 1 or inner.groups == inner.in_channels == inner.out_channels
+            ):
                 setattr(part, name, MatrixConvTranspose1d(child))
             elif isinstance(child, Transformer):
                 setattr(part, name, RingTransformer(child))
@@ -194,26 +186,21 @@ def for_inference(module: nn.Module) -> nn.Module:
     return module
 
 
-def _one_group_or_one_each(conv: CausalConvTranspose1d) -> bool:
-    inner = conv.conv
-    return inner.groups == 1 or inner.groups == inner.in_channels == inner.out_channels
+class ReducedPrecision(StreamingLayer):
+    """A causal part with weights in ``dtype``, and fp32 inputs and outputs.
 
-
-class InPrecision(nn.Module):
-    """A causal part with weights of another precision, between tensors in fp32."""
+    What its submodules return by ``full_precision()`` stays in fp32.
+    """
 
     def __init__(self, part: nn.Module, dtype: torch.dtype):
         super().__init__()
         self.dim, self.hop_length, self.dtype = part.dim, part.hop_length, dtype
         inner = [module for module in part.modules() if hasattr(module, "full_precision")]
-        kept = [layer for module in inner for layer in module.full_precision()]
-        originals = [copy.deepcopy(layer.state_dict()) for layer in kept]
+        fp32_layers = [layer for module in inner for layer in module.full_precision()]
+        originals = [copy.deepcopy(layer.state_dict()) for layer in fp32_layers]
         self.part = part.to(dtype)
-        for layer, original in zip(kept, originals, strict=True):
+        for layer, original in zip(fp32_layers, originals, strict=True):
             layer.float().load_state_dict(original)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)[0]
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         y, state = self.part.step(x.to(self.dtype), state)

@@ -1,21 +1,18 @@
-"""Residual LSTM over the frames of a latent sequence (EnCodec, arXiv 2210.13438, section 3.1)."""
+"""Residual LSTM over latent frames (EnCodec, arXiv 2210.13438, section 3.1)."""
 
 from torch import Tensor, nn
 
-from codec.layers.streaming import State
+from codec.layers.streaming import State, StreamingLayer
 
 
-class ResidualLSTM(nn.Module):
-    """``[B, C, F] -> [B, C, F]``: x + LSTM(x), one direction."""
+class ResidualLSTM(StreamingLayer):
+    """``[B, C, F] -> [B, C, F]``: x + LSTM(x), forward in time."""
 
     def __init__(self, channels: int, layers: int = 2):
         super().__init__()
         self.lstm = nn.LSTM(channels, channels, layers, batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.step(x)[0]
-
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """The state is the LSTM's (hidden, cell), each ``[layers, B, C]``."""
+        """The state is (hidden, cell) of the LSTM, each ``[layers, B, C]``."""
         y, state = self.lstm(x.transpose(1, 2), state)  # [B, F, C]
         return x + y.transpose(1, 2), state

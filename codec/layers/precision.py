@@ -1,4 +1,4 @@
-"""Islands of fp32 inside low-precision training."""
+"""Computation in fp32 inside mixed-precision training."""
 
 import functools
 
@@ -7,10 +7,9 @@ from torch import Tensor
 
 
 def fp32(method):
-    """Run ``method(self, *tensors, ...)`` with autocast off and its floating-point tensor arguments in fp32.
+    """Run ``method(self, *tensors, ...)`` without autocast and with its floating-point tensor arguments in fp32.
 
-    Quantizers and spectral computations need it: an EMA in bf16 stops moving, nearest codes change, and CUDA's autocast
-    has no kernel for the STFT.
+    For quantizers and spectra: in bf16 moving averages stop and nearest codes change, and CUDA has no bf16 FFT.
     """
 
     @functools.wraps(method)

@@ -1,4 +1,4 @@
-"""The residual unit that SoundStream, EnCodec and Mimi share."""
+"""The residual unit of SoundStream, EnCodec and Mimi."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from codec.layers.streaming import Sequential, State
 
 @dataclass(frozen=True)
 class ResidualUnits:
-    """How the residual units between two resampling layers look.
+    """Shape of the residual units between two resampling layers.
 
     SoundStream has dilations (1, 3, 9), kernel 7, compress 1; EnCodec and Mimi have dilations (1,), kernel 3,
     compress 2.
@@ -20,7 +20,7 @@ class ResidualUnits:
         dilations: one unit for each entry.
         kernel: of the dilated convolution; the second one is pointwise.
         compress: the hidden width is channels / compress.
-        shortcut: "identity", or "conv" (the released EnCodec package: a pointwise convolution).
+        shortcut: "identity", or "conv" (a pointwise convolution, as in the released EnCodec package).
     """
 
     dilations: Sequence[int] = (1, 3, 9)

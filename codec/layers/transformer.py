@@ -1,7 +1,7 @@
 """Causal transformer over the frames of a latent sequence (Mimi, arXiv 2410.00037, section 3.3.1).
 
-Pre-norm layers with LayerScale (arXiv 2103.17239) on both branches, rotary positions (arXiv 2104.09864) on interleaved
-pairs, a finite window of attention, no biases but those of the norms, no norm at the end.
+Pre-norm layers with LayerScale (arXiv 2103.17239), rotary positions (arXiv 2104.09864) of interleaved channel pairs, a
+finite attention window, biases in the norms only, no final norm.
 """
 
 import torch
@@ -12,12 +12,12 @@ from codec.layers.streaming import State
 
 
 class Transformer(nn.Module):
-    """``[B, dim, F] -> [B, dim, F]``; frame i sees frames i - context + 1 to i.
+    """``[B, dim, F] -> [B, dim, F]``; frame i attends to frames i - context + 1 to i.
 
     Args:
         dim: channels.
         layers, heads, hidden: depth, attention heads, width of the feed-forward part.
-        context: frames that a frame can see in each layer, itself included (Mimi: 250, which is 10 s at 25 Hz).
+        context: frames of the attention window, the query included (Mimi: 250, which is 10 s at 25 Hz).
         scale: initial value of LayerScale.
         base: of the rotary frequencies.
 
@@ -44,10 +44,10 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Layer(dim, heads, hidden, scale) for _ in range(layers))
 
     def forward(self, x: Tensor) -> Tensor:
-        at = torch.arange(x.shape[-1], device=x.device)
-        behind = at[:, None] - at  # [F, F]: how far behind the query a key is
-        mask = None if len(at) <= self.context else (behind >= 0) & (behind < self.context)
-        rotation = self.rotation(at)
+        positions = torch.arange(x.shape[-1], device=x.device)
+        behind = positions[:, None] - positions  # [F, F], frames from a key to the query
+        mask = None if len(positions) <= self.context else (behind >= 0) & (behind < self.context)
+        rotation = self.rotation(positions)
         x = x.transpose(1, 2)  # [B, F, C]
         for layer in self.layers:
             x, _ = layer(x, rotation, mask)
@@ -74,12 +74,12 @@ class Transformer(nn.Module):
         return x.transpose(1, 2), (seen + x.shape[1], *new)
 
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """positions ``[F]`` -> cosines and sines, see :func:`rotary`."""
+        """See :func:`rotary`."""
         return rotary(positions, self.head_dim, self.base)
 
 
 class Layer(nn.Module):
-    """``[B, F, C] -> [B, F, C]`` and this call's keys and values, those of the cache before them."""
+    """``[B, F, C] -> [B, F, C]`` and the keys and values: those of the cache, then those of this call."""
 
     def __init__(self, dim: int, heads: int, hidden: int, scale: float):
         super().__init__()
@@ -96,7 +96,7 @@ class Layer(nn.Module):
         mask: Tensor | None,
         cache: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """mask ``[F, keys]`` bool, true where a query sees a key; None is causal without a window."""
+        """mask ``[F, keys]`` bool, true where a query attends to a key; None is causal without a window."""
         qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1))  # [B, F, 3, H, C / H]
         q, k = rotate(qkv[:, :, :2], rotation).permute(2, 0, 3, 1, 4)  # each [B, H, F, C / H]
         v = qkv[:, :, 2].transpose(1, 2)
@@ -115,8 +115,8 @@ def rotary(positions: Tensor, head_dim: int, base: float) -> tuple[Tensor, Tenso
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """x ``[B, F, 2, H, C / H]``: each pair of neighbouring channels is turned by its angle, in fp32."""
+    """x ``[B, F, 2, H, C / H]``: rotate each pair of neighbouring channels by its angle, in fp32."""
     cos, sin = rotation
     real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    turned = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    rotated = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
+    return rotated.flatten(-2).to(x.dtype)

@@ -1,12 +1,9 @@
-"""Adversarial losses on the discriminators' logits, and feature matching on their other maps.
+"""Adversarial losses of the discriminators' logits, and feature matching of their other maps.
 
-Hinge: Lim and Ye, arXiv 1705.02894; least squares: Mao et al., arXiv 1611.04076; feature matching: MelGAN,
-arXiv 1910.06711, section 2.3. `reduction` is over sub-discriminators: "mean" as in SoundStream, EnCodec and
-UniAudio, so that weights survive a change of the set; "sum" as in HiFi-GAN and DAC, over maps too.
+Hinge: Lim and Ye, arXiv 1705.02894; least squares: Mao et al., arXiv 1611.04076; feature matching: MelGAN, arXiv
+1910.06711, section 2.3. ``reduction`` is over sub-discriminators: "mean" as in SoundStream, EnCodec and UniAudio, so
+that weights do not depend on the set; "sum" as in HiFi-GAN and DAC (for features, over maps as well).
 """
-
-import itertools
-from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -18,71 +15,91 @@ Logits = list[Tensor]
 Maps = list[list[Tensor]]
 
 
+def reduce(losses: list[Tensor], reduction: str) -> Tensor:
+    return sum(losses) / (len(losses) if reduction == "mean" else 1)
+
+
+def check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be mean or sum, got {reduction!r}")
+
+
 class Adversarial(nn.Module):
-    """The contract: a subclass gives `real`, `fake` and `fool`, each one tensor of logits -> scalar, and `chance`, the
-    least that a sub-discriminator pays who says the same of everything."""
+    """The contract: a subclass defines the losses of one sub-discriminator, each logits -> scalar.
+
+    Attributes:
+        chance: the least discriminator loss for logits that do not depend on the input.
+    """
 
     chance: float
 
     def __init__(self, reduction: str = "mean"):
         super().__init__()
-        self.reduction = checked(reduction)
+        check_reduction(reduction)
+        self.reduction = reduction
+
+    def real_loss(self, logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def fake_loss(self, logits: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def generator_loss(self, logits: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def discriminator(self, real: Logits, fake: Logits) -> Tensor:
-        """What the discriminators minimise; both lists have one tensor of any shape per sub-discriminator."""
+        """Loss of the discriminators; one tensor of any shape per sub-discriminator in both lists."""
         pairs = zip(real, fake, strict=True)
-        return self.reduce([self.real(r.float()) + self.fake(f.float()) for r, f in pairs])
+        return reduce([self.real_loss(r.float()) + self.fake_loss(f.float()) for r, f in pairs], self.reduction)
 
     def generator(self, fake: Logits) -> Tensor:
-        """What the generator minimises."""
-        return self.reduce([self.fool(f.float()) for f in fake])
-
-    def reduce(self, losses: list[Tensor]) -> Tensor:
-        return sum(losses) / (len(losses) if self.reduction == "mean" else 1)
+        """Loss of the generator."""
+        return reduce([self.generator_loss(f.float()) for f in fake], self.reduction)
 
 
 class Hinge(Adversarial):
-    """max(0, 1 - real) + max(0, 1 + fake); the generator minimises -fake."""
+    """max(0, 1 - real) + max(0, 1 + fake) for the discriminator, -fake for the generator."""
 
     chance = 2.0
 
-    def real(self, logits: Tensor) -> Tensor:
+    def real_loss(self, logits: Tensor) -> Tensor:
         return F.relu(1 - logits).mean()
 
-    def fake(self, logits: Tensor) -> Tensor:
+    def fake_loss(self, logits: Tensor) -> Tensor:
         return F.relu(1 + logits).mean()
 
-    def fool(self, logits: Tensor) -> Tensor:
+    def generator_loss(self, logits: Tensor) -> Tensor:
         return -logits.mean()
 
 
 class LeastSquares(Adversarial):
-    """(1 - real)^2 + fake^2; the generator minimises (1 - fake)^2."""
+    """(1 - real)^2 + fake^2 for the discriminator, (1 - fake)^2 for the generator."""
 
     chance = 0.5
 
-    def real(self, logits: Tensor) -> Tensor:
+    def real_loss(self, logits: Tensor) -> Tensor:
         return (1 - logits).square().mean()
 
-    def fake(self, logits: Tensor) -> Tensor:
+    def fake_loss(self, logits: Tensor) -> Tensor:
         return logits.square().mean()
 
-    def fool(self, logits: Tensor) -> Tensor:
-        return self.real(logits)
+    def generator_loss(self, logits: Tensor) -> Tensor:
+        return self.real_loss(logits)
 
 
 class MeanAbsoluteDifference(torch.autograd.Function):
-    """mean |fake - real| as a scalar of fp32 or better, with a gradient for `fake`.
+    """mean |fake - real| in fp32 or better, with a gradient for ``fake``.
 
-    The maps are the largest tensors of a step: this keeps one of their size and makes one more for the gradient, where
-    autograd would make four; sums are in fp32 without an fp32 copy.
+    Maps are the largest tensors of a step: this stores one of their size and allocates one for the gradient, where
+    autograd would need four; sums are in fp32 without an fp32 copy.
     """
 
     @staticmethod
     def forward(ctx, fake: Tensor, real: Tensor) -> Tensor:
         difference = fake - real
         ctx.save_for_backward(difference)
-        return torch.linalg.vector_norm(difference, 1, dtype=wide(difference)) / difference.numel()
+        dtype = torch.promote_types(difference.dtype, torch.float32)
+        return torch.linalg.vector_norm(difference, 1, dtype=dtype) / difference.numel()
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
@@ -91,41 +108,31 @@ class MeanAbsoluteDifference(torch.autograd.Function):
 
 
 class FeatureMatching(nn.Module):
-    """L1 between the maps of real and generated sound, without the logits; the real side gets no gradient.
+    """L1 between the maps of recordings and outputs, without the logits; no gradient for the maps of recordings.
 
-    normalize: divide each map's distance by the real map's mean magnitude (EnCodec, arXiv 2210.13438):
-    a layer's scale then does not decide its weight. The mean is over the batch of all processes.
+    Args:
+        normalize: divide the distance of each map by the mean magnitude of the real map over the batch of all ranks, so
+            that the scale of a layer is not its weight (EnCodec, arXiv 2210.13438).
+        reduction: over the maps of a sub-discriminator, then over sub-discriminators.
     """
 
     def __init__(self, normalize: bool = True, reduction: str = "mean"):
         super().__init__()
-        self.normalize = normalize
-        self.reduction = checked(reduction)
+        check_reduction(reduction)
+        self.normalize, self.reduction = normalize, reduction
 
     def forward(self, real_maps: Maps, fake_maps: Maps) -> Tensor:
-        """-> scalar; the mean is over the maps of a sub-discriminator, then over sub-discriminators."""
         real_maps = [[one.detach() for one in maps[:-1]] for maps in real_maps]
-        sizes = iter(self.sizes(real_maps))
+        scales = iter(self._magnitudes(real_maps))
         losses = []
         for real, fake in zip(real_maps, fake_maps, strict=True):
-            distances = [MeanAbsoluteDifference.apply(f, r) / next(sizes) for r, f in zip(real, fake[:-1], strict=True)]
-            losses.append(sum(distances) / (len(distances) if self.reduction == "mean" else 1))
-        return sum(losses) / (len(losses) if self.reduction == "mean" else 1)
+            pairs = zip(real, fake[:-1], strict=True)
+            losses.append(reduce([MeanAbsoluteDifference.apply(f, r) / next(scales) for r, f in pairs], self.reduction))
+        return reduce(losses, self.reduction)
 
-    def sizes(self, real_maps: Maps) -> Iterable[Tensor | int]:
-        """What the distance of each map is divided by."""
+    def _magnitudes(self, real_maps: Maps) -> list[Tensor | int]:
+        maps = [one for each in real_maps for one in each]
         if not self.normalize:
-            return itertools.repeat(1)
-        means = [one.abs().mean(dtype=wide(one)) for maps in real_maps for one in maps]
+            return [1] * len(maps)
+        means = [one.abs().mean(dtype=torch.promote_types(one.dtype, torch.float32)) for one in maps]
         return [mean.clamp(min=1e-5) for mean in mean_over_ranks(means)]
-
-
-def wide(x: Tensor) -> torch.dtype:
-    """In which to sum: fp32 or better."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-def checked(reduction: str) -> str:
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"reduction must be mean or sum, got {reduction!r}.")
-    return reduction

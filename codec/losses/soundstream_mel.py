@@ -1,9 +1,8 @@
 """SoundStream's multi-scale mel loss (arXiv 2107.03312, section III.E; after arXiv 2008.01160).
 
-Per scale s, with S the mel spectrogram of 64 bands: |S - S'|_1 + sqrt(s / 2) |ln S - ln S'|_2, norms over the
-bands.
-Where we differ: a mean over frames instead of a sum, so that the loss does not grow with the segment. The
-paper states neither whether S is magnitude or power nor its floor: window-normalised magnitude and 1e-5 here.
+Per scale s, with the mel spectrogram S of 64 bands: |S - S'|_1 + sqrt(s / 2) |ln S - ln S'|_2, norms over bands. Unlike
+the paper, the loss is a mean over frames, not a sum. The paper states neither whether S is magnitude or power nor its
+floor: here magnitude, normalised by the window, and 1e-5.
 """
 
 import math
@@ -12,11 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from codec.losses.mel_spectrogram import MelSpectrogram
+from codec.layers.spectrogram import MelSpectrogram
 
 
 class SoundStreamMel(nn.Module):
-    """(target, estimate) `[B, 1, T]` -> scalar, summed over scales. sample_rate in Hz, windows in samples."""
+    """(target, estimate) ``[B, 1, T]`` -> scalar, summed over scales.
+
+    Args:
+        sample_rate: in Hz.
+        windows: in samples, hop = window / 4.
+        mels: bands.
+        floor: of the log.
+    """
 
     def __init__(
         self,

@@ -1,6 +1,6 @@
-"""Multi-resolution STFT loss (Parallel WaveGAN, arXiv 1910.11480, section 2.2) in the field's library,
-auraloss: spectral convergence plus L1 of log magnitudes, averaged over resolutions. Sizes of the YAML files:
-UniAudio (arXiv 2310.00704).
+"""Multi-resolution STFT loss (Parallel WaveGAN, arXiv 1910.11480, section 2.2), computed by auraloss.
+
+Spectral convergence plus L1 of log magnitudes, averaged over resolutions. The sizes in conf/ are UniAudio's.
 """
 
 from collections.abc import Sequence
@@ -9,26 +9,29 @@ import torch
 from auraloss.freq import MultiResolutionSTFTLoss
 from torch import Tensor, nn
 
+from codec.layers.precision import fp32
 from codec.utils.distributed import mean_over_ranks, world_size
 
 
 class SpectralConvergence(nn.Module):
-    """Two magnitude spectra `[N, bins, F]` -> |target - estimate| / |target|, as the library has it: norms over the
-    batch, which is that of all processes.
-    """
+    """Two magnitude spectra ``[N, bins, F]`` -> |target - estimate| / |target|, norms over the batch of all ranks."""
 
     def forward(self, estimate: Tensor, target: Tensor) -> Tensor:
         norms = [torch.norm(target - estimate), torch.norm(target)]
-        if world_size() > 1:  # the clamp is for the root of 0, which has no gradient
+        if world_size() > 1:  # the clamp avoids the root of 0, which has no gradient
             norms = [square.clamp(min=1e-20).sqrt() for square in mean_over_ranks([norm.square() for norm in norms])]
         return norms[0] / norms[1]
 
 
 class MultiResolutionSTFT(nn.Module):
-    """(target, estimate) `[B, C, T]` -> scalar; not symmetric: one part is divided by the target's norm.
+    """(target, estimate) ``[B, C, T]`` -> scalar; not symmetric, as one part is divided by the target's norm.
 
-    ffts, hops, windows: in samples, one of each per resolution; a window is centred in its transform.
-    floor: smallest power, which keeps silence finite.
+    Args:
+        ffts, hops, windows: in samples, one of each per resolution; a window is centred in its transform.
+        floor: least power, for a finite log of silence.
+
+    Raises:
+        ValueError: when called with a waveform not longer than half the longest transform.
     """
 
     def __init__(
@@ -41,19 +44,18 @@ class MultiResolutionSTFT(nn.Module):
         super().__init__()
         if not len(ffts) == len(hops) == len(windows):
             raise ValueError(
-                f"ffts, hops and windows must be equally long: {len(ffts)}, {len(hops)} and {len(windows)}."
+                f"ffts, hops and windows must be equally long: {len(ffts)}, {len(hops)} and {len(windows)}"
             )
         self.shortest = max(ffts) // 2 + 1  # reflection of half a transform
         self.stft = MultiResolutionSTFTLoss(list(ffts), list(hops), list(windows), eps=floor)
         for resolution in self.stft.stft_losses:
             resolution.spectralconv = SpectralConvergence()
 
+    @fp32
     def forward(self, target: Tensor, estimate: Tensor) -> Tensor:
-        """Raises ValueError where T is not longer than half the longest transform."""
         if target.shape[-1] < self.shortest:
             raise ValueError(
-                f"{target.shape[-1]} samples are too short for the multi-resolution STFT loss, which needs "
-                f"at least {self.shortest}: train on longer segments or configure shorter transforms."
+                f"{target.shape[-1]} samples are too short for the multi-resolution STFT loss, which needs at least "
+                f"{self.shortest}: train on longer segments or configure shorter transforms"
             )
-        with torch.autocast(target.device.type, enabled=False):
-            return self.stft(estimate.float(), target.float())  # auraloss takes the estimate first
+        return self.stft(estimate, target)  # auraloss has the estimate first

@@ -1,9 +1,9 @@
-"""Finite scalar quantization (arXiv 2309.15505), residual as an option.
+"""Finite scalar quantization (arXiv 2309.15505), optionally residual.
 
-Each of a few channels is bounded by tanh and rounded to a handful of levels; the codebook is their product, so nothing
-is learned or can collapse. With ``n_q`` > 1 the next stage quantizes what the last one left, on a grid finer by the
-number of steps. We differ from the paper in that the L levels of a channel always lie evenly over [-1, 1], ends
-included (the paper shifts even counts by half a step, so that zero is a level).
+Each of a few channels is bounded by tanh and rounded to a few levels; the codebook is their product, so it is not
+learned and cannot collapse. With ``n_q`` > 1 each stage quantizes the residual of the last one on a finer grid. Unlike
+the paper, which shifts even numbers of levels by half a step, the L levels of a channel always divide [-1, 1] evenly,
+ends included.
 """
 
 import math
@@ -24,7 +24,7 @@ class FSQ(Quantizer):
         frame_rate: in Hz.
         levels: levels of each scalar, each >= 2; (8, 5, 5, 5) is 1,000 codes.
         n_q: stages; 1 is plain FSQ.
-        dropout: in training, the share of examples that use a random number of stages (1 to n_q) only.
+        dropout: probability, in training, that an example uses a random number of stages (1 to n_q).
     """
 
     def __init__(self, dim: int, frame_rate: float, levels: Sequence[int], n_q: int = 1, dropout: float = 1.0):
@@ -40,35 +40,33 @@ class FSQ(Quantizer):
         self.register_buffer("steps", steps[:, None], persistent=False)  # [C, 1]
         self.register_buffer("place", place[:, None], persistent=False)  # [C, 1]
 
-    def _stages(self, x: Tensor, n_q: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Bounded x ``[B, C, F]`` in [-1, 1] -> integer levels and values of each stage."""
-        indices, values, width = [], [], torch.ones_like(self.steps, dtype=x.dtype)  # width: half the range of a stage
-        residual = x
+    def _quantize(self, x: Tensor, n_q: int) -> tuple[Tensor, Tensor]:
+        """Bounded x ``[B, C, F]`` in [-1, 1] -> codes ``[B, n_q, F]`` and values ``[n_q, B, C, F]`` of each stage."""
+        codes, values, residual = [], [], x
+        width = torch.ones_like(self.steps, dtype=x.dtype)  # half the range of a stage
         for _ in range(n_q):
             index = ((residual / width + 1) / 2 * self.steps).round().clamp(min=0)
             index = torch.minimum(index, self.steps.to(x.dtype))
             value = (index / self.steps * 2 - 1) * width
-            indices.append(index.long())
+            codes.append((index.long() * self.place).sum(1))
             values.append(value)
             residual, width = residual - value, width / self.steps
-        return indices, values
+        return torch.stack(codes, dim=1), torch.stack(values)
 
     @fp32
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         n_q = self.check_n_q(n_q)
         x = torch.tanh(self.project_in(z))
-        indices, values = self._stages(x.detach(), n_q)
-        values = torch.stack(values)  # [K, B, C, F]
+        codes, values = self._quantize(x.detach(), n_q)
         if self.training and self.dropout and n_q > 1:
-            keep = dropout_mask(z.shape[0], n_q, self.dropout, z.device)
-            values = values * keep[:, :, None, None]
+            active = dropout_mask(z.shape[0], n_q, self.dropout, z.device)
+            values = values * active[:, :, None, None]
         y = x + (values.sum(0) - x).detach()
-        codes = torch.stack([(i * self.place).sum(1) for i in indices], dim=1)  # [B, K, F]
         metrics = self._metrics(codes) if self.training else {}
         return Quantized(self.project_out(y), codes, z.new_zeros((), dtype=torch.float32), metrics)
 
     def _metrics(self, codes: Tensor) -> dict[str, Tensor]:
-        """Of this batch; there are no moving averages."""
+        """Of this batch, without moving averages."""
         counts = torch.zeros(codes.shape[1], self.codebook_size, device=codes.device)
         flat = codes.transpose(0, 1).flatten(1)  # [K, B * F]
         counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype))
@@ -76,22 +74,17 @@ class FSQ(Quantizer):
 
     @fp32
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
-        indices, _ = self._stages(torch.tanh(self.project_in(z)), self.check_n_q(n_q))
-        return torch.stack([(i * self.place).sum(1) for i in indices], dim=1)
+        return self._quantize(torch.tanh(self.project_in(z)), self.check_n_q(n_q))[0]
 
     @fp32
     def decode(self, codes: Tensor) -> Tensor:
         self.check_n_q(codes.shape[1])
-        width = torch.ones_like(self.steps, dtype=torch.float32)
-        y = 0.0
+        y, width = 0.0, torch.ones_like(self.steps, dtype=torch.float32)
         for code in codes.unbind(1):
             index = code[:, None] // self.place % (self.steps + 1)  # [B, C, F]
             y = y + (index / self.steps * 2 - 1) * width
             width = width / self.steps
         return self.project_out(y)
 
-    def _outward(self, x: Tensor) -> Tensor:
+    def _unquantized(self, x: Tensor) -> Tensor:
         return self.project_out(torch.tanh(self.project_in(x)))
-
-    def bitrate(self, n_q: int | None = None) -> float:
-        return self.check_n_q(n_q) * math.log2(self.codebook_size) * self.frame_rate / 1000

@@ -1,4 +1,4 @@
-"""No bottleneck: the latents pass as they are. The ceiling of every quantizer, and the simplest continuous latent."""
+"""No bottleneck: the upper bound of every quantizer, and the simplest continuous latent."""
 
 from torch import Tensor
 
@@ -15,5 +15,5 @@ class NoQuantizer(Continuous):
         self.check_n_q(n_q)
         return Quantized(z, None, z.new_zeros(()), {})
 
-    def _outward(self, x: Tensor) -> Tensor:
+    def _unquantized(self, x: Tensor) -> Tensor:
         return x

@@ -1,9 +1,9 @@
-"""Residual vector quantization with EMA codebooks.
+"""Residual vector quantization with EMA codebooks (SoundStream, arXiv 2107.03312, section III-B).
 
-SoundStream, arXiv 2107.03312, section III-B: k-means initialisation, moving-average codebooks, replacement of unused
-codes, quantizer dropout. Straight-through around the SUM of all levels (each level sees a detached residual), as in
-Mimi, arXiv 2410.00037. We differ from SoundStream in that the codes to be replaced are those with less than a share of
-uniform usage (Mimi's rule), so that the threshold means the same at every batch size.
+k-means initialisation, moving-average codebooks, replacement of unused codes, quantizer dropout. The straight-through
+estimator is around the sum of all levels, each of which gets a detached residual, as in Mimi (arXiv 2410.00037). Unlike
+SoundStream, the threshold for replacing a code is relative to uniform usage (as in Mimi), hence independent of the
+batch size.
 """
 
 import math
@@ -14,27 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.layers.precision import fp32
-from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask, per_codebook_metrics
+from codec.quantizers.base import Quantized, Quantizer, dropout_mask, per_codebook_metrics, unquantized_mask
 from codec.utils.distributed import mean_over_ranks, world_size
 
 
 class RVQ(Quantizer):
-    """``[B, D, F]`` -> K codes of ``codebook_size`` values each. All of its state is fp32, whatever the precision.
+    """``[B, D, F]`` -> K codes of ``codebook_size`` values each, in fp32 whatever the precision of training.
 
     Args:
         dim: latent channels D.
         frame_rate: in Hz.
         n_q: codebooks K.
         codebook_size: codes S per codebook.
-        codebook_dim: if not None, pointwise projections without bias lead from D to it and back.
+        codebook_dim: width of the codes, with pointwise projections without bias from D and back; None: D.
         decay: of the moving averages of usage and of assigned vectors.
-        dead_below: a code is replaced when its usage falls below this share of uniform usage.
-        check_every: training steps between two searches for dead codes.
+        dead_below: a code is replaced when its usage falls below this fraction of uniform usage.
+        check_every: training steps between two replacements.
         kmeans_iters: of the initialisation on the first training batch.
-        dropout: in training, this share of the examples uses only the first n codebooks, n uniform in 1..K for each
-            (SoundStream: 1.0; DAC: 0.5; 0.0 is off).
-        quantization_rate: in training, the share of the examples that are quantized at all. The others pass through the
-            projections only, while their codes still move the codebooks (Mimi, section 3.3.2: 0.5).
+        dropout: probability, in training, that an example uses only the first n codebooks, n uniform in 1..K
+            (SoundStream: 1.0; DAC: 0.5).
+        quantization_rate: probability, in training, that an example is quantized. The others pass through the
+            projections only, but update the codebooks (Mimi, section 3.3.2: 0.5).
     """
 
     has_semantic = True
@@ -54,20 +54,20 @@ class RVQ(Quantizer):
         quantization_rate: float = 1.0,
     ):
         super().__init__()
-        self.dim, self.frame_rate, self.n_q, self.codebook_size = dim, frame_rate, n_q, codebook_size
-        self.latent_dim = dim
+        self.dim, self.latent_dim, self.frame_rate = dim, dim, frame_rate
+        self.n_q, self.codebook_size = n_q, codebook_size
         self.decay, self.dead_below, self.check_every = decay, dead_below, check_every
         self.kmeans_iters, self.dropout, self.quantization_rate = kmeans_iters, dropout, quantization_rate
         width = codebook_dim or dim
         self.project_in = nn.Conv1d(dim, width, 1, bias=False) if codebook_dim else nn.Identity()
         self.project_out = nn.Conv1d(width, dim, 1, bias=False) if codebook_dim else nn.Identity()
-        # usage[k, s] is the moving average of how many vectors code s of level k received per step,
-        # sums[k, s] that of their sum; the code vector is sums / usage.
+        # Moving averages per step: usage[k, s] of the number of vectors assigned to code s of level k, sums[k, s] of
+        # their sum; the code vector is sums / usage.
         self.register_buffer("usage", torch.zeros(n_q, codebook_size))
         self.register_buffer("sums", torch.zeros(n_q, codebook_size, width))
         self.register_buffer("codebooks", torch.randn(n_q, codebook_size, width) / math.sqrt(width))
-        self.steps = 0  # of training; 0: codebooks not initialised yet. A plain int: reading it never waits for a GPU
-        self.register_buffer("half_norms", None, persistent=False)  # [K, S], once frozen
+        self.steps = 0  # of training; 0: not initialised. An int, so that reading it does not synchronise a GPU
+        self.register_buffer("half_norms", None, persistent=False)  # [K, S], after freeze()
 
     def get_extra_state(self) -> dict[str, int]:
         return {"steps": self.steps}
@@ -77,38 +77,34 @@ class RVQ(Quantizer):
 
     @fp32
     def forward(
-        self, z: Tensor, n_q: int | None = None, keep: Tensor | None = None, bypass: Tensor | None = None
+        self, z: Tensor, n_q: int | None = None, active: Tensor | None = None, unquantized: Tensor | None = None
     ) -> Quantized:
         """Quantize with the first ``n_q`` codebooks (None: all).
 
         Args:
-            keep: ``[n_q, B]`` bool, the codebooks that each example uses; None draws the dropout.
-            bypass: ``[B]`` bool, the examples that are not quantized; None draws them by ``quantization_rate``.
-
-        Raises:
-            ValueError: if ``n_q`` is more than this quantizer has.
+            active: ``[n_q, B]`` bool, the codebooks that each example uses; None: drawn by ``dropout``.
+            unquantized: ``[B]`` bool, examples that are not quantized; None: drawn by ``quantization_rate``.
         """
         n_q = self.check_n_q(n_q)
         batch, frames = z.shape[0], z.shape[-1]
-        x = self.project_in(z)
-        vectors = x.transpose(1, 2).flatten(0, 1)  # [N = B * F, C]
+        vectors = self.project_in(z).transpose(1, 2).flatten(0, 1)  # [N = B * F, C]
         learn = self.training and torch.is_grad_enabled()
         if learn and self.steps == 0:
             learn = self._initialise(vectors.detach())
-        if keep is None:
-            keep = dropout_mask(batch, n_q, self.dropout if self.training else 0.0, z.device)
-        if bypass is None:
-            bypass = bypass_mask(batch, self.quantization_rate if self.training else 1.0, z.device)
-        keep = keep.repeat_interleave(frames, dim=1)  # [K, N]: the same for all frames of an example
+        if active is None:
+            active = dropout_mask(batch, n_q, self.dropout if self.training else 0.0, z.device)
+        if unquantized is None:
+            unquantized = unquantized_mask(batch, self.quantization_rate if self.training else 1.0, z.device)
+        active = active.repeat_interleave(frames, dim=1)  # [K, N]
 
         residual, total = vectors.detach(), torch.zeros_like(vectors)
         codes, inputs, losses, first = [], [], [], None
         for k in range(n_q):
             code = self._nearest(residual, k)
-            quantized = F.embedding(code, self.codebooks[k]) * keep[k, :, None]
+            quantized = F.embedding(code, self.codebooks[k]) * active[k, :, None]
             if learn:
                 # Commitment of the residual that carries a gradient; to the code, not to the zero of a dropped level.
-                losses.append(((vectors - total - quantized).square().mean(-1) * keep[k]).sum())
+                losses.append(((vectors - total - quantized).square().mean(-1) * active[k]).sum())
                 inputs.append(residual)
             codes.append(code)
             residual, total = residual - quantized, total + quantized
@@ -116,27 +112,25 @@ class RVQ(Quantizer):
 
         loss, codes = z.new_zeros(()), torch.stack(codes)  # [K, N]
         if learn:
-            # of the whole batch: dropout may keep more items of one rank than of another
-            (kept,) = mean_over_ranks([keep.sum().to(z.dtype)])
-            loss = torch.stack(losses).sum() / kept.clamp(min=1)
-            self._update(torch.stack(inputs), codes, keep)
-        total = torch.where(bypass.repeat_interleave(frames)[:, None], vectors.detach(), total)
+            (count,) = mean_over_ranks([active.sum().to(z.dtype)])
+            loss = torch.stack(losses).sum() / count.clamp(min=1)
+            self._update(torch.stack(inputs), codes, active)
+        total = torch.where(unquantized.repeat_interleave(frames)[:, None], vectors.detach(), total)
         return Quantized(
-            z=self._through(vectors, total, batch),
+            z=self._straight_through(vectors, total, batch),
             codes=codes.unflatten(1, (batch, -1)).transpose(0, 1),
             loss=loss,
             metrics=self.metrics() if learn else {},
-            semantic=self._through(vectors, first, batch) if self.training else None,
+            semantic=self._straight_through(vectors, first, batch) if self.training else None,
         )
 
-    def _through(self, vectors: Tensor, quantized: Tensor, batch: int) -> Tensor:
-        """``[N, C]`` twice -> the value of ``quantized`` with the gradient of ``vectors``, projected: ``[B, D, F]``."""
+    def _straight_through(self, vectors: Tensor, quantized: Tensor, batch: int) -> Tensor:
+        """``[N, C]`` twice -> values of ``quantized`` with the gradient of ``vectors``, projected: ``[B, D, F]``."""
         y = vectors + (quantized - vectors).detach()
         return self.project_out(y.unflatten(0, (batch, -1)).transpose(1, 2))
 
     @fp32
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
-        """Raises ValueError if ``n_q`` is more than this quantizer has."""
         residual = self.project_in(z).transpose(1, 2).flatten(0, 1)
         codes = []
         for k in range(self.check_n_q(n_q)):
@@ -146,19 +140,24 @@ class RVQ(Quantizer):
 
     @fp32
     def decode(self, codes: Tensor) -> Tensor:
-        """Raises ValueError if there are more levels of codes than this quantizer has."""
         self.check_n_q(codes.shape[1])
         y = sum(F.embedding(code, self.codebooks[k]) for k, code in enumerate(codes.unbind(1)))  # [B, F, C]
         return self.project_out(y.transpose(1, 2))
 
-    def bitrate(self, n_q: int | None = None) -> float:
-        return self.check_n_q(n_q) * math.log2(self.codebook_size) * self.frame_rate / 1000
-
     def metrics(self) -> dict[str, Tensor]:
-        """From the moving averages: per codebook the usage (share of codes that are not dead), perplexity and entropy
-        (bits), and in total the entropy bitrate (kbit/s)."""
+        """Statistics of the moving averages; ``usage`` is the fraction of codes that are not dead."""
         share = self.usage / self.usage.sum(-1, keepdim=True).clamp(min=1e-12)
-        return per_codebook_metrics(share, self.frame_rate, used=self.dead_below / self.codebook_size)
+        return per_codebook_metrics(share, self.frame_rate, threshold=self.dead_below / self.codebook_size)
+
+    def codebook_state(self, n_q: int) -> list[Tensor]:
+        return [*self.project_out.parameters(), self.codebooks[:n_q]]
+
+    def freeze(self) -> None:
+        """Precompute the norms of the codes, which may not change afterwards."""
+        self.half_norms = self.codebooks.square().sum(-1) / 2
+
+    def _unquantized(self, x: Tensor) -> Tensor:
+        return self.project_out(self.project_in(x))
 
     def _nearest(self, x: Tensor, k: int) -> Tensor:
         """x ``[N, C]`` -> index of the nearest code of level k ``[N]``."""
@@ -166,59 +165,44 @@ class RVQ(Quantizer):
         half_norms = book.square().sum(-1) / 2 if self.half_norms is None else self.half_norms[k]
         return torch.addmm(half_norms, x, book.t(), alpha=-1).argmin(-1)
 
-    def codebook_state(self, n_q: int) -> list[Tensor]:
-        return [*self.project_out.parameters(), self.codebooks[:n_q]]
-
-    def _outward(self, x: Tensor) -> Tensor:
-        return self.project_out(self.project_in(x))
-
-    def freeze(self) -> None:
-        """Compute once what depends on the codebooks alone; they may not change after this."""
-        self.half_norms = self.codebooks.square().sum(-1) / 2
-
     @torch.no_grad()
-    def _update(self, inputs: Tensor, codes: Tensor, keep: Tensor) -> None:
-        """One step of the moving averages from inputs ``[K, N, C]``, codes ``[K, N]``; one reduction over processes.
-
-        Vectors that are not finite, in any process, would stay in the averages for ever: their step is left out.
-        """
+    def _update(self, inputs: Tensor, codes: Tensor, active: Tensor) -> None:
+        """One step of the moving averages from inputs ``[K, N, C]`` and codes ``[K, N]``, with one all-reduce."""
         k, _, width = inputs.shape
         flat = (codes + torch.arange(k, device=codes.device)[:, None] * self.codebook_size).flatten()  # [K * N]
-        weight = keep.flatten().float()
+        weight = active.flatten().float()
         new = inputs.new_zeros(k * self.codebook_size, width + 1)  # the sums, and the counts in the last column
         rows = torch.cat([inputs.flatten(0, 1), torch.ones_like(weight)[:, None]], dim=-1)
         new.index_add_(0, flat, rows * weight[:, None])
         if world_size() > 1:
             dist.all_reduce(new)
         new = new.view(k, self.codebook_size, width + 1)
-        finite = new.sum().isfinite()  # on the device: nobody waits for it
+        finite = new.sum().isfinite()  # else skip the step on all ranks: non-finite averages would never recover
         self.sums[:k].lerp_(torch.where(finite, new[..., :-1], self.sums[:k]), 1 - self.decay)
         self.usage[:k].lerp_(torch.where(finite, new[..., -1], self.usage[:k]), 1 - self.decay)
         self.steps += 1
         if self.check_every and self.steps % self.check_every == 0:
-            self._replace_dead(inputs, keep)
-        uniform = self.usage.mean(-1, keepdim=True)
-        # A code that was not used lately keeps its direction: both averages decay alike. The floor guards 0 / 0 only.
-        floor = 1e-5 * uniform.clamp(min=1e-12)
-        alive = self.usage > floor
-        fresh = self.sums / self.usage.clamp(min=1e-20)[..., None]
-        self.codebooks.copy_(torch.where(alive[..., None], fresh, self.codebooks))
+            self._replace_dead(inputs, active)
+        # An unused code does not move, as both averages decay alike; the floor avoids 0 / 0.
+        floor = 1e-5 * self.usage.mean(-1, keepdim=True).clamp(min=1e-12)
+        means = self.sums / self.usage.clamp(min=1e-20)[..., None]
+        self.codebooks.copy_(torch.where((self.usage > floor)[..., None], means, self.codebooks))
 
     @torch.no_grad()
-    def _replace_dead(self, inputs: Tensor, keep: Tensor) -> None:
-        """Give dead codes different vectors of the current batch, and uniform usage. Every process does the same.
+    def _replace_dead(self, inputs: Tensor, active: Tensor) -> None:
+        """Give dead codes distinct vectors of the batch, the same on all ranks, and uniform usage.
 
-        With more dead codes than vectors the others wait for the next batch: equal codes would die again.
+        With more dead codes than vectors the rest waits for the next batch: equal codes would die again.
         """
         k = inputs.shape[0]
         uniform = self.usage[:k].mean(-1, keepdim=True)  # [K, 1]
         dead = self.usage[:k] < self.dead_below * uniform
         if not bool(dead.any()):
             return
-        picks = torch.full_like(self.codebooks[:k], torch.nan)  # NaN: no pick for this code
+        picks = torch.full_like(self.codebooks[:k], torch.nan)  # NaN: no vector for this code
         for level in range(k):
             codes = dead[level].nonzero()[:, 0]
-            vectors = inputs[level][keep[level]]
+            vectors = inputs[level][active[level]]
             count = min(len(codes), len(vectors))
             picks[level, codes[:count]] = vectors[torch.randperm(len(vectors), device=vectors.device)[:count]]
         if world_size() > 1:
@@ -229,19 +213,18 @@ class RVQ(Quantizer):
 
     @torch.no_grad()
     def _initialise(self, vectors: Tensor) -> bool:
-        """k-means, level by level on what the levels above left; process 0 decides for all -> whether it could be done:
-        with vectors that are not finite it waits for the next batch."""
+        """k-means of each level's residual, by rank 0 for all; False, and no change, for non-finite vectors."""
         residual = vectors
         if world_size() > 1:
-            everyone = [torch.empty_like(vectors) for _ in range(world_size())]
-            dist.all_gather(everyone, vectors)
-            residual = torch.cat(everyone)
+            gathered = [torch.empty_like(vectors) for _ in range(world_size())]
+            dist.all_gather(gathered, vectors)
+            residual = torch.cat(gathered)
         if not bool(residual.isfinite().all()):
             return False
         for k in range(self.n_q):
             means, sizes = kmeans(residual, self.codebook_size, self.kmeans_iters)
             self.codebooks[k] = means
-            self.usage[k] = sizes  # an empty cluster is dead, and gets a vector of the data at the next check
+            self.usage[k] = sizes  # an empty cluster is a dead code, replaced at the next check
             residual = residual - F.embedding(self._nearest(residual, k), means)
         if world_size() > 1:
             for buffer in (self.codebooks, self.usage):
@@ -253,11 +236,11 @@ class RVQ(Quantizer):
 def kmeans(x: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
     """Lloyd's k-means of x ``[N, C]`` -> means ``[clusters, C]`` and sizes ``[clusters]`` (float).
 
-    Starts from random vectors of x (with fewer vectors than clusters: repeated, a little apart). Empty clusters keep
-    their mean.
+    Starts from random vectors of x (repeated with a little noise if N < clusters). Empty clusters keep their mean.
     """
-    means = _sample(x, clusters)
-    if x.shape[0] < clusters:
+    order = torch.randperm(len(x), device=x.device)
+    means = x[order.repeat(-(-clusters // len(x)))[:clusters]]
+    if len(x) < clusters:
         means = means + 1e-3 * x.std().nan_to_num() * torch.randn_like(means)
     for _ in range(iterations):
         nearest = torch.addmm(means.square().sum(-1) / 2, x, means.t(), alpha=-1).argmin(-1)
@@ -265,9 +248,3 @@ def kmeans(x: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
         sums = torch.zeros_like(means).index_add_(0, nearest, x)
         means = torch.where(sizes[:, None] > 0, sums / sizes.clamp(min=1)[:, None], means)
     return means, sizes
-
-
-def _sample(x: Tensor, count: int) -> Tensor:
-    """``count`` random rows of x: all different while there are enough."""
-    order = torch.randperm(x.shape[0], device=x.device)
-    return x[order.repeat(-(-count // x.shape[0]))[:count]]

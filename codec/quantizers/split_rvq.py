@@ -1,14 +1,13 @@
 """Split residual vector quantization (Mimi, arXiv 2410.00037, section 3.3.2).
 
-One semantic codebook beside an acoustic RVQ. Both read the same latent, each through its own projections, and their
-outputs are added: the acoustic codebooks need not repair what a semantic teacher does to the first one. We differ from
-Kyutai's code in that quantizer dropout is drawn for each example (SoundStream), not once for a batch.
+A semantic codebook beside an acoustic RVQ: both quantize the same latent through their own projections, and their
+outputs are added. Unlike Kyutai's code, quantizer dropout is drawn for each example (SoundStream), not for a batch.
 """
 
 import torch
 from torch import Tensor
 
-from codec.quantizers.base import Quantized, Quantizer, bypass_mask, dropout_mask
+from codec.quantizers.base import Quantized, Quantizer, dropout_mask, unquantized_mask
 from codec.quantizers.rvq import RVQ
 from codec.utils.distributed import mean_over_ranks
 
@@ -17,16 +16,15 @@ class SplitRVQ(Quantizer):
     """``[B, D, F]`` -> K codes, the first semantic, the others acoustic.
 
     Args:
-        dim, frame_rate, codebook_size, codebook_dim, decay, kmeans_iters: as for :class:`codec.quantizers.rvq.RVQ`, and
-            the same for both parts.
+        dim, frame_rate, codebook_size, codebook_dim, decay, kmeans_iters: of both parts, as for
+            :class:`codec.quantizers.rvq.RVQ`.
         n_q: codebooks K, at least 2.
-        dropout: quantizer dropout on the acoustic codebooks only: in training, this share of the examples uses the
-            first n of them, n uniform in 1..K - 1.
-        quantization_rate: in training, the share of the examples that are quantized (the others pass through the
-            projections only).
-        masks: "shared": both parts leave the same examples unquantized, as the paper says (at rate 0.5 half of the
-            examples reach the decoder as continuous latents). "independent": each part draws for itself, as Kyutai's
-            code does (a quarter is continuous, a quarter quantized, half is mixed).
+        dropout: quantizer dropout of the acoustic codebooks: the probability, in training, that an example uses only
+            the first n of them, n uniform in 1..K - 1.
+        quantization_rate: probability, in training, that an example is quantized.
+        masks: "shared": the same examples are unquantized in both parts (the paper; at rate 0.5 half of the examples
+            are continuous). "independent": each part draws its own (Kyutai's code; a quarter is continuous, a quarter
+            quantized, half is mixed).
 
     Raises:
         ValueError: for fewer than 2 codebooks or an unknown ``masks``.
@@ -52,45 +50,42 @@ class SplitRVQ(Quantizer):
             raise ValueError(f"a split quantizer has a semantic and an acoustic part: n_q={n_q} should be 2 or more")
         if masks not in ("shared", "independent"):
             raise ValueError(f"masks is {masks!r}; valid are 'shared' and 'independent'")
-        self.dim, self.frame_rate, self.n_q, self.codebook_size = dim, frame_rate, n_q, codebook_size
-        self.latent_dim = dim
+        self.dim, self.latent_dim, self.frame_rate = dim, dim, frame_rate
+        self.n_q, self.codebook_size = n_q, codebook_size
         self.dropout, self.quantization_rate, self.masks = dropout, quantization_rate, masks
-        same = dict(codebook_size=codebook_size, codebook_dim=codebook_dim, decay=decay, kmeans_iters=kmeans_iters)
-        self.semantic = RVQ(dim, frame_rate, n_q=1, **same)
-        self.acoustic = RVQ(dim, frame_rate, n_q=n_q - 1, **same)
+        options = dict(codebook_size=codebook_size, codebook_dim=codebook_dim, decay=decay, kmeans_iters=kmeans_iters)
+        self.semantic = RVQ(dim, frame_rate, n_q=1, **options)
+        self.acoustic = RVQ(dim, frame_rate, n_q=n_q - 1, **options)
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         n_q = self.check_n_q(n_q)
         batch, rate = z.shape[0], self.quantization_rate if self.training else 1.0
-        bypass = bypass_mask(batch, rate, z.device)
-        semantic = self.semantic(z, keep=dropout_mask(batch, 1, 0.0, z.device), bypass=bypass)
+        unquantized = unquantized_mask(batch, rate, z.device)
+        semantic = self.semantic(z, active=dropout_mask(batch, 1, 0.0, z.device), unquantized=unquantized)
         if n_q == 1:
             return semantic
         if self.masks == "independent":
-            bypass = bypass_mask(batch, rate, z.device)
-        keep = dropout_mask(batch, n_q - 1, self.dropout if self.training else 0.0, z.device)
-        acoustic = self.acoustic(z, n_q - 1, keep, bypass)
-        # acoustic codebooks in use: every codebook commits with equal weight
-        (levels,) = mean_over_ranks([keep.sum() / batch])
-        metrics = {**semantic.metrics, **{shifted(name): value for name, value in acoustic.metrics.items()}}
+            unquantized = unquantized_mask(batch, rate, z.device)
+        active = dropout_mask(batch, n_q - 1, self.dropout if self.training else 0.0, z.device)
+        acoustic = self.acoustic(z, n_q - 1, active, unquantized)
+        (levels,) = mean_over_ranks([active.sum() / batch])  # mean number of active acoustic codebooks
+        metrics = {**semantic.metrics, **{_next_codebook(name): value for name, value in acoustic.metrics.items()}}
         if metrics:
             metrics["entropy_kbps"] = semantic.metrics["entropy_kbps"] + acoustic.metrics["entropy_kbps"]
         return Quantized(
             z=semantic.z + acoustic.z,
             codes=torch.cat([semantic.codes, acoustic.codes], dim=1),
-            loss=(semantic.loss + levels * acoustic.loss) / (1 + levels),
+            loss=(semantic.loss + levels * acoustic.loss) / (1 + levels),  # equal weight for every codebook
             metrics=metrics,
             semantic=semantic.semantic,
         )
 
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
-        """Raises ValueError if ``n_q`` is more than this quantizer has."""
         n_q = self.check_n_q(n_q)
         semantic = self.semantic.encode(z)
         return semantic if n_q == 1 else torch.cat([semantic, self.acoustic.encode(z, n_q - 1)], dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Raises ValueError if there are more levels of codes than this quantizer has."""
         self.check_n_q(codes.shape[1])
         z = self.semantic.decode(codes[:, :1])
         return z if codes.shape[1] == 1 else z + self.acoustic.decode(codes[:, 1:])
@@ -98,15 +93,11 @@ class SplitRVQ(Quantizer):
     def codebook_state(self, n_q: int) -> list[Tensor]:
         return [*self.semantic.codebook_state(1), *(self.acoustic.codebook_state(n_q - 1) if n_q > 1 else [])]
 
-    def _outward(self, x: Tensor) -> Tensor:
-        """Through both parts, as in a sequence that neither of them quantizes."""
-        return self.semantic._outward(x) + self.acoustic._outward(x)
-
-    def bitrate(self, n_q: int | None = None) -> float:
-        return self.check_n_q(n_q) * self.semantic.bitrate()
+    def _unquantized(self, x: Tensor) -> Tensor:
+        return self.semantic._unquantized(x) + self.acoustic._unquantized(x)
 
 
-def shifted(name: str) -> str:
+def _next_codebook(name: str) -> str:
     """``usage/1`` of the acoustic part is ``usage/2`` of the whole."""
     kind, _, level = name.partition("/")
     return f"{kind}/{int(level) + 1}" if level else name

@@ -1,8 +1,8 @@
-"""A variational bottleneck (arXiv 1312.6114) with free bits (arXiv 1606.04934, appendix C.8), small on request.
+"""A variational bottleneck (arXiv 1312.6114) with free bits (arXiv 1606.04934, appendix C.8) and a small KL weight.
 
-What latent diffusion models work on (arXiv 2112.10752): a few channels, held near a standard normal distribution by a
-small weight. Without codes there is no bitrate; the KL divergence in nats per frame, times the frame rate over ln 2, is
-the most in bit/s that the noisy latents tell the decoder.
+As in latent diffusion models (arXiv 2112.10752): a few channels near a standard normal distribution. There is no
+bitrate without codes, but KL in nats per frame * frame rate / ln 2 bounds the information in bit/s of the noisy
+latents.
 """
 
 import torch
@@ -12,22 +12,22 @@ from torch import Tensor, nn
 from codec.layers.precision import fp32
 from codec.quantizers.base import Continuous, Quantized
 
-LEAST = 1e-4  # standard deviation of a posterior, so that its logarithm is finite
+MIN_STD = 1e-4  # of the posterior, for a finite logarithm
 
 
 class VAE(Continuous):
-    """``[B, D, F]`` -> mean and standard deviation of C channels, a draw from them in training, the mean otherwise.
+    """``[B, D, F]`` -> C channels: a sample of the posterior in training, its mean otherwise.
 
     The loss is ``weight`` times the KL divergence from a standard normal distribution in nats: mean over batch and
-    frames, SUM over channels, so that a channel costs the same however many there are.
+    frames, sum over channels.
 
     Args:
-        dim: latent channels D; pointwise convolutions lead from there to 2 C numbers, and from C back.
+        dim: latent channels D; pointwise convolutions project to 2 C (mean and spread), and from C back.
         frame_rate: in Hz.
         channels: C.
-        weight: of the KL divergence, which the training step multiplies by the commitment weight of the losses.
-        free_bits: nats per channel and frame that cost nothing: below it, the mean over the batch of a channel's KL has
-            no gradient, and the channel is not pressed into silence.
+        weight: of the KL divergence, multiplied by the commitment weight of the losses.
+        free_bits: nats per channel and frame; a channel whose KL, averaged over the batch, is below has no gradient, so
+            it does not collapse.
     """
 
     def __init__(self, dim: int, frame_rate: float, channels: int = 32, weight: float = 0.01, free_bits: float = 0.1):
@@ -42,14 +42,14 @@ class VAE(Continuous):
         mean, spread = self.project_in(z).chunk(2, dim=1)
         if not self.training:
             return Quantized(self.project_out(mean), None, z.new_zeros(()), {})
-        std = F.softplus(spread) + LEAST
+        std = F.softplus(spread) + MIN_STD
         kl = ((mean.square() + std.square() - 1) / 2 - std.log()).mean((0, 2))  # [C], nats
         metrics = {"kl": kl.detach().sum()} | {f"kl/{c}": value for c, value in enumerate(kl.detach(), start=1)}
         loss = self.weight * kl.clamp(min=self.free_bits).sum()
         return Quantized(self.project_out(mean + std * torch.randn_like(mean)), None, loss, metrics)
 
-    def _inward(self, z: Tensor) -> Tensor:
+    def _latents(self, z: Tensor) -> Tensor:
         return self.project_in(z)[:, : self.latent_dim]
 
-    def _outward(self, x: Tensor) -> Tensor:
+    def _unquantized(self, x: Tensor) -> Tensor:
         return self.project_out(x)

@@ -9,7 +9,7 @@ from codec.discriminators.mpd import MultiPeriod
 from codec.discriminators.mrd import MultiResolution
 from codec.discriminators.msd import MultiScale
 from codec.discriminators.msstft import MultiScaleSTFT
-from codec.discriminators.spectrum import Spectrum
+from codec.layers.spectrogram import Spectrogram
 
 SMALL = {
     "msd": lambda: MultiScale(width=4),
@@ -134,7 +134,7 @@ def test_the_mfd_sees_magnitude_and_decibels_of_as_many_bands_as_bins():
 def test_a_full_scale_sine_has_the_magnitude_of_its_window_normalisation():
     # |STFT| of a sine on a bin's centre is A / 2 times the sum of the window, times the scale.
     wav = torch.sin(2 * torch.pi * 16 / 256 * torch.arange(2048))[None, None]
-    peak = Spectrum(256, 64, scale=256**-0.5)(wav).abs()[0, 16].mean()
+    peak = Spectrogram(256, 64, scale=256**-0.5)(wav).abs()[0, 16].mean()
     torch.testing.assert_close(peak, torch.tensor(128 / 2 / 16.0), rtol=1e-3, atol=0)
 
 
@@ -147,7 +147,7 @@ def test_mfd_widths_must_fit_its_hops():
 
 def test_the_bands_of_the_mrd_cover_the_spectrum_once():
     for resolution in MultiResolution(width=4).resolutions:
-        bins = resolution.spectrum.window.numel() // 2 + 1
+        bins = resolution.spectrogram.window.numel() // 2 + 1
         covered = [i for part in resolution.slices for i in range(*part.indices(bins))]
         assert covered == list(range(bins))
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d
-from codec.layers.inference import InPrecision, MatrixConv1d, MatrixConvTranspose1d, RingTransformer, for_inference
+from codec.layers.inference import MatrixConv1d, MatrixConvTranspose1d, ReducedPrecision, RingTransformer, for_inference
 from codec.layers.transformer import Transformer
 from tests.layers.test_conv import DOWN
 
@@ -100,7 +100,7 @@ def test_low_precision_speaks_fp32_and_keeps_what_must_stay():
 
     inner = Part()
     last = inner.last.weight.detach().clone()
-    part = InPrecision(inner, torch.bfloat16)
+    part = ReducedPrecision(inner, torch.bfloat16)
     assert torch.equal(part.part.last.weight, last)  # not rounded on the way
     assert part.part.body.weight.dtype == torch.bfloat16
     assert part.part.last.weight.dtype == torch.float32

@@ -134,7 +134,7 @@ def test_a_weight_of_zero_switches_a_loss_off(combine):
 @pytest.mark.parametrize("combine", [Weighted(), balancer()])
 def test_a_loss_without_a_weight_raises(combine):
     wav = leaf()
-    with pytest.raises(ValueError, match="No weight for c; there are weights for a, b"):
+    with pytest.raises(ValueError, match="no weight for c; there are weights for a, b"):
         combine({**losses(wav), "c": wav.mean()}, WEIGHTS, wav)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from codec.layers.spectrogram import MelSpectrogram
 from codec.losses.mel import MultiScaleMel
-from codec.losses.mel_spectrogram import MelSpectrogram
 from codec.losses.soundstream_mel import SoundStreamMel
 from codec.losses.spectrum import RelativeSpectrum
 from codec.losses.stft import MultiResolutionSTFT
@@ -116,7 +116,7 @@ def test_a_short_waveform_ends_in_one_sentence(name):
 
 
 def test_a_mel_frame_per_hop_and_no_warning_for_empty_filters(recwarn):
-    mel = MelSpectrogram(RATE, window=64, mels=64)
+    mel = MelSpectrogram(RATE, window=64, bands=64)
     assert mel(torch.zeros(3, 1, 1001)).shape == (3, 64, math.ceil(1001 / 16))
     assert not recwarn.list
 
@@ -187,7 +187,7 @@ def test_options_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="librosa, torchaudio"):
         MultiScaleMel(RATE, convention="other")
     with pytest.raises(ValueError, match="multiple of 4"):
-        MelSpectrogram(RATE, window=30, mels=4)
+        MelSpectrogram(RATE, window=30, bands=4)
     with pytest.raises(ValueError, match="equally long"):
         MultiResolutionSTFT(ffts=(512,))
 
@@ -200,8 +200,8 @@ def test_relative_spectrum_is_what_it_says():
         assert float(loss(10 * x, 9 * x)) == pytest.approx(0.1 * expected, rel=0.01)  # relative to the target's level
     assert float(RelativeSpectrum(complex=0.0)(x, -x)) == pytest.approx(0.0, abs=1e-6)  # magnitudes forgive the phase
     assert float(RelativeSpectrum(magnitude=0.0)(x, -x)) == pytest.approx(2.0, rel=0.01)
-    with pytest.raises(ValueError, match="too short for a spectral window of 1024"):
-        loss(x[..., :1000], x[..., :1000])
+    with pytest.raises(ValueError, match="too short"):
+        loss(x[..., :500], x[..., :500])
 
 
 def gradients(rank, parts):

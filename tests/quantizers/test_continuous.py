@@ -90,7 +90,7 @@ def test_a_continuous_bottleneck_decodes_its_latents_and_has_no_codes(name):
     with pytest.raises(ValueError, match="has no codebooks"):
         quantizer(out.latents, 2)
     for call in (quantizer.to_latents, quantizer.from_latents):
-        with pytest.raises(ValueError, match="their kind is pre"):
+        with pytest.raises(ValueError, match="kind pre only"):
             call(out.latents, "post")
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from codec.quantizers.base import bypass_mask
+from codec.quantizers.base import unquantized_mask
 from codec.quantizers.rvq import RVQ
 from codec.quantizers.split_rvq import SplitRVQ
 from tests.helpers.parts import count
@@ -53,7 +53,7 @@ def test_every_codebook_commits_with_equal_weight():
     quantizer, z = trained(split())
     out = quantizer(z)
     quantizer, _ = trained(split())
-    semantic, acoustic = quantizer.semantic(z), quantizer.acoustic(z, keep=torch.ones(3, 16, dtype=torch.bool))
+    semantic, acoustic = quantizer.semantic(z), quantizer.acoustic(z, active=torch.ones(3, 16, dtype=torch.bool))
     torch.testing.assert_close(out.loss, (semantic.loss + 3 * acoustic.loss) / 4)
     assert {"usage/1", "usage/4", "perplexity/2", "entropy_kbps"} <= out.metrics.keys()
     assert "usage/5" not in out.metrics
@@ -138,9 +138,9 @@ def test_semantic_of_a_plain_rvq_and_its_quantization_rate():
 
 def test_masks_are_honest():
     device = torch.device("cpu")
-    assert not bypass_mask(10, 1.0, device).any()
-    assert bypass_mask(10, 0.0, device).all()
-    assert abs(float(bypass_mask(20_000, 0.3, device).float().mean()) - 0.7) < 0.02
+    assert not unquantized_mask(10, 1.0, device).any()
+    assert unquantized_mask(10, 0.0, device).all()
+    assert abs(float(unquantized_mask(20_000, 0.3, device).float().mean()) - 0.7) < 0.02
 
 
 def test_bad_arguments_are_refused():
