@@ -27,8 +27,10 @@ def main(cfg: DictConfig) -> float | None:
 
 def train(cfg: DictConfig) -> float:
     """Fit and report -> the number that a sweep minimises: a codec's mean mel distance, a flow model's loss."""
+    from codec.training.setup import with_current_classes
     from codec.training.wandb import ending_wandb
 
+    cfg = with_current_classes(cfg)
     with ending_wandb():
         trainer, data = fit(cfg)
         return instantiate(cfg.report)(cfg, trainer, data) if trainer.is_global_zero else float("nan")

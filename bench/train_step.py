@@ -46,7 +46,7 @@ def build(model: str, disc: str, loss: str) -> CodecTask:
 class OnePass:
     def __init__(self, task: CodecTask, steps: int = 1000):
         self.task = task
-        self.optimizer, self.schedule = task.optim.build(task.codec, task.discriminators, steps)
+        self.optimizer, self.schedule = task.optim.build(task.learners(), steps)
 
     def __call__(self, wav: torch.Tensor) -> None:
         total, _ = self.task.one_pass(wav)

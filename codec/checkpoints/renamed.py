@@ -25,7 +25,25 @@ MODULES = {
     "codec.teachers.wavlm": "codec.distillation.teachers.wavlm",
 }
 # old class -> new class, both with their modules; a class of one of the modules above may also be under its new module
-CLASSES = {"codec.layers.seanet.Units": "codec.layers.seanet.ResidualUnits"}
+CLASSES = {
+    "codec.callbacks.EMA": "codec.training.callbacks.ema.EMA",
+    "codec.callbacks.Progress": "codec.training.callbacks.progress.Progress",
+    "codec.callbacks.Throughput": "codec.training.callbacks.progress.Throughput",
+    "codec.callbacks.ValidationReport": "codec.training.callbacks.validation.ValidationReport",
+    "codec.checkpoint_io.WholeFiles": "codec.checkpoints.lightning_plugin.AtomicCheckpointIO",
+    "codec.guard.DivergenceGuard": "codec.training.callbacks.nonfinite_guard.NonfiniteGuard",
+    "codec.layers.seanet.Units": "codec.layers.seanet.ResidualUnits",
+    "codec.random_state.RandomState": "codec.training.callbacks.rng_state.RandomState",
+    "codec.saving.LeaveOnSignal": "codec.training.callbacks.preemption.Preemption",
+    "codec.saving.SaveLastStep": "codec.training.callbacks.preemption.SaveLastStep",
+    "codec.slurm.RequeueOnSignal": "codec.training.callbacks.preemption.SlurmPreemption",
+    "codec.training.optim.Optim": "codec.training.optim.AdversarialOptimizer",
+    "codec.training.optim.Side": "codec.training.optim.ParameterGroup",
+    "codec.training.optim.Single": "codec.training.optim.SingleOptimizer",
+    "codec.waiting.DataWait": "codec.training.callbacks.progress.Throughput",
+    "codec.wandb_logger.WandbLogger": "codec.training.wandb.WandbLogger",
+    "codec.watch.BalanceWatch": "codec.training.callbacks.gan_monitor.GANMonitor",
+}
 
 # class -> options without a meaning today
 REMOVED_OPTIONS = {"codec.distillation.cosine.Distillation": ("cache",)}

@@ -31,7 +31,7 @@ RENAMED = {
     "callbacks.guard": "callbacks.nonfinite_guard",
     "callbacks.leave": "callbacks.preemption",
     "callbacks.random": "callbacks.rng_state",
-    "callbacks.waiting": "callbacks.data_loading",
+    "callbacks.waiting": "callbacks.throughput",
     "callbacks.watch": "callbacks.gan_monitor",
 }
 

@@ -10,7 +10,7 @@ from codec.flow.model import FlowModel
 from codec.flow.objective import on_path
 from codec.flow.repa import Alignment
 from codec.training.base_task import BaseTask
-from codec.training.optim import Single
+from codec.training.optim import SingleOptimizer
 from codec.utils.distributed import mean_over_ranks
 
 
@@ -33,12 +33,12 @@ class FlowTask(BaseTask):
     """
 
     averaged = "flow"
-    shown = {"loss": "train/loss", "audio_s_per_s": "train/audio_s_per_s", "val": "val/loss"}  # noqa: RUF012
+    progress_metrics = {"loss": "train/loss", "audio_s_per_s": "train/audio_s_per_s", "val": "val/loss"}  # noqa: RUF012
 
     def __init__(
         self,
         flow: FlowModel,
-        optim: Single,
+        optim: SingleOptimizer,
         drop: float = 0.15,
         drop_context: float = 0.15,
         config: dict[str, Any] | None = None,
@@ -59,7 +59,7 @@ class FlowTask(BaseTask):
         examples, _, frames = batch["latents"].shape  # padding counts: nobody waits for the device to say how much
         return examples * frames / self.flow.frame_rate
 
-    def kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def dump(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         return {"latents": batch["latents"], "span": batch["span"]}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
@@ -108,22 +108,13 @@ class FlowTask(BaseTask):
             of_examples = of_examples + (errors * span).sum(1)
             losses[name] = (errors * span).sum() / count
             total = total + flow.objective.weights[name] * losses[name]
-        self.suspects = torch.stack([~x1.isfinite().all(2).all(1), ~of_examples.detach().isfinite()])
+        self.nonfinite = ~(x1.isfinite().all(2).all(1) & of_examples.detach().isfinite())
         values = {"loss": total} | losses
         if aligned:
             values["alignment"] = self.alignment(heard[0], batch["features"], inside)
             total = total + self.alignment.weight * values["alignment"]
         total = total * (1 + 0 * total.detach())  # 1, or NaN for all parameters
         return total, {name: value.detach() for name, value in values.items()}
-
-    def configure_optimizers(self):
-        optimizer, scheduler = self.optim.build(self.learners(), self.steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def groups(self) -> list[str]:
-        """The names of the optimiser's parameter groups, in order."""
-        optimizer, _ = self.optim.build(self.learners(), 1)
-        return [group["name"] for group in optimizer.param_groups]
 
     def learners(self) -> dict[str, nn.Module]:
         """Whose parameters learn, by name."""

@@ -1,4 +1,4 @@
-"""What all trainings share: logging, clipping, and leaving out a step that is not finite."""
+"""The base of Lightning modules that are trained here: logging, clipping, and skipping steps that are not finite."""
 
 from typing import Any
 
@@ -6,54 +6,60 @@ import lightning
 import torch
 from torch import Tensor, nn
 
-from codec.training.optim import Optim, Single
-from codec.training.resume import check_together
+from codec.training.optim import OptimizerOptions
+from codec.training.resume import check_same_step
 
 
 class BaseTask(lightning.LightningModule):
-    """What the callbacks of a run (codec/training/callbacks/ema.py, codec/training/callbacks/nonfinite_guard.py ...)
-    know of the module that is trained.
+    """What codec/training/callbacks/ relies on.
 
     Attributes:
-        averaged: the name of the part whose parameters are averaged, saved and judged.
-        suspects: ``[levels, B]`` bool after a pass; the first row with any says which examples are to blame.
-        norms: of each side's gradient, before clipping.
-        skipped: scalar after a step: 1.0 if the optimiser left it out.
+        averaged: name of the submodule of which EMA averages, saves and evaluates the parameters.
+        nonfinite: ``[B]`` bool after a forward pass: examples whose input or output is not finite.
+        norms: gradient norm of each model before clipping.
+        skipped: scalar after a step: 1.0 if the optimiser skipped it.
 
     Args:
-        optim: how it learns.
-        config: the plain, resolved configuration that built the parts; it travels inside checkpoints, so that what was
-            trained can be rebuilt from the checkpoint alone.
+        config: the plain, resolved configuration that built the parts. Checkpoints contain it, so that what was trained
+            can be rebuilt from a checkpoint alone.
     """
 
     averaged: str
 
-    def __init__(self, optim: Optim | Single, config: dict[str, Any] | None = None):
+    def __init__(self, optim: OptimizerOptions, config: dict[str, Any] | None = None):
         super().__init__()
         self.optim, self.config = optim, config or {}
-        self.suspects: Tensor | None = None
+        self.nonfinite: Tensor | None = None
         self.norms: dict[str, Tensor] = {}
         self.skipped: Tensor | None = None
 
     @property
-    def shown(self) -> dict[str, str]:
-        """What the progress bar shows: label -> the name under which it is logged."""
+    def progress_metrics(self) -> dict[str, str]:
+        """Of the progress bar: label -> name of a logged value."""
         raise NotImplementedError
 
     def parts(self) -> dict[str, nn.Module]:
         """The parts that were built, by name."""
         raise NotImplementedError
 
+    def learners(self) -> dict[str, nn.Module]:
+        """The models whose parameters are trained, by name."""
+        raise NotImplementedError
+
+    def starts(self) -> dict[str, int]:
+        """The optimiser step at which a model begins to learn, where that is not 0."""
+        return {}
+
     def seconds(self, batch: dict[str, Any]) -> float:
         """Seconds of audio in a batch."""
         raise NotImplementedError
 
-    def kept(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The tensors of a batch that show why training diverged on it."""
+    def dump(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """The tensors of a batch that are saved when training diverges on it."""
         raise NotImplementedError
 
     def on_fit_start(self) -> None:
-        check_together(self.trainer.ckpt_path)
+        check_same_step(self.trainer.ckpt_path)
         for logger in self.loggers:
             logger.log_hyperparams(self.config)
 
@@ -64,19 +70,25 @@ class BaseTask(lightning.LightningModule):
 
     @property
     def steps(self) -> int:
-        """Of the whole training. Raises ValueError if it is not counted in steps."""
+        """Length of the training. Raises ValueError if it is not counted in steps."""
         if self.trainer.max_steps < 1:
-            raise ValueError(
-                "training is counted in steps: set max_steps to how many (max_epochs alone does not end it)"
-            )
+            raise ValueError("training is counted in steps: set max_steps (max_epochs alone does not end it)")
         return self.trainer.max_steps
 
+    def configure_optimizers(self):
+        optimizer, scheduler = self.optim.build(self.learners(), self.steps, self.starts())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def groups(self) -> list[str]:
+        """The names of the optimiser's parameter groups, in order."""
+        return [group["name"] for group in self.optim.build(self.learners(), 1)[0].param_groups]
+
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Each side by its own norm (``optim.*.clip``), not the Trainer's single number. With a norm that is not finite
-        the optimiser leaves weights and moments as they are."""
+        """Clip each model's gradient by its own norm (``optim.*.clip``). If a norm is not finite, the fused optimiser
+        changes neither weights nor moments."""
         self.norms = self.optim.clip(optimizer)
         finite = torch.stack(list(self.norms.values())).isfinite().all() if self.norms else torch.ones((), dtype=bool)
-        self.skipped = optimizer.found_inf = (~finite).float()  # what fused optimisers ask on the device
+        self.skipped = optimizer.found_inf = (~finite).float()  # read by fused optimisers on the device
         if self.logs:
             self.log_dict({f"train/grad_norm/{name}": norm for name, norm in self.norms.items()})
 

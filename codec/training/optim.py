@@ -1,4 +1,4 @@
-"""Optimisation: one AdamW, parameter groups and a schedule for each side of the game, or for the only one."""
+"""Optimisation: one AdamW; each model has learning rate, weight decay, clipping and a start of its own."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -38,13 +38,17 @@ class Exponential:
         return self.gamma ** ((step - self.warmup) // self.every)
 
 
+Schedule = Callable[[int, int], float]
+"""(step, length of the training in steps) -> factor on the learning rate."""
+
+
 @dataclass(frozen=True)
-class Side:
-    """How one side learns.
+class ParameterGroup:
+    """The options of AdamW for one model.
 
     Args:
         weight_decay: of all parameters, or, with decay="transformers", of those of the transformers only (Mimi).
-        clip: the largest norm of the side's gradient; None does not clip.
+        clip: the largest norm of the group's gradient; None does not clip.
     """
 
     lr: float
@@ -57,101 +61,82 @@ class Side:
         if self.decay not in ("all", "transformers"):
             raise ValueError(f"decay is {self.decay!r}; valid are 'all' and 'transformers'")
 
-    def groups(self, name: str, module: nn.Module) -> list[dict]:
-        """The side's parameter groups: one, or two where only some parameters decay."""
+    def split(self, name: str, module: nn.Module) -> list[dict]:
+        """torch's parameter groups: NAME, and NAME/transformers where only these decay."""
         parameters = [p for p in module.parameters() if p.requires_grad]
-        options = dict(side=name, lr=self.lr, betas=tuple(self.betas))
+        options = dict(lr=self.lr, betas=tuple(self.betas))
         if self.decay == "all" or not self.weight_decay:
             groups = [dict(name=name, params=parameters, weight_decay=self.weight_decay, **options)]
         else:
-            found = (part for part in module.modules() if isinstance(part, Transformer))
-            decayed = {id(p) for part in found for p in part.parameters()}
+            transformers = (part for part in module.modules() if isinstance(part, Transformer))
+            decayed = {id(p) for part in transformers for p in part.parameters()}
+            own = [p for p in parameters if id(p) in decayed]
             rest = [p for p in parameters if id(p) not in decayed]
-            decayed = [p for p in parameters if id(p) in decayed]
             groups = [
                 dict(name=name, params=rest, weight_decay=0.0, **options),
-                dict(name=f"{name}/transformers", params=decayed, weight_decay=self.weight_decay, **options),
+                dict(name=f"{name}/transformers", params=own, weight_decay=self.weight_decay, **options),
             ]
         return [group for group in groups if group["params"]]
 
 
-@dataclass(frozen=True)
-class Optim:
-    """AdamW with parameter groups for the codec and for the discriminators.
+class OptimizerOptions:
+    """AdamW with one or two parameter groups for each model; subclasses say which model has which options."""
 
-    Args:
-        codec, disc: the two sides.
-        schedule: (step, steps) -> factor on the learning rate; see :class:`Cosine`, :class:`Exponential`. That of a
-            side starts when the side does.
-    """
+    schedule: Schedule
 
-    codec: Side
-    disc: Side
-    schedule: Cosine | Exponential = field(default_factory=Cosine)
+    def of(self, name: str) -> ParameterGroup:
+        """The options of the model with this name."""
+        raise NotImplementedError
 
-    def build(
-        self,
-        codec: nn.Module,
-        disc: nn.Module,
-        steps: int,
-        disc_start: int = 0,
-        codec_start: int = 0,
-        distillation: nn.Module | None = None,
-    ):
+    def build(self, models: Mapping[str, nn.Module], steps: int, starts: Mapping[str, int] | None = None):
         """-> (optimizer, scheduler stepped once per optimiser step).
 
         Args:
-            steps: length of the whole training; the sides begin to learn at ``codec_start`` and ``disc_start``.
-            distillation: what a teacher adds; it learns as the codec does, but from the beginning.
+            steps: length of the whole training.
+            starts: step at which a model begins to learn, and its schedule begins; 0 for those not named.
         """
-        parts = [("codec", codec, codec_start), ("disc", disc, disc_start)]
-        parts += [("distillation", distillation, 0)] if distillation is not None else []
-        return _adamw([(name, self.side(name), module, start) for name, module, start in parts], self.schedule, steps)
-
-    def side(self, name: str) -> Side:
-        return self.disc if name == "disc" else self.codec
+        groups, factors = [], []
+        for name, module in models.items():
+            start = (starts or {}).get(name, 0)
+            for group in self.of(name).split(name, module):
+                groups.append(group)
+                factors.append(lambda s, start=start: 0.0 if s < start else self.schedule(s - start, steps - start))
+        optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel; the plain loop is a tenth of a step on a CPU
+        return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
     def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-        """Clip each side's gradient to its own norm -> the norms before clipping, by side."""
-        return _clip(optimizer, self.side)
+        """Clip the gradient of each model to its own norm -> the norms before clipping, by name."""
+        models: dict[str, list[nn.Parameter]] = {}
+        for group in optimizer.param_groups:
+            models.setdefault(group["name"].partition("/")[0], []).extend(group["params"])
+        norms = {}
+        for name, parameters in models.items():
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            if gradients:
+                norms[name] = torch.nn.utils.get_total_norm(gradients)
+                if self.of(name).clip is not None:
+                    torch.nn.utils.clip_grads_with_norm_(parameters, self.of(name).clip, norms[name])
+        return norms
 
 
 @dataclass(frozen=True)
-class Single:
-    """AdamW where all learn alike."""
+class AdversarialOptimizer(OptimizerOptions):
+    """Options for the codec, which distillation shares, and for the discriminators."""
 
-    side: Side
-    schedule: Cosine | Exponential = field(default_factory=Cosine)
+    codec: ParameterGroup
+    disc: ParameterGroup
+    schedule: Schedule = field(default_factory=Cosine)
 
-    def build(self, modules: Mapping[str, nn.Module], steps: int):
-        """-> (optimizer, scheduler stepped once per optimiser step) of a training of so many steps; each module has
-        parameter groups of its own."""
-        return _adamw([(name, self.side, module, 0) for name, module in modules.items()], self.schedule, steps)
-
-    def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-        """Clip the gradient of each module to its own norm -> the norms before clipping, by name."""
-        return _clip(optimizer, lambda name: self.side)
+    def of(self, name: str) -> ParameterGroup:
+        return self.disc if name == "disc" else self.codec
 
 
-def _adamw(parts: list[tuple[str, Side, nn.Module, int]], schedule: Cosine | Exponential, steps: int):
-    """Of (name, how it learns, what, from which step on)."""
-    groups, factors = [], []
-    for name, side, module, start in parts:
-        for group in side.groups(name, module):
-            groups.append(group)
-            factors.append(lambda s, start=start: 0.0 if s < start else schedule(s - start, steps - start))
-    optimizer = torch.optim.AdamW(groups, fused=True)  # one kernel; the plain loop is a tenth of a step on a CPU
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+@dataclass(frozen=True)
+class SingleOptimizer(OptimizerOptions):
+    """The same options for all models."""
 
+    side: ParameterGroup
+    schedule: Schedule = field(default_factory=Cosine)
 
-def _clip(optimizer: torch.optim.Optimizer, side: Callable[[str], Side]) -> dict[str, torch.Tensor]:
-    norms = {}
-    for name in dict.fromkeys(group["side"] for group in optimizer.param_groups):
-        parameters = [p for group in optimizer.param_groups if group["side"] == name for p in group["params"]]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if gradients:
-            norm = torch.nn.utils.get_total_norm(gradients)
-            if side(name).clip is not None:
-                torch.nn.utils.clip_grads_with_norm_(parameters, side(name).clip, norm)
-            norms[name] = norm
-    return norms
+    def of(self, name: str) -> ParameterGroup:
+        return self.side

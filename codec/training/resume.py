@@ -1,4 +1,4 @@
-"""Where a run goes on: from a path, from the last checkpoint of its folder, or from the beginning."""
+"""Resuming: which checkpoint a run starts from, and whether it fits."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
-    """The intact checkpoint that ``ckpt_path`` means; None: begin.
+    """The intact checkpoint that ``ckpt_path`` names, or None to start from the beginning.
 
     Args:
         ckpt_path: a file; a run folder; ``last``: the newest in ``run_dir``; ``auto``: the same, or None where there is
@@ -32,25 +32,26 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
             if ckpt_path == "auto":
                 return None
             raise CheckpointError(
-                f"ckpt_path=last, but there is no checkpoint in {checkpoints}: name the folder of the run to go on "
-                "with (hydra.run.dir=DIR), or leave ckpt_path out to begin"
+                f"ckpt_path=last, but there is no checkpoint in {checkpoints}: name the folder of the run to "
+                "resume (hydra.run.dir=DIR), or leave ckpt_path out to start"
             )
         return _intact(checkpoints / LAST)
     path = Path(ckpt_path)
     return _intact(path / "checkpoints" / LAST if path.is_dir() else path)
 
 
-def check_together(path: str | None) -> None:
-    """Raises CheckpointError, in every process, if those that train together would go on from different steps: where
-    they see a folder differently, each has chosen for itself."""
+def check_same_step(path: str | None) -> None:
+    """Raise CheckpointError on all ranks if they would resume from different steps: a network file system may show them
+    different files."""
     if world_size() == 1:
         return
     steps = [0] * world_size()
     dist.all_gather_object(steps, step_of(path) if path else 0)
     if other := next((rank for rank, step in enumerate(steps) if step != steps[0]), None):
         raise CheckpointError(
-            f"process {other} would go on from step {steps[other]}, process 0 from step {steps[0]}: they see different "
-            "files, as on a network file system that lags. Start again, or name the checkpoint: ckpt_path=PATH"
+            f"process {other} would resume from step {steps[other]}, process 0 from step {steps[0]}: they see "
+            "different files, as on a network file system that lags. Start again, or name the checkpoint: "
+            "ckpt_path=PATH"
         )
 
 
@@ -63,7 +64,7 @@ def check_fits(task: nn.Module, path: str) -> None:
         found, expected = [group.get("name") for group in state["param_groups"]], task.groups()
         if found != expected:
             raise CheckpointError(
-                f"cannot go on from {path}: its optimiser has the groups {', '.join(map(str, found))}, this one "
+                f"cannot resume from {path}: its optimiser has the groups {', '.join(map(str, found))}, this one "
                 f"{', '.join(expected)}: keep optim.*.weight_decay and optim.*.decay as they were"
             )
 
@@ -76,10 +77,10 @@ def _intact(path: Path) -> str:
     if path.name != LAST or not previous.is_file():
         if not path.is_file():
             raise CheckpointError(f"there is no checkpoint at {path}: give the path of a .ckpt file of a run")
-        raise CheckpointError(f"cannot go on from {path}: {reason}; choose another checkpoint")
+        raise CheckpointError(f"cannot resume from {path}: {reason}; choose another checkpoint")
     if also := damage(previous):
         raise CheckpointError(
-            f"cannot go on from {path}: {reason}; nor from {previous}: {also}; best.ckpt beside them may be intact"
+            f"cannot resume from {path}: {reason}; nor from {previous}: {also}; best.ckpt beside them may be intact"
         )
-    log.warning("cannot go on from %s: %s; going on from %s, step %d", path, reason, previous, step_of(previous))
+    log.warning("cannot resume from %s: %s; resuming from %s, step %d", path, reason, previous, step_of(previous))
     return str(previous)

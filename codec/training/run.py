@@ -1,4 +1,4 @@
-"""Training a codec: its parts and its data, and the report at the end."""
+"""Training a codec: building task and data from the configuration, and the report at the end."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from codec.data.vocabulary import phones
 from codec.evaluation.evaluate import evaluate
 from codec.evaluation.html.write import write_pages
 from codec.evaluation.systems import build_systems, find
-from codec.training.codec_task import CodecTask
+from codec.training.codec_task import PARTS, CodecTask
 from codec.training.resume import check_fits
 from codec.training.setup import check, record, resolved
 from codec.training.wandb import log_now
@@ -26,8 +26,7 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData
     if cfg.distill.get("vocabulary", "") is None:
         cfg.distill.vocabulary = phones_of(instantiate(cfg.dataset, _convert_="all"))
     config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
-    parts = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
-    built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in parts.items()}  # {}: no teacher
+    built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in PARTS.items()}  # {}: no teacher
     task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
     record(cfg.run_dir, config, task)
     data = instantiate(cfg.data, _convert_="all")
@@ -40,14 +39,10 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData
 
 
 def phones_of(corpus: Corpus) -> str:
-    """All symbols in the manifest of a corpus, with spaces between them.
-
-    Raises:
-        InputError: if it has no manifest that could be asked.
-    """
+    """All symbols in the manifest of a corpus, separated by spaces. Raises InputError if it has no manifest."""
     if not isinstance(corpus, FolderCorpus):
         raise InputError(
-            f"the phones of a {type(corpus).__name__} cannot be looked up before training: name them all, as in "
+            f"the phones of a {type(corpus).__name__} cannot be collected before training: name them all, as in "
             'distill.vocabulary="a b c"'
         )
     timed = (phone.rpartition("@") for row in corpus.rows for phone in row.phones.split())

@@ -1,4 +1,4 @@
-"""Weights & Biases: the logger, which records no secrets, and reports in the run that they belong to."""
+"""Weights & Biases: a logger that records no secrets, and reports in the run that they belong to."""
 
 import logging
 import math
@@ -14,11 +14,14 @@ from codec.evaluation.report import Report
 from codec.evaluation.runs.run_folder import Run
 from codec.utils.redact import redact_arguments
 
+FOLDER = re.compile(r"(?P<offline>offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")  # of a run of W&B
+log = logging.getLogger(__name__)
+
 
 class WandbLogger(LightningLogger):
-    """The same, which hides secrets in the arguments before W&B reads them, when its run begins.
+    """Lightning's logger, which removes secrets from the arguments of this process before W&B records them.
 
-    Not earlier: Lightning starts the other processes of a run with the arguments of the first.
+    Only then, because Lightning starts the other processes of a run with the arguments of the first.
     """
 
     @property
@@ -27,10 +30,14 @@ class WandbLogger(LightningLogger):
         return super().experiment
 
 
-FOLDER = re.compile(r"(?P<offline>offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")  # of a run of W&B
+def log_report(run: Any, name: str, report: Report) -> None:
+    """Log means under ``NAME/METRIC`` and the table of clips under ``NAME/clips`` to ``run``, a ``wandb.Run``."""
+    import wandb  # slow to import, and only with logger=wandb
 
-
-log = logging.getLogger(__name__)
+    means = {f"{name}/{metric}": entry["mean"] for metric, entry in report.summary().items()}
+    rates = {fact: report.facts.get(fact) for fact in ("kbps", "entropy_kbps")}
+    means |= {f"{name}/{fact}": rate for fact, rate in rates.items() if rate is not None and math.isfinite(rate)}
+    run.log({**means, f"{name}/clips": wandb.Table(dataframe=report.clips.astype({"speaker": str}))})
 
 
 def log_now(name: str, report: Report) -> None:
@@ -39,41 +46,26 @@ def log_now(name: str, report: Report) -> None:
         log_report(sys.modules["wandb"].run, name, report)
 
 
-def log_report(run: Any, name: str, report: Report) -> None:
-    """Log means under ``NAME/METRIC`` and the table of clips under ``NAME/clips``.
-
-    Args:
-        run: a run of W&B (``wandb.run``).
-    """
-    import wandb  # slow to import, and only with logger=wandb
-
-    clips = wandb.Table(dataframe=report.clips.astype({"speaker": str}))
-    means = {f"{name}/{metric}": entry["mean"] for metric, entry in report.summary().items()}
-    known = {fact: report.facts.get(fact) for fact in ("kbps", "entropy_kbps")}
-    rates = {f"{name}/{fact}": rate for fact, rate in known.items() if rate is not None and math.isfinite(rate)}
-    run.log({**means, **rates, f"{name}/clips": clips})
-
-
 def log_later(run: Run, name: str, report: Report) -> bool:
-    """:func:`log_report` to the W&B run of a run that has ended; False where it was not logged to W&B.
+    """:func:`log_report` to the W&B run of a run that has ended -> whether it was logged.
 
-    Offline, W&B writes what is added into a folder of its own beside the first, of the same run id: ``wandb sync``
-    takes both. Where W&B cannot be had, a warning says so: scores are not lost for want of it.
+    Offline, W&B writes additions into a second folder with the same run id: ``wandb sync`` takes both. If W&B cannot
+    be reached, a warning says so.
     """
-    logger = run.config.get("logger", {}).get("wandb", {})
+    options = run.config.get("logger", {}).get("wandb", {})
     parts = [found for folder in run.folder.glob("wandb/*run-*-*") if (found := FOLDER.fullmatch(folder.name))]
-    if not parts or not logger:
+    if not parts or not options:
         return False
     # of the first part: W&B adds a number to the name of another that begins in the same second
-    found = min(parts, key=lambda part: (part["time"], len(part["id"])))
+    first = min(parts, key=lambda part: (part["time"], len(part["id"])))
     import wandb
 
-    options = {"project": logger.get("project"), "entity": logger.get("entity"), "id": found["id"]}
-    options |= {"mode": "offline" if found["offline"] else "online", "dir": run.folder, "resume": "allow"}
-    redact_arguments()  # W&B keeps them
+    options = {"project": options.get("project"), "entity": options.get("entity"), "id": first["id"]}
+    options |= {"mode": "offline" if first["offline"] else "online", "dir": run.folder, "resume": "allow"}
+    redact_arguments()  # W&B records them
     try:
-        with wandb.init(**options) as again:
-            log_report(again, name, report)
+        with wandb.init(**options) as resumed:
+            log_report(resumed, name, report)
     except Exception as error:  # no login, no network, a run that was deleted
         log.warning("%s: not logged to W&B: %s", run.folder, str(error).splitlines()[0])
         return False
@@ -82,7 +74,7 @@ def log_later(run: Run, name: str, report: Report) -> bool:
 
 @contextmanager
 def ending_wandb() -> Iterator[None]:
-    """End the W&B run, where there is one, with this run: the next of a sweep in this process would go on in it."""
+    """End the W&B run, where there is one, with this run: the next of a sweep in this process would continue it."""
     code = 1
     try:
         yield

@@ -18,7 +18,7 @@ from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
 from codec.latents.audio_files import FileError, read_blocks
-from codec.training.callbacks.progress import DataWait
+from codec.training.callbacks.progress import Throughput
 from tests.helpers.listener import Listener, fit
 from tests.helpers.signals import speechlike
 
@@ -149,16 +149,17 @@ def test_a_folder_that_goes_away_ends_in_a_sentence(folder, tmp_path):
 @pytest.mark.parametrize("slow", [True, False])
 def test_a_slow_reader_is_one_line(folder, tmp_path, caplog, monkeypatch, slow):
     clock = itertools.count()
-    waits = DataWait(share=0.3, window=5)
+    waits = Throughput(share=0.3, window=5)
     now = [0.0]
     monkeypatch.setattr("codec.training.callbacks.progress.perf_counter", lambda: now[0])
-    trainer = SimpleNamespace(log_every_n_steps=10**9, is_global_zero=True)
+    trainer = SimpleNamespace(log_every_n_steps=10**9, is_global_zero=True, world_size=1)
+    task = SimpleNamespace(seconds=lambda batch: 1.0)
     with caplog.at_level(logging.WARNING):
         for _ in range(40):
             now[0] += 0.1 if slow else 0.01  # until there is a batch
             waits.on_train_batch_start()
             now[0] += 0.1
-            waits.on_train_batch_end(trainer, None, None, None, next(clock))
+            waits.on_train_batch_end(trainer, task, None, None, next(clock))
             if not slow:
                 waits.on_validation_start()
                 now[0] += 10

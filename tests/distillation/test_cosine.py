@@ -18,7 +18,7 @@ from codec.quantizers.rvq import RVQ
 from codec.quantizers.sigma_vae import SigmaVAE
 from codec.quantizers.vae import VAE
 from codec.training.codec_task import CodecTask
-from codec.training.optim import Optim, Side
+from codec.training.optim import AdversarialOptimizer, ParameterGroup
 from codec.utils.errors import InputError
 from tests.helpers.parts import small_codec, tone_batch
 
@@ -194,11 +194,17 @@ CONTINUOUS = {
 def taught(quantizer: Quantizer, target: str) -> CodecTask:
     """A task whose reconstruction losses are nothing: what has a gradient, has it from the teacher."""
     torch.manual_seed(0)
-    side = Side(1e-3)
+    side = ParameterGroup(1e-3)
     weights = {"l1": 0.0, "adversarial": 1.0, "feature": 1.0}
     losses = Losses({"l1": L1()}, Hinge(), FeatureMatching(), weights, Weighted(), commitment=0.0)
     distillation = Distillation(RandomTeacher(16, 1), 8, 800, 100, target)
-    return CodecTask(small_codec(quantizer), DiscriminatorSet({}), losses, Optim(side, side), distillation=distillation)
+    return CodecTask(
+        small_codec(quantizer),
+        DiscriminatorSet({}),
+        losses,
+        AdversarialOptimizer(side, side),
+        distillation=distillation,
+    )
 
 
 @pytest.mark.parametrize("target", ["bottleneck", "split"])

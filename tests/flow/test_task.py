@@ -13,10 +13,10 @@ from codec.flow.load import load_flow, statistics_of
 from codec.flow.masking import Spans
 from codec.flow.task import FlowTask
 from codec.training.callbacks.ema import EMA
-from codec.training.callbacks.nonfinite_guard import DivergenceGuard
+from codec.training.callbacks.nonfinite_guard import NonfiniteGuard
 from codec.training.callbacks.progress import Progress, Throughput
 from codec.training.callbacks.rng_state import RandomState
-from codec.training.optim import Cosine, Side, Single
+from codec.training.optim import Cosine, ParameterGroup, SingleOptimizer
 from tests.helpers.checkpoints import same
 from tests.helpers.flow_parts import CONDITIONS, C, example, small_flow, told
 from tests.helpers.latent_corpora import Corpus
@@ -25,7 +25,9 @@ ALL = ("aligned_phones", "phones", "prompt", "prompt_attention")
 
 
 def small_task(*names: str, lr: float = 1e-3, **options) -> FlowTask:
-    return FlowTask(small_flow(*names), Single(Side(lr, (0.9, 0.99), 0.01, 1.0), Cosine()), **options)
+    return FlowTask(
+        small_flow(*names), SingleOptimizer(ParameterGroup(lr, (0.9, 0.99), 0.01, 1.0), Cosine()), **options
+    )
 
 
 def batch(seed: int = 0) -> dict:
@@ -104,7 +106,7 @@ def fit(task: FlowTask, steps: int, folder=None, callbacks=(), ckpt_path=None, *
     options = quiet | dict(accelerator="cpu", log_every_n_steps=1, num_sanity_val_steps=0) | options
     options |= dict(check_val_every_n_epoch=None, use_distributed_sampler=False)
     options = dict(val_check_interval=2) | options
-    callbacks = [RandomState(), DivergenceGuard(str(folder)), Throughput(), *(callbacks or [EMA(0.5)])]
+    callbacks = [RandomState(), NonfiniteGuard(str(folder)), Throughput(), *(callbacks or [EMA(0.5)])]
     trainer = lightning.Trainer(max_steps=steps, callbacks=callbacks, default_root_dir=folder, **options)
     trainer.fit(task, data(), ckpt_path=ckpt_path, weights_only=True)
     return trainer
@@ -171,7 +173,7 @@ def test_a_bad_recording_is_named_and_changes_nothing(tmp_path, caplog):
 
     bad = Bad()
     fit(small_task(*ALL), 3, tmp_path, [bad, Progress(1)], enable_progress_bar=True)
-    assert f"because of {bad.file}" in caplog.text
+    assert f"not finite: {bad.file}\n" in caplog.text
 
 
 def ranks(rank: int) -> dict[str, torch.Tensor]:

@@ -33,7 +33,7 @@ from codec.latents.paired_features import PairedFeatures
 from codec.latents.shard_file import Layout
 from codec.latents.token_file import TokenError, Tokens, load_tokens, save_tokens
 from codec.model import Codec
-from codec.training.replay import BadBatch, load_batch
+from codec.training.replay import BatchDump, load_batch
 from codec.training.resume import resume_point
 from tests.checkpoints.convert.test_init_from import built
 from tests.checkpoints.test_load import saved
@@ -125,7 +125,7 @@ def _beside(path: Path, layout: Layout) -> Any:
 
 def _batch(folder: Path) -> Path:
     random = {"random": torch.get_rng_state()}
-    return BadBatch({"wav": torch.zeros(2, 1, 400)}, ["a", "b"], ["a"], 7, 0, random).save(folder)
+    return BatchDump({"wav": torch.zeros(2, 1, 400)}, ["a", "b"], 7, 0, random).save(folder)
 
 
 def _mimi(folder: Path, layout: str, name: str) -> Path:

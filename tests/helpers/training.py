@@ -17,7 +17,7 @@ from codec.losses.base import Losses
 from codec.losses.mel import MultiScaleMel
 from codec.losses.waveform import L1
 from codec.training.codec_task import CodecTask
-from codec.training.optim import Cosine, Optim, Side
+from codec.training.optim import AdversarialOptimizer, Cosine, ParameterGroup
 from tests.helpers.parts import small_codec, tone_batch
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -93,9 +93,9 @@ def small_task(combine=None, adversarial=None, start=0, members=("msd", "msstft"
     terms = {"mel": MultiScaleMel(800, windows=[64, 128], mels=8), "l1": L1()}
     weights = {"mel": 2.0, "l1": 0.5, "adversarial": 1.0, "feature": 3.0}
     losses = Losses(terms, adversarial or Hinge(), FeatureMatching(), weights, combine or Weighted(), commitment=0.7)
-    side = Side(1e-3, (0.5, 0.9))
+    side = ParameterGroup(1e-3, (0.5, 0.9))
     discriminators = DiscriminatorSet({name: available[name]() for name in members})
-    return CodecTask(small_codec(**codec), discriminators, losses, Optim(side, side, Cosine()), start)
+    return CodecTask(small_codec(**codec), discriminators, losses, AdversarialOptimizer(side, side, Cosine()), start)
 
 
 class Tones(Dataset):

@@ -1,6 +1,7 @@
 """The one-pass GAN step against the usual two passes, and what Lightning makes of it."""
 
 import copy
+import sys
 
 import lightning
 import pytest
@@ -14,7 +15,7 @@ from codec.losses.balancer import Balancer, Weighted
 from codec.training.callbacks.ema import EMA
 from codec.training.callbacks.progress import Progress, Throughput
 from codec.training.callbacks.validation import ValidationReport
-from codec.training.optim import Cosine, Exponential, Optim, Side
+from codec.training.optim import AdversarialOptimizer, Cosine, Exponential, ParameterGroup
 from tests.helpers.parts import small_mimi, tone_batch
 from tests.helpers.training import T, Tones, fit, loader, small_task
 
@@ -95,7 +96,7 @@ def test_discriminators_wait_for_their_turn(tmp_path):
 
 def test_clipping_is_per_side(tmp_path):
     task = small_task()
-    task.optim = Optim(Side(1e-3, clip=0.01), Side(1e-3, clip=None), Cosine())
+    task.optim = AdversarialOptimizer(ParameterGroup(1e-3, clip=0.01), ParameterGroup(1e-3, clip=None), Cosine())
     norms = {}
 
     class Watch(lightning.Callback):
@@ -241,12 +242,14 @@ def test_unknown_validation_metric_is_refused():
         ValidationReport(("pesk",))
 
 
-def test_progress_bar_counts_steps_and_shows_losses(tmp_path, capsys):
-    fit(small_task(), 4, tmp_path, [Progress(1), Throughput()], enable_progress_bar=True)
-    shown = "".join(capsys.readouterr())
-    assert "4/4" in shown
-    assert "mel=" in shown
-    assert "audio_s_per_s=" in shown
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_and_else_one_line_per_validation(terminal, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_progress_bar": True}
+    fit(small_task(), 4, tmp_path, [Progress(1), Throughput()], loader(1, 1), **options)
+    text = capsys.readouterr().out
+    assert ("4/4" in text, "mel=" in text, "audio_s_per_s=" in text) == (True, True, True)
+    assert terminal or [line.split()[:2] for line in text.splitlines()] == [["step", "2/4"], ["step", "4/4"]]
 
 
 def test_last_checkpoint_follows_even_when_scores_get_worse(tmp_path):
@@ -359,8 +362,9 @@ def test_adversarial_only_after_a_warm_up(tmp_path):
 
 def test_weight_decay_of_transformers_only():
     codec = small_mimi()
-    side = Side(1e-3, (0.5, 0.9), weight_decay=0.5, decay="transformers")
-    optimizer, _ = Optim(side, Side(1e-4)).build(codec, torch.nn.Linear(2, 2), 10)
+    side = ParameterGroup(1e-3, (0.5, 0.9), weight_decay=0.5, decay="transformers")
+    models = {"codec": codec, "disc": torch.nn.Linear(2, 2)}
+    optimizer, _ = AdversarialOptimizer(side, ParameterGroup(1e-4)).build(models, 10)
     groups = {g["name"]: g for g in optimizer.param_groups}
     assert {name: g["weight_decay"] for name, g in groups.items()} == {
         "codec": 0.0,
@@ -379,4 +383,4 @@ def test_weight_decay_of_transformers_only():
         shrunk = 1 - 1e-3 * 0.5 if "transformer" in name else 1.0
         torch.testing.assert_close(p.detach(), before[name] * shrunk)
     with pytest.raises(ValueError, match="valid are 'all' and 'transformers'"):
-        Side(1e-3, decay="some")
+        ParameterGroup(1e-3, decay="some")

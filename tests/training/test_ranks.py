@@ -14,7 +14,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from codec.checkpoints.load import CheckpointError
 from codec.cli.app import check_run_folder
 from codec.data.hf import open_hub
-from codec.training.resume import check_together
+from codec.training.resume import check_same_step
 from codec.training.setup import InputError, record
 from tests.helpers.hub import hub, question
 from tests.helpers.ranks_task import EACH, RATE, SEGMENT, digest, folder_data, given, long_run, on_a_host, streamed
@@ -123,12 +123,12 @@ def test_processes_that_would_go_on_from_different_steps_say_so(pair, tmp_path):
     assert pair(refusal, [older, older]) == pair(refusal, [None, None]) == ["", ""]
     sentences = pair(refusal, [newer, older]) + pair(refusal, [None, newer])
     for sentence, (theirs, first) in zip(sentences, ((3, 5), (3, 5), (5, 0), (5, 0)), strict=True):
-        assert f"process 1 would go on from step {theirs}, process 0 from step {first}" in sentence
+        assert f"process 1 would resume from step {theirs}, process 0 from step {first}" in sentence
 
 
 def refusal(rank: int, paths: list[str | None]) -> str:
     try:
-        check_together(paths[rank])
+        check_same_step(paths[rank])
     except CheckpointError as error:
         return str(error)
     return ""

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import train
 from codec.checkpoints.save import step_of
-from codec.training.callbacks.preemption import LEFT, LeaveOnSignal, RequeueOnSignal, requeue
+from codec.training.callbacks.preemption import PREEMPTED, Preemption, SlurmPreemption, requeue
 from codec.training.callbacks.rng_state import RandomState
 from codec.training.resume import resume_point
 from tests.helpers.checkpoints import differences, state
@@ -159,7 +159,7 @@ def test_a_signal_saves_the_step_and_leaves(undisturbed, speech_folder, tmp_path
         send(process.pid, number)
         sent = time.monotonic()
         process.join()
-        assert process.exitcode == LEFT
+        assert process.exitcode == PREEMPTED
         assert time.monotonic() - sent < 20
         step = step_of(run / "checkpoints" / "last.ckpt")
         assert before < step < STEPS
@@ -198,7 +198,7 @@ def test_lightnings_own_requeueing_is_off(tmp_path):
         def on_train_start(self, trainer, task):  # and after
             found.append(signal.getsignal(signal.SIGUSR1))
 
-    fit(small_task(members=()), 1, tmp_path, [Look(), RequeueOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))])
+    fit(small_task(members=()), 1, tmp_path, [Look(), SlurmPreemption(str(tmp_path / "last.ckpt"), str(tmp_path))])
     assert found == [False, signal.SIG_DFL]
 
 
@@ -209,14 +209,14 @@ def test_a_job_that_cannot_be_queued_again_is_one_warning(kind, tmp_path, monkey
     program.write_text(
         "#!/bin/sh\n" + ("exec sleep 5" if kind == "silent" else "echo 'Access denied\nor so' >&2; exit 1")
     )
-    monkeypatch.setattr("codec.training.callbacks.preemption.PATIENCE", 0.2 if kind == "silent" else 10)
+    monkeypatch.setattr("codec.training.callbacks.preemption.TIMEOUT", 0.2 if kind == "silent" else 10)
     if kind == "missing":
         monkeypatch.setenv("PATH", "")
     assert not requeue()
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "\n" not in record.message
-    assert "job 1234 is not queued again" in record.message
+    assert "job 1234 is not requeued" in record.message
     assert kind != "refused" or "Access denied" in record.message
 
 
@@ -234,7 +234,7 @@ def test_whoever_listened_before_decides(speech_folder, tmp_path):
 
     old = signal.signal(signal.SIGUSR1, listener)
     try:
-        fit(small_task(members=()), 4, tmp_path, [Send(), LeaveOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))])
+        fit(small_task(members=()), 4, tmp_path, [Send(), Preemption(str(tmp_path / "last.ckpt"), str(tmp_path))])
         assert signal.getsignal(signal.SIGUSR1) is listener
     finally:
         signal.signal(signal.SIGUSR1, old)
@@ -253,11 +253,11 @@ def test_a_validation_that_is_due_comes_first(tmp_path):
         def on_validation_end(self, trainer, *_):
             validated.append(trainer.global_step)
 
-    leave = LeaveOnSignal(str(tmp_path / "last.ckpt"), str(tmp_path))
+    leave = Preemption(str(tmp_path / "last.ckpt"), str(tmp_path))
     validation = dict(val=loader(), val_check_interval=3, check_val_every_n_epoch=None, limit_val_batches=1)
     with pytest.raises(SystemExit) as left:
         fit(small_task(members=()), 9, tmp_path, [Send(), leave], **validation)
-    assert (left.value.code, validated, step_of(tmp_path / "last.ckpt")) == (LEFT, [3], 4)
+    assert (left.value.code, validated, step_of(tmp_path / "last.ckpt")) == (PREEMPTED, [3], 4)
 
 
 def test_random_numbers_of_every_kind_go_on(tmp_path):
@@ -287,7 +287,7 @@ def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path, scontro
     assert [process.exitcode for process in processes] == [0, 0]
     monkeypatch.setenv("SLURM_JOB_ID", "1234")
     monkeypatch.setenv("SLURM_JOB_NAME", "codec")
-    leave = "callbacks.preemption._target_=codec.training.callbacks.preemption.RequeueOnSignal"
+    leave = "callbacks.preemption._target_=codec.training.callbacks.preemption.SlurmPreemption"
     processes = started_together(small_run(speech_folder, parted, *ddp, "ckpt_path=auto", leave))
     log = parted / "csv" / "metrics.csv"
     assert until(lambda: log.exists() and len(log.read_text().splitlines()) > 1, processes[1])
@@ -295,7 +295,7 @@ def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path, scontro
     processes[1].join()
     assert scontrol.read_text() == "requeue 1234\n"
     processes[0].join()
-    assert [process.exitcode for process in processes] == [LEFT, LEFT]
+    assert [process.exitcode for process in processes] == [PREEMPTED, PREEMPTED]
     assert 0 < step_of(parted / "checkpoints" / "last.ckpt") < 6
     processes = started_together(small_run(speech_folder, parted, *ddp, "ckpt_path=last"))
     for process in processes:

@@ -9,15 +9,14 @@ from torch import nn
 
 
 class EMA(Callback):
-    """Exponential moving average of the parameters (not of the buffers) of the part that the task calls ``averaged``:
-    the codec's, not the discriminators'.
+    """Exponential moving average of the parameters, not the buffers, of the task's submodule ``averaged`` (the codec,
+    not the discriminators).
 
-    Validation runs on the averaged weights. They are saved in the checkpoint under ``ema``, apart from the state_dict,
-    which keeps the raw weights for resuming.
+    Validation uses the averaged weights. Checkpoints hold them under ``ema``, beside the state_dict with the raw
+    weights, from which training resumes.
 
     Args:
-        decay: per optimiser step; while step n is small, at most (1 + n) / (10 + n). A step that was skipped as not
-            finite leaves the average alone.
+        decay: per optimiser step; at most (1 + n) / (10 + n) at step n. Skipped steps do not change the average.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -44,9 +43,9 @@ class EMA(Callback):
         decay = min(self.decay, (1 + step) / (10 + step))
         parameters = dict(_averaged(task).named_parameters())
         averages = list(self.average.values())
-        steps = torch._foreach_sub([parameters[name].detach() for name in self.average], averages)
-        torch._foreach_mul_(steps, (1 - decay) * (1 - task.skipped))  # on the device: nobody waits for it
-        torch._foreach_add_(averages, steps)
+        changes = torch._foreach_sub([parameters[name].detach() for name in self.average], averages)
+        torch._foreach_mul_(changes, (1 - decay) * (1 - task.skipped))  # on the device, without waiting for it
+        torch._foreach_add_(averages, changes)
 
     @torch.no_grad()
     def _swap(self, task: lightning.LightningModule, swapped: bool) -> None:
@@ -64,15 +63,13 @@ class EMA(Callback):
     def on_validation_end(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         self._swap(task, False)
 
-    def on_exception(
-        self, trainer: lightning.Trainer, task: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        self._swap(task, False)  # an interrupted validation must not leave averaged weights behind
+    def on_exception(self, trainer, task: lightning.LightningModule, exception: BaseException) -> None:
+        self._swap(task, False)  # validation was interrupted
 
     def on_save_checkpoint(self, trainer, task, checkpoint: dict[str, Any]) -> None:
         if self.average is None:
             return
-        if self.swapped:  # a signal saves in the middle of a validation: put both back in their places
+        if self.swapped:  # saved during validation: each goes where it belongs
             weights, average, part = checkpoint["state_dict"], self.average, task.averaged
             checkpoint["ema"] = {name: weights[f"{part}.{name}"] for name in average}
             weights.update({f"{part}.{name}": raw for name, raw in average.items()})

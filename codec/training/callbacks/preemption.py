@@ -1,7 +1,7 @@
-"""Preemption: a checkpoint at the last step and on a signal, and a SLURM job that requeues itself.
+"""Preemption: a checkpoint at the last step and on a signal, and SLURM jobs that are requeued.
 
-Lightning counts on a checkpoint having been saved from ``on_train_batch_end`` when it resumes: one saved after ``fit``
-would log one step too high, and one saved in a signal handler holds half of a step.
+Lightning resumes correctly only from checkpoints saved in ``on_train_batch_end``: one saved after ``fit`` would log one
+step too high, and one saved in a signal handler holds half of a step.
 """
 
 import logging
@@ -19,21 +19,15 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from codec.checkpoints.lightning_plugin import require_saved
 
-LEFT = 75  # exit code of a run that left on a signal: sysexits.h's EX_TEMPFAIL, "the user is invited to retry"
-
-
+PREEMPTED = 75  # exit status of a preempted run: EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
+TIMEOUT = 60  # seconds for scontrol to answer
 
 log = logging.getLogger(__name__)
 
 
 class SaveLastStep(Callback):
-    """Saves the last step, which no validation need follow. Raises StorageError if that fails.
-
-    Args:
-        path: of the checkpoint.
-    """
+    """Saves the last step, which no validation need follow. Raises StorageError if that fails."""
 
     def __init__(self, path: str):
         self.path = path
@@ -44,25 +38,26 @@ class SaveLastStep(Callback):
             require_saved(trainer)
 
 
-class LeaveOnSignal(Callback):
-    """SIGTERM or SIGUSR1 to any process: all finish the step, save it, and exit with status 75 (:data:`LEFT`).
+class Preemption(Callback):
+    """SIGTERM or SIGUSR1 to any process: all ranks finish the step, save it, and exit with status 75
+    (:data:`PREEMPTED`).
 
-    Whoever listened to the signal before training began gets it once the checkpoint has been written, and decides how
-    to go on: submitit puts the job back in SLURM's queue. Lightning's own handlers stay out, those for SLURM as well:
+    A handler of the signal that was installed before training is called after the checkpoint has been written and
+    decides what happens: submitit requeues the job. Lightning's own handlers, those for SLURM included, are disabled:
     they save in the middle of a step.
 
     Args:
         path: of the checkpoint.
-        run_dir: of the run, for the sentence that says how to go on.
+        run_dir: of the run, for the message that says how to resume.
     """
 
     def __init__(self, path: str, run_dir: str):
         self.path, self.run_dir = path, run_dir
         self.received: int | None = None
-        self.before: dict[int, Any] = {}
+        self.handlers: dict[int, Any] = {}  # those before training
 
     def setup(self, trainer: lightning.Trainer, task: lightning.LightningModule, stage: str) -> None:
-        self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.handlers = {number: signal.getsignal(number) for number in SIGNALS}
         environment = trainer._accelerator_connector.cluster_environment  # nothing public names it for one process
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False
@@ -71,7 +66,7 @@ class LeaveOnSignal(Callback):
         self.received = None
         if threading.current_thread() is threading.main_thread():  # Python gives signals to no other
             for number in SIGNALS:
-                signal.signal(number, self._receive)  # Lightning puts the handlers of before back when fit ends
+                signal.signal(number, self._receive)  # Lightning restores the earlier handlers when fit ends
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
@@ -80,9 +75,9 @@ class LeaveOnSignal(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # the step is not complete
             return
         if trainer.enable_validation and not (batch_idx + 1) % trainer.val_check_batch:
-            return  # a validation follows, which a resumed run would not make up for: the next step is the one to leave
+            return  # a validation follows, which a resumed run would not repeat: exit after the next step
         number = self.received or 0
-        if trainer.world_size > 1:  # Lightning asks all processes before every step, too
+        if trainer.world_size > 1:  # Lightning synchronises all ranks before every step, too
             number = torch.tensor(float(number), device=trainer.strategy.root_device)
             number = int(trainer.strategy.reduce(number, reduce_op="max"))
         if number and trainer.global_step < trainer.max_steps:
@@ -93,42 +88,39 @@ class LeaveOnSignal(Callback):
         trainer.save_checkpoint(self.path)
         require_saved(trainer)
         if trainer.is_global_zero:
-            again = f"hydra.run.dir={self.run_dir} ckpt_path=last"
+            options = f"hydra.run.dir={self.run_dir} ckpt_path=last"
             log.warning(
-                "%s: step %d is saved; the same command with %s goes on", number.name, trainer.global_step, again
+                "%s: step %d is saved; the same command with %s resumes", number.name, trainer.global_step, options
             )
-        if callable(listener := self.before.get(number)):
-            listener(number, None)
+        if callable(handler := self.handlers.get(number)):
+            handler(number, None)
         else:
-            self.leave(trainer, number)
+            self.exit(trainer, number)
 
-    def leave(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
-        """End this process; in all processes, once the checkpoint has been written."""
-        raise SystemExit(LEFT)
-
-
-PATIENCE = 60  # seconds for an answer of scontrol
+    def exit(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
+        """End the process; called on all ranks after the checkpoint has been written."""
+        raise SystemExit(PREEMPTED)
 
 
-class RequeueOnSignal(LeaveOnSignal):
-    """:class:`LeaveOnSignal`, where SIGUSR1 also puts the job back in the queue (``sbatch --signal=SIGUSR1@90``).
+class SlurmPreemption(Preemption):
+    """:class:`Preemption` that requeues the SLURM job on SIGUSR1 (``sbatch --signal=SIGUSR1@90``).
 
-    With ``ckpt_path=auto`` (``trainer=slurm``) the job then goes on from what was saved. SIGTERM, with which SLURM ends
-    a job that somebody has cancelled, does not.
+    With ``ckpt_path=auto`` (``trainer=slurm``) the job then resumes. SIGTERM, with which SLURM ends a job that was
+    cancelled, does not requeue it.
     """
 
-    def leave(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
+    def exit(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         if number == signal.SIGUSR1:
             if trainer.is_global_zero:
                 requeue()
-            trainer.strategy.barrier("requeue")  # srun ends all processes as soon as one of them leaves
-        super().leave(trainer, number)
+            trainer.strategy.barrier("requeue")  # srun ends all processes as soon as one of them exits
+        super().exit(trainer, number)
 
 
 def requeue() -> bool:
-    """Put the job of this process back in SLURM's queue; False, and a warning, where that fails.
+    """Requeue the SLURM job of this process -> success. Warns on failure.
 
-    Nothing happens, and False is returned, outside of a job and in an interactive one, which nobody would start again.
+    Outside of a job and in an interactive one, which nothing would start again, it does nothing.
     """
     if SLURMEnvironment.job_id() is None:
         return False
@@ -136,12 +128,12 @@ def requeue() -> bool:
     if array:
         job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     try:
-        run = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=PATIENCE)
+        run = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=TIMEOUT)
         failure = (run.stderr.strip() or f"status {run.returncode}").splitlines()[0] if run.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as error:
         failure = str(error)
     if failure:
-        log.warning("job %s is not queued again (scontrol requeue: %s): submit it anew, and it goes on", job, failure)
+        log.warning("job %s is not requeued (scontrol requeue: %s): submit it again, and it resumes", job, failure)
         return False
-    log.info("job %s is queued again, and goes on from there", job)
+    log.info("job %s is requeued", job)
     return True

@@ -1,4 +1,4 @@
-"""The random numbers of every process, in the checkpoint."""
+"""The random state of every rank, in checkpoints."""
 
 import random
 from typing import Any
@@ -9,34 +9,36 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 
+from codec.utils.distributed import world_size
+
 State = dict[str, Any]
 
 
 class RandomState(Callback):
-    """Saves the random state of each process in the checkpoint, and goes on from it when resumed.
+    """Saves the random state of each rank in the checkpoint and restores it on resuming.
 
-    It is set just before the first step, after the loaders have been made: they draw numbers, too. A process that the
-    checkpoint does not know, because there were fewer, begins with numbers of its own.
+    It is restored right before the first step, after the data loaders have been created: they draw numbers, too. A rank
+    that the checkpoint does not have, because there were fewer, gets a seed of its own.
     """
 
     def __init__(self):
         self.restored: State | None = None
 
     def state_dict(self) -> dict[str, list[State]]:
-        """All processes save together, as Lightning's do."""
+        """A collective operation of all ranks."""
         states = [random_state()]
-        if dist.is_available() and dist.is_initialized():
-            states = [None] * dist.get_world_size()
+        if world_size() > 1:
+            states = [None] * world_size()
             dist.all_gather_object(states, random_state())
         return {"ranks": states}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        states = state.get("ranks", [state])  # older checkpoints have process 0's torch alone
+        rank = dist.get_rank() if world_size() > 1 else 0
+        states = state.get("ranks", [state])  # older checkpoints have torch's state of rank 0 alone
         self.restored = states[rank] if rank < len(states) else None
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
-        if trainer.global_rank:  # all have been seeded alike
+        if trainer.global_rank:  # all ranks have been given the same seed
             seed = hash((torch.initial_seed(), trainer.global_rank, trainer.global_step)) % 2**32
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
@@ -49,7 +51,7 @@ class RandomState(Callback):
 
 
 def random_state() -> State:
-    """Of Python, NumPy, torch and, where there is one, this process's GPU: tensors and plain values."""
+    """The states of Python, NumPy, torch and this process's GPU, as tensors and plain values."""
     kind, key, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002, libraries draw from it
     cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
     return {
@@ -61,7 +63,7 @@ def random_state() -> State:
 
 
 def set_random_state(state: State) -> None:
-    """What :func:`random_state` gave, or as much of it as there is."""
+    """Restore those states of :func:`random_state` that ``state`` has."""
     torch.set_rng_state(state["cpu"].cpu())
     if "python" in state:
         random.setstate(state["python"])

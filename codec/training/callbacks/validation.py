@@ -1,28 +1,30 @@
-"""Validation: scores of the held-out clips, and some of them to hear and see."""
+"""Validation: metrics of the held-out clips, and audio and spectrograms of some of them."""
 
+import io
 import math
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from PIL import Image
 
+from codec.evaluation.html.pictures import spectrograms
 from codec.evaluation.metrics.table import METRICS
 from codec.evaluation.metrics.workers import score_clips
-from codec.training.callbacks.spectrogram import spectrogram_figure
 
 
 class ValidationReport(Callback):
-    """Scores the validation clips with PESQ, STOI and the mel distance, and logs audio and pictures of the first few.
+    """Logs metrics of the validation clips, and audio and spectrograms of the first few.
 
-    Logs ``val/pesq_wb``, ``val/stoi`` and ``val/mel_distance`` (means over the clips that could be scored), and
-    ``val/failed``, the number of scores that could not be computed.
+    Logs ``val/METRIC``, the mean over the clips that could be scored, and ``val/failed``, the number of scores that
+    could not be computed.
 
     Args:
-        metrics: names from codec.evaluation.metrics.table.METRICS; mel_distance is always among them: by it best.ckpt
-            is chosen.
-        shown: clips whose audio and spectrogram are logged.
+        metrics: names from codec.evaluation.metrics.table.METRICS; mel_distance, which chooses best.ckpt, is added.
+        shown: number of clips whose audio and spectrogram are logged.
     """
 
     def __init__(self, metrics: tuple[str, ...] = ("pesq_wb", "stoi", "mel_distance"), shown: int = 3):
@@ -48,23 +50,23 @@ class ValidationReport(Callback):
         means.setdefault("val/mel_distance", math.inf)  # no clip has a score: the worst there is
         task.log_dict({**means, "val/failed": float(len(failures))}, sync_dist=True)
         if trainer.is_global_zero and not trainer.sanity_checking:
-            for name, reference, estimate in self.pairs[: self.shown]:
-                self._show(trainer, name, reference, estimate, rate)
+            for pair in self.pairs[: self.shown]:
+                _log_clip(trainer, rate, *pair)
         self.pairs = []
 
-    def _show(self, trainer: lightning.Trainer, name: str, reference: Any, estimate: Any, rate: int) -> None:
-        figure, step = spectrogram_figure(reference, estimate, rate), trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                board = logger.experiment
-                board.add_audio(f"{name}/decoded", torch.from_numpy(estimate)[None].clamp(-1, 1), step, rate)
-                board.add_audio(f"{name}/reference", torch.from_numpy(reference)[None], step, rate)
-                board.add_figure(f"{name}/spectrogram", figure, step)
-            elif isinstance(logger, WandbLogger):
-                import wandb  # optional at run time: only with logger=wandb
 
-                audio = {"reference": reference, "decoded": estimate}
-                logged = {f"{name}/{k}": wandb.Audio(v.clip(-1, 1), sample_rate=rate) for k, v in audio.items()}
-                logger.experiment.log(
-                    {**logged, f"{name}/spectrogram": wandb.Image(figure), "trainer/global_step": step}
-                )
+def _log_clip(trainer: lightning.Trainer, rate: int, name: str, reference: np.ndarray, estimate: np.ndarray) -> None:
+    step, audio = trainer.global_step, {"reference": reference, "decoded": np.nan_to_num(estimate.clip(-1, 1))}
+    pictures = spectrograms([((wav.clip(-1, 1) * 32767).astype(np.int16), rate) for wav in audio.values()], height=192)
+    picture = np.concatenate([np.asarray(Image.open(io.BytesIO(one))) for one in pictures])  # the reference on top
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for kind, wav in audio.items():
+                logger.experiment.add_audio(f"{name}/{kind}", torch.from_numpy(wav)[None], step, rate)
+            logger.experiment.add_image(f"{name}/spectrogram", picture, step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            import wandb  # slow to import
+
+            logged = {f"{name}/{kind}": wandb.Audio(wav, sample_rate=rate) for kind, wav in audio.items()}
+            logged[f"{name}/spectrogram"] = wandb.Image(picture)
+            logger.experiment.log({**logged, "trainer/global_step": step})
