@@ -16,14 +16,15 @@ from codec.data.base import readable
 from codec.data.folder import FolderCorpus
 from codec.evaluation.evaluate import file_name
 from codec.evaluation.judges.mel import SAMPLE_RATE
-from codec.evaluation.probing.content import content, in_words
+from codec.evaluation.probing.content import content, summary
 from codec.evaluation.report import plain
 from codec.evaluation.runs.run_folder import unique_ends
 from codec.flow import load
+from codec.flow.evaluation.benchmark import InpaintingBenchmark
 from codec.flow.evaluation.examples import write_examples
-from codec.flow.evaluation.models import Trial
 from codec.flow.evaluation.panel import Panel
-from codec.flow.evaluation.table import table, with_spans
+from codec.flow.evaluation.spans import with_spans
+from codec.flow.evaluation.table import table
 from codec.latents.cached import latents_of
 from codec.latents.index import Statistics
 from codec.latents.latent_corpus import LatentCorpus
@@ -91,11 +92,11 @@ def judge_models(options: argparse.Namespace) -> None:
         flow.to(options.device)
     space.to(options.device).codec.for_inference()
     recordings = held_out(options, corpus, list(models.values()), space.sample_rate)
-    trial = Trial(space, recordings, panel, options.audio, options.silenced)
-    reports = trial.bounds()
+    benchmark = InpaintingBenchmark(space, recordings, panel, options.audio, options.silenced)
+    reports = benchmark.bounds()
     for name, flow in models.items():
         sampling = {"steps": options.steps, "guidance": options.guidance, "sampler": options.sampler}
-        reports[name] = trial.judge(flow, name, **sampling, seed=options.seed, progress=progress(name))
+        reports[name] = benchmark.evaluate(flow, name, **sampling, seed=options.seed, progress=progress(name))
     text = table(reports, panel)
     print(text)
     if options.out:
@@ -104,7 +105,7 @@ def judge_models(options: argparse.Namespace) -> None:
         write_atomic(options.out / "table.txt", text + "\n")
         print(f"\nwritten to {options.out}")
         if options.audio:
-            write_examples(options.out, trial, reports)
+            write_examples(options.out, benchmark, reports)
 
 
 def held_out(options: argparse.Namespace, corpus, flows: Sequence, sample_rate: int) -> Sequence:
@@ -127,7 +128,7 @@ def probe_latents(options: argparse.Namespace) -> None:
     corpus = open_corpus(options.overrides, codec.sample_rate)
     latents = LatentCorpus(latents_of(options.codec_ckpt, corpus, options.latents, device=options.device))
     found = content(latents, options.split, seed=options.seed)
-    print(in_words(found))
+    print(summary(found))
     if options.out:
         write_atomic(options.out / "latents.json", json.dumps(plain(found), indent=2, sort_keys=True) + "\n")
 
@@ -135,9 +136,9 @@ def probe_latents(options: argparse.Namespace) -> None:
 def panel_for(corpus, split: str, folders: Sequence[str]) -> Panel:
     """Judges that are not trained on the held-out speakers. Prints their own accuracy."""
     speakers = {item["speaker"] for item in readable(corpus.clips(split, 0.1), [])} - {""}
-    panel = Panel.apart_from(speakers, [FolderCorpus(folder, SAMPLE_RATE) for folder in folders])
+    panel = Panel.trained_without(speakers, [FolderCorpus(folder, SAMPLE_RATE) for folder in folders])
     print(f"judges apart from {', '.join(sorted(speakers)) or 'no named speaker'}")
-    print(panel.in_words(), flush=True)
+    print(panel.summary(), flush=True)
     return panel
 
 

@@ -49,7 +49,7 @@ def flow(codec, monkeypatch) -> FlowModel:
 def asked(monkeypatch, panel):
     """Judges that are there already; what they are kept apart from is noted."""
     asked = []
-    monkeypatch.setattr(Panel, "apart_from", lambda speakers, folders: asked.append(speakers) or panel)
+    monkeypatch.setattr(Panel, "trained_without", lambda speakers, folders: asked.append(speakers) or panel)
     return asked
 
 

@@ -1,3 +1,5 @@
+"""Judges of tones, a codec without loss, and a benchmark of both."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +10,9 @@ from codec.evaluation.judges import recogniser, speaker
 from codec.evaluation.judges.recogniser import Recogniser
 from codec.evaluation.judges.speaker import SpeakerProbe
 from codec.evaluation.report import Report
-from codec.flow.evaluation.models import Trial
-from codec.flow.evaluation.panel import Panel, Recording
-from codec.flow.evaluation.table import with_spans
+from codec.flow.evaluation.benchmark import InpaintingBenchmark
+from codec.flow.evaluation.panel import Panel
+from codec.flow.evaluation.spans import Recording, with_spans
 from tests.helpers.tones import RATE, Tones
 
 HOP = 320
@@ -26,15 +28,15 @@ def tones() -> Recogniser:
 
 
 @pytest.fixture(scope="session")
-def voices() -> SpeakerProbe:
-    """Tells the four speakers of the tones apart."""
+def panel(tones) -> Panel:
+    """The recogniser, and a probe that tells the four speakers of the tones apart."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speaker, "CROPS", 80)
-        return SpeakerProbe([Tones()], dim=2)
+        return Panel(tones, SpeakerProbe([Tones()], dim=2))
 
 
 class Space(SimpleNamespace):
-    """A codec whose latents are the magnitudes and phases of frames of 20 ms: without loss, and poor to interpolate."""
+    """A codec whose latents are the spectra of frames of 20 ms: without loss, and poor to interpolate."""
 
     frame_rate, sample_rate, dim, fingerprint = RATE / HOP, RATE, HOP + 2, "f" * 32
 
@@ -55,22 +57,17 @@ class Space(SimpleNamespace):
 
 
 @pytest.fixture(scope="session")
-def panel(tones, voices) -> Panel:
-    return Panel(tones, voices)
-
-
-@pytest.fixture(scope="session")
 def recordings() -> list[Recording]:
     return with_spans([Tones(2.5)[30_000 + n] for n in range(8)], RATE)[0]
 
 
 @pytest.fixture(scope="session")
-def trial(panel, recordings) -> Trial:
-    return Trial(Space(), recordings, panel)
+def benchmark(panel, recordings) -> InpaintingBenchmark:
+    return InpaintingBenchmark(Space(), recordings, panel)
 
 
 @pytest.fixture(scope="session")
-def reports(trial) -> dict[str, Report]:
+def reports(benchmark) -> dict[str, Report]:
     """The bounds, and silence."""
-    silent = trial.score("silence", lambda hidden: [one.known * ~one.span for one in hidden])
-    return trial.bounds() | {"silence": silent}
+    silence = benchmark.score("silence", lambda masked: [one.known * ~one.span for one in masked])
+    return benchmark.bounds() | {"silence": silence}

@@ -1,7 +1,7 @@
 """What a codec's latents hold that a generative model could use: phones, by probes and by ABX, and the voice.
 
 corpus = LatentCorpus(latents_of("codec.ckpt", corpus))
-print(in_words(content(corpus)))
+print(summary(content(corpus)))
 """
 
 from collections.abc import Sequence
@@ -72,7 +72,7 @@ def speaker_error(train: Sequence[dict], test: Sequence[dict]) -> float:
     return equal_error_rate(cosines[same & pairs], cosines[~same & pairs])
 
 
-def in_words(found: dict[str, Any]) -> str:
+def summary(found: dict[str, Any]) -> str:
     """The result of :func:`content` as text for the terminal."""
     lines = [
         f"Latents of {found['channels']} channels at {found['frame_rate']:g} Hz ({found['kind']}), "

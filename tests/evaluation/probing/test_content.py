@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from codec.evaluation.probing import probes
-from codec.evaluation.probing.content import content, in_words, speaker_error
+from codec.evaluation.probing.content import content, speaker_error, summary
 from codec.utils.errors import InputError
 from tests.helpers.phone_latents import corpus
 
@@ -18,7 +18,7 @@ def test_all_is_measured_and_printed(monkeypatch):
     assert found["mlp"]["error_rate"]["mean"] < 0.5
     assert (found["train"], found["test"], found["speakers"]) == (16, 6, 3)
     assert found["abx_within"] is None or found["abx_within"]["mean"] < 0.3
-    text = in_words(found)
+    text = summary(found)
     for name in ("16 channels at 12.5 Hz (pre)", "linear phone probe", "mlp phone probe", "abx across"):
         assert name in text
 
