@@ -49,8 +49,8 @@ def add_extract(parser: argparse.ArgumentParser) -> None:
 
 def run_extract(options: argparse.Namespace) -> None:
     from codec.checkpoints.load import load_codec
-    from codec.latents.export import ToLatents
-    from codec.latents.extract import INDEX, ToTokens, extract
+    from codec.latents.export import LatentExtractor
+    from codec.latents.extract import INDEX, TokenExtractor, extract
     from codec.utils.device import usable_device
 
     part = rank_and_world_size(options.rank, options.world)
@@ -62,9 +62,9 @@ def run_extract(options: argparse.Namespace) -> None:
     try:
         # before for_inference, which changes the weights and with them the fingerprint
         tokens = options.kind == "tokens"
-        extractor = ToTokens(codec, options.n_q) if tokens else ToLatents(codec, options.latents or "pre")
+        extractor = TokenExtractor(codec, options.n_q) if tokens else LatentExtractor(codec, options.latents or "pre")
         units = cut(open_corpus(options.overrides, codec.sample_rate), options.seconds)
-        codec.to(device).for_inference()
+        extractor.prepare(device)
         index = extract(extractor, units, options.folder, part)
     except ValueError as error:  # too many codebooks, or none; codes or latents that the files cannot hold
         raise InputError(str(error)) from error

@@ -25,10 +25,10 @@ from codec.flow.evaluation.examples import write_examples
 from codec.flow.evaluation.panel import Panel
 from codec.flow.evaluation.spans import with_spans
 from codec.flow.evaluation.table import table
-from codec.latents.cached import latents_of
+from codec.latents.cached import cached_latents
 from codec.latents.index import Statistics
 from codec.latents.latent_corpus import LatentCorpus
-from codec.latents.latent_space import LatentSpace, fingerprint
+from codec.latents.latent_space import LatentSpace, latent_fingerprint
 from codec.utils.atomic import write_atomic
 from codec.utils.device import usable_device
 from codec.utils.errors import InputError
@@ -126,7 +126,7 @@ def probe_latents(options: argparse.Namespace) -> None:
     """Print scores of probes and ABX on a codec's latents of a corpus, which are extracted if they are not cached."""
     codec, _ = load_codec(options.codec_ckpt)
     corpus = open_corpus(options.overrides, codec.sample_rate)
-    latents = LatentCorpus(latents_of(options.codec_ckpt, corpus, options.latents, device=options.device))
+    latents = LatentCorpus(cached_latents(options.codec_ckpt, corpus, options.latents, device=options.device))
     found = content(latents, options.split, seed=options.seed)
     print(summary(found))
     if options.out:
@@ -147,7 +147,7 @@ def space_of(ckpt: str | Path, flows: Sequence) -> LatentSpace:
     codec, _ = load_codec(ckpt)
     if flows:
         return LatentSpace(codec, load.statistics_of(flows[0]))
-    facts = "pre", fingerprint(codec, "pre"), codec.sample_rate, codec.hop_length
+    facts = "pre", latent_fingerprint(codec, "pre"), codec.sample_rate, codec.hop_length
     dim = codec.quantizer.latent_dim
     return LatentSpace(codec, Statistics(*facts, torch.zeros(dim), torch.ones(dim)))
 

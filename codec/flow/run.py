@@ -16,7 +16,7 @@ from codec.flow.datamodule import LatentData
 from codec.flow.model import FlowModel
 from codec.flow.repa import Alignment
 from codec.flow.task import FlowTask
-from codec.latents.cached import codes_of, features_of, latents_of
+from codec.latents.cached import cached_codes, cached_features, cached_latents
 from codec.latents.extract import TOKENS
 from codec.latents.features import FEATURES
 from codec.latents.latent_corpus import LatentClips, LatentCorpus
@@ -78,7 +78,7 @@ def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:
     if folder is None:
         cfg.sample_rate = load_codec(cfg.codec)[0].sample_rate
         options = {"kind": cfg.kind or "pre", "part": my_share(), "device": device_for(cfg.trainer.accelerator)}
-        folder = latents_of(cfg.codec, instantiate(cfg.dataset, _convert_="all"), **options)
+        folder = cached_latents(cfg.codec, instantiate(cfg.dataset, _convert_="all"), **options)
     return LatentCorpus(folder), LatentSpace.load(cfg.codec, folder, cfg.kind)
 
 
@@ -104,10 +104,10 @@ def beside(cfg: DictConfig, corpus: LatentCorpus, teacher: Teacher | None, codes
     how = {"part": my_share(), "device": device_for(cfg.trainer.accelerator)}
     found = {}
     if teacher is not None:
-        found["features"] = PairedFeatures(features_of(teacher, dataset, corpus.hop_length, **how), FEATURES)
+        found["features"] = PairedFeatures(cached_features(teacher, dataset, corpus.hop_length, **how), FEATURES)
         check_all_there("alignment= hears", found["features"], corpus.train)
     if codes:
-        found["codes"] = PairedFeatures(codes_of(cfg.codec, dataset, **how), TOKENS)
+        found["codes"] = PairedFeatures(cached_codes(cfg.codec, dataset, **how), TOKENS)
         found["codes"].check()  # a damaged code may be none of its codebook's, which ends a GPU's work for good
         for clips in (corpus.train, corpus.clips("val")):
             check_all_there("objective=ns2 encodes", found["codes"], clips)

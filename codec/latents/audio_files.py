@@ -1,4 +1,4 @@
-"""Audio files to token files and back, in bounded memory: a stream of blocks, however long the recording."""
+"""Audio files to token files and back, block by block: the memory needed does not depend on their length."""
 
 import math
 from collections.abc import Iterator
@@ -11,37 +11,37 @@ import torch
 from torch import Tensor
 
 from codec.data.audio import AudioError, blocks, opened
-from codec.latents.token_file import TokenError, Tokens, codebooks, fingerprint, load_tokens, save_tokens
+from codec.latents.token_file import TokenError, Tokens, checked_n_q, codebook_fingerprint, load_tokens, save_tokens
 from codec.layers.streaming import Stream
 from codec.model import Codec
 from codec.utils.atomic import atomic_file
 from codec.utils.errors import InputError
 
-BLOCK = 2.0  # seconds of audio at a time
+BLOCK = 2.0  # seconds
 
 
 class FileError(InputError):
-    """An audio file cannot be read or written; the message says why."""
+    """An audio file cannot be read or written."""
 
 
 @torch.inference_mode()
 def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
-    """Encode any file that soundfile reads (any rate; channels are averaged) -> its tokens, written to ``target``, too.
+    """Encode an audio file (any rate; channels are averaged) into a token file.
 
-    A codec that looks ahead cannot stream and sees the whole recording at once.
+    A codec with look-ahead cannot stream and gets the whole recording at once.
 
     Raises:
         FileError: if the source cannot be read or is empty.
         TokenError: if the target cannot be written.
         ValueError: if the codec has fewer than ``n_q`` codebooks, or none at all.
     """
-    n_q = codebooks(codec.quantizer, n_q)
-    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    n_q = checked_n_q(codec.quantizer, n_q)
+    Path(target).parent.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
     device = next(codec.buffers()).device
     blocks, length, stream = read_blocks(source, codec.sample_rate), 0, _stream(codec, n_q)
     if not stream:
         blocks = [np.concatenate([np.zeros(0, np.float32), *blocks])]
-    frames = bytearray()  # one buffer that grows: small tensors would pin the memory of the large ones between them
+    frames = bytearray()  # one growing buffer: a list of small tensors would fragment the memory
     for block in blocks:
         wav = torch.from_numpy(block)[None, None].to(device)
         length += wav.shape[-1]
@@ -52,7 +52,7 @@ def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
     if stream:
         frames += _frames(stream.finish())
     codes = torch.from_numpy(np.frombuffer(frames, np.int32).reshape(-1, n_q).T.astype(np.int64))
-    tokens = Tokens(codes, length, codec.sample_rate, codec.hop_length, fingerprint(codec.quantizer, n_q))
+    tokens = Tokens(codes, length, codec.sample_rate, codec.hop_length, codebook_fingerprint(codec.quantizer, n_q))
     save_tokens(target, tokens)
     return tokens
 
@@ -63,21 +63,19 @@ def _frames(codes: Tensor) -> bytes:
 
 
 def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
-    """Decode a token file (its first ``n_q`` codebooks) into an audio file; its format is that of the name's ending.
-
-    The target appears when it is whole.
+    """Decode a token file (its first ``n_q`` codebooks) into an audio file, in the format of the name's ending.
 
     Raises:
         TokenError: if the token file is damaged, foreign, or of another model, or has fewer than ``n_q`` codebooks.
         FileError: if the target cannot be written.
     """
     tokens = load_tokens(source)
-    has = tokens.codes.shape[0]
-    mine = codec.sample_rate, codec.hop_length, fingerprint(codec.quantizer, has) if has <= codec.quantizer.n_q else ""
-    if mine != (tokens.sample_rate, tokens.hop_length, tokens.model):
+    has, quantizer = tokens.codes.shape[0], codec.quantizer
+    own = codec.sample_rate, codec.hop_length, codebook_fingerprint(quantizer, has) if has <= quantizer.n_q else ""
+    if own != (tokens.sample_rate, tokens.hop_length, tokens.model):
         raise TokenError(f"{source} was made by another model: decode it with the checkpoint that encoded it")
-    if int(tokens.codes.max()) >= codec.quantizer.codebook_size:
-        raise TokenError(f"{source} has codes that no codebook of this model has: encode the recording again")
+    if int(tokens.codes.max()) >= quantizer.codebook_size:
+        raise TokenError(f"{source} has codes beyond the codebooks of this model: encode the recording again")
     if n_q is not None and not 1 <= n_q <= has:
         raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")
     audio_format = Path(target).suffix[1:].upper()
@@ -108,10 +106,10 @@ def _decoded(codec: Codec, codes: Tensor) -> Iterator[np.ndarray]:
 
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 blocks of an audio file at ``sample_rate`` (Hz); resampled as a stream, without seams.
+    """Mono float32 blocks of an audio file, resampled to ``sample_rate`` (Hz) as one stream.
 
     Raises:
-        FileError: if it is missing, soundfile cannot read it, ends before its header says, or is not finite.
+        FileError: if the file is missing, unreadable, shorter than its header says, or not finite.
     """
     if not Path(path).is_file():
         raise FileError(f"there is no audio file at {path}")

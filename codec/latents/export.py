@@ -1,7 +1,7 @@
-"""What ``python -m codec extract --kind latents`` makes of a recording: ``latents`` ``[C, F]`` float32, not normalised.
+"""Extraction of continuous latents, with their statistics over the training part.
 
-Each unit also keeps the ``moments`` ``[2, C]`` float64 of its own frames, mean and sum of squared deviations, so that
-whoever finishes last merges them over the training units without reading all latents again.
+Each shard file also has ``moments`` ``[2, C]`` float64 of its own frames: mean, and sum of squared deviations. The last
+process merges those of the training files without reading the latents again.
 """
 
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from torch import Tensor
 
 from codec.data.base import CorpusError
 from codec.data.work_units import WorkUnits
-from codec.latents.extract import Encoding
+from codec.latents.extract import Extractor
 from codec.latents.index import LATENTS, LEAST
-from codec.latents.latent_space import fingerprint
-from codec.latents.shard_file import UnitError, UnitFile
+from codec.latents.latent_space import latent_fingerprint
+from codec.latents.shard_file import ShardFile, ShardFileError
 from codec.model import Codec
 
 Moments = tuple[int, np.ndarray, np.ndarray]
 """(count, mean ``[C]``, sum of squared deviations from it ``[C]``) of frames, in float64."""
 
 
-class ToLatents(Encoding):
-    """Latents of a codec before ("pre") or after ("post") its codebooks.
+class LatentExtractor(Extractor):
+    """``latents`` ``[C, F]`` float32, not normalised, before ("pre") or after ("post") quantization.
 
     Raises:
-        ValueError: if it has no such latents.
+        ValueError: if the codec has no such latents.
     """
 
     layout = LATENTS
@@ -34,32 +34,32 @@ class ToLatents(Encoding):
     def __init__(self, codec: Codec, kind: str = "pre"):
         self.network = self.codec = codec
         self.kind, self.dim = kind, codec.quantizer.latent_dim
-        self.facts = {"fingerprint": fingerprint(codec, kind), "kind": kind, "sample_rate": codec.sample_rate}
+        self.facts = {"fingerprint": latent_fingerprint(codec, kind), "kind": kind, "sample_rate": codec.sample_rate}
         self.facts |= {"hop_length": codec.hop_length, "dim": self.dim}
         self.empty = np.zeros((self.dim, 0), np.float32)
         self.size = f"{self.dim} channels at {codec.frame_rate:g} Hz ({kind})"
 
     def plan(self, units: WorkUnits) -> dict[str, Any]:
-        """Raises CorpusError if there is nothing to take statistics from."""
+        """Raises CorpusError if nothing is left for training."""
         if not units.splits["train"]:
             raise CorpusError("every recording is held out and none is left for the statistics: hold out fewer.")
         return {"corpus": units.digest, "latents": LATENTS.version, **self.facts}
 
-    def make(self, wav: Tensor) -> np.ndarray:
+    def matrix(self, wav: Tensor) -> np.ndarray:
         """Raises ValueError if the latents are not finite."""
         found = self.codec.quantizer.to_latents(self.codec.latents(wav), self.kind)[0].float().cpu().numpy()
         if not np.isfinite(found).all():
             raise ValueError("the codec gives latents that are not finite: has its training diverged?")
         return found
 
-    def more(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
+    def extra(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
         return {"moments": np.stack(moments(matrix)[1:])}
 
-    def gather(self, unit: UnitFile) -> Moments:
-        found = unit.tensor("moments")
-        if found.shape != (2, self.dim) or found.dtype != np.float64 or unit.rows != self.dim:
-            raise UnitError(f"{unit.path} is damaged: it has no moments of {self.dim} channels")
-        return unit.frames, *found
+    def gather(self, shard: ShardFile) -> Moments:
+        found = shard.tensor("moments")
+        if found.shape != (2, self.dim) or found.dtype != np.float64 or shard.channels != self.dim:
+            raise ShardFileError(f"{shard.path} is damaged: it has no moments of {self.dim} channels")
+        return shard.frames, *found
 
     def summary(self, train: list[Any]) -> dict[str, Any]:
         """Raises CorpusError if no training recording could be read."""
@@ -67,12 +67,12 @@ class ToLatents(Encoding):
         if not count:
             raise CorpusError("no training recording can be read: there is nothing to take statistics from.")
         std = np.sqrt(deviations / count).astype(np.float32)
-        std[std < LEAST] = 1.0  # a channel that never changes stays at 0 when it is normalised
+        std[std < LEAST] = 1.0  # a constant channel is 0 after normalisation
         return {"mean": mean.astype(np.float32).tolist(), "std": std.tolist()}
 
 
 def moments(matrix: np.ndarray) -> Moments:
-    """Of the columns of ``[C, F]``; a channel at a time, so that memory does not double."""
+    """Of the columns of ``[C, F]``; one channel at a time, so that memory does not double."""
     if not matrix.shape[1]:
         return 0, np.zeros(len(matrix)), np.zeros(len(matrix))
     mean = np.array([row.mean(dtype=np.float64) for row in matrix])
@@ -83,9 +83,9 @@ def moments(matrix: np.ndarray) -> Moments:
 def merged(parts: Sequence[Moments]) -> Moments:
     """The moments of all frames together (Chan, Golub and LeVeque, 1979), the parts in their order."""
     count, mean, deviations = parts[0]
-    for more, other, others in parts[1:]:
-        if more:
-            total, apart = count + more, other - mean
-            deviations = deviations + others + np.square(apart) * (count * more / total)
-            count, mean = total, mean + apart * (more / total)
+    for n, other_mean, other_deviations in parts[1:]:
+        if n:
+            total, apart = count + n, other_mean - mean
+            deviations = deviations + other_deviations + np.square(apart) * (count * n / total)
+            count, mean = total, mean + apart * (n / total)
     return count, mean, deviations

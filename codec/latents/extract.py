@@ -1,11 +1,8 @@
-"""Encode a corpus, by as many processes as there are: unit i (codec/data/work_units.py) belongs to process i mod world.
+"""Extraction of tokens, latents or features of a corpus, by any number of processes that need not talk to each other.
 
-Nobody waits for anybody: a unit's file appears whole, what is there is not made again, and any process may be killed
-and started again anywhere. The same units and the same codec on the same kind of machine give the same bytes.
-
-A unit's file is NAME.safetensors (codec/latents/shard_file.py). What is in it is an :class:`Encoding`: tokens, here,
-``codes`` ``[K, F]`` uint16 with what a token file says of the codec (codec/latents/token_file.py); or latents
-(codec/latents/export.py).
+Work unit i (codec/data/work_units.py) belongs to the process i mod world size. A unit's shard file NAME.safetensors
+(codec/latents/shard_file.py) is written atomically, and one that exists is not computed again: processes may be killed
+and restarted at any time. The same units, codec and kind of machine give the same bytes.
 """
 
 import hashlib
@@ -21,28 +18,27 @@ from torch import Tensor, nn
 
 from codec.data import audio
 from codec.data.audio import AudioError
-from codec.data.base import CorpusError
 from codec.data.read_errors import ReadErrors, check_share
 from codec.data.shard_writer import check_plan
 from codec.data.work_units import WorkUnits
-from codec.latents.shard_file import ENDING, KNOWN, Layout, UnitError, UnitFile, write_unit
-from codec.latents.token_file import TokenError, Tokens, codebooks, fingerprint, weights_fingerprint
+from codec.latents.shard_file import ENDING, METADATA, Layout, ShardFile, ShardFileError, corpus_errors, write_shard
+from codec.latents.token_file import TokenError, Tokens, checked_n_q, codebook_fingerprint, weights_fingerprint
 from codec.model import Codec
 from codec.utils.atomic import atomic_file, write_atomic
 
 INDEX = "index.json"
-FACTS = ("recordings", "unreadable", "frames", "seconds")  # of each unit, in the index
+COUNTS = ("recordings", "unreadable", "frames", "seconds")  # of each unit, in the index
 TOKENS = Layout("codec-token-shards", 2, "codes", "U16", "tokens", "model")
 
 
-class Encoding(ABC):
-    """What is made of a recording: a matrix ``[C, F]``. Made of a codec before `for_inference`, which changes weights.
+class Extractor(ABC):
+    """Computes a matrix ``[C, F]`` of a recording. Made of a codec before `for_inference`, which changes its weights.
 
     Attributes:
-        network: what makes it, on its device.
-        facts: of what makes it, ``sample_rate`` and ``hop_length`` among them; in every unit and in the index.
-        empty: ``[C, 0]``, what is made of nothing.
-        size: of what is made, in words.
+        network: the codec or teacher.
+        facts: of the network, ``sample_rate`` and ``hop_length`` among them; in every shard file and in the index.
+        empty: ``[C, 0]``, the matrix of no recording.
+        size: for people, as "8 codebooks".
     """
 
     layout: Layout
@@ -51,32 +47,35 @@ class Encoding(ABC):
     empty: np.ndarray
     size: str
 
+    def prepare(self, device: str | torch.device) -> None:
+        """Move the network to a device, a codec in its form for inference."""
+        self.network.to(device)
+        if isinstance(self.network, Codec):
+            self.network.for_inference()
+
     @abstractmethod
-    def make(self, wav: Tensor) -> np.ndarray:
-        """wav ``[1, 1, T]`` -> ``[C, F]``. Raises ValueError where the codec is not for this."""
+    def matrix(self, wav: Tensor) -> np.ndarray:
+        """wav ``[1, 1, T]`` -> ``[C, F]``. Raises ValueError if the files cannot hold it."""
 
     @abstractmethod
     def plan(self, units: WorkUnits) -> dict[str, Any]:
-        """What decides the content of the units: a folder is for one such thing.
+        """All that determines the content of the files. A folder is for one plan. Raises CorpusError."""
 
-        Raises CorpusError if the corpus will not do.
-        """
-
-    def more(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
+    def extra(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
         """``[C, frames of a unit]`` -> further tensors of its file."""
         return {}
 
-    def gather(self, unit: UnitFile) -> Any:
-        """What :meth:`summary` needs of a unit. Raises UnitError if it is damaged."""
+    def gather(self, shard: ShardFile) -> Any:
+        """What :meth:`summary` needs of a file. Raises ShardFileError if it is damaged."""
         return None
 
     def summary(self, train: list[Any]) -> dict[str, Any]:
-        """What was gathered from the units for training -> what else the index says."""
+        """The gathered values of the training files -> further entries of the index."""
         return {}
 
 
-class ToTokens(Encoding):
-    """Tokens of the first ``n_q`` codebooks (None: all).
+class TokenExtractor(Extractor):
+    """``codes`` ``[K, F]`` uint16 of the first ``n_q`` codebooks (None: all).
 
     Raises:
         ValueError: if there are fewer, or none.
@@ -86,109 +85,107 @@ class ToTokens(Encoding):
 
     def __init__(self, codec: Codec, n_q: int | None = None):
         self.network = self.codec = codec
-        self.n_q = codebooks(codec.quantizer, n_q)
-        self.facts = {"model": fingerprint(codec.quantizer, self.n_q), "sample_rate": codec.sample_rate}
+        self.n_q = checked_n_q(codec.quantizer, n_q)
+        self.facts = {"model": codebook_fingerprint(codec.quantizer, self.n_q), "sample_rate": codec.sample_rate}
         self.facts |= {"hop_length": codec.hop_length, "n_q": self.n_q}
         self.empty, self.size = np.zeros((self.n_q, 0), np.uint16), f"{self.n_q} codebooks"
         self.weights = weights_fingerprint(codec.encoder)
 
     def plan(self, units: WorkUnits) -> dict[str, Any]:
-        # with other weights the same codebooks give other codes
+        # another encoder gives other codes with the same codebooks
         return {"corpus": units.digest, "tokens": TOKENS.version, "weights": self.weights, **self.facts}
 
-    def make(self, wav: Tensor) -> np.ndarray:
+    def matrix(self, wav: Tensor) -> np.ndarray:
         """Raises ValueError if a codebook has more than 65,536 entries."""
-        found = self.codec.encode(wav, self.n_q)[0].cpu().numpy()
-        if found.size and not 0 <= int(found.min()) <= int(found.max()) < 2**16:
-            raise ValueError("files of tokens hold codes from 0 to 65,535")
-        return found.astype(np.uint16)
+        codes = self.codec.encode(wav, self.n_q)[0].cpu().numpy()
+        if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < 2**16:
+            raise ValueError("token files hold codes from 0 to 65,535")
+        return codes.astype(np.uint16)
 
 
 def extract(
-    encoding: Encoding,
+    extractor: Extractor,
     units: WorkUnits,
     folder: Path,
     part: tuple[int, int] = (0, 1),
     report: Callable[[str], None] = print,
 ) -> dict | None:
-    """Write the units of process ``part`` (index, count) that are not there -> the index, None while some are missing.
+    """Write the missing files of process ``part`` (rank, world size) -> the index; None while files are missing.
 
     Raises:
-        CorpusError: if the folder holds something else, of another corpus or codec, or too much cannot be read.
-        ValueError: if the codec is not for this.
+        CorpusError: if the folder is of another corpus or codec, or too much cannot be read.
+        ValueError: if the files cannot hold what the extractor computes.
     """
-    check_plan(folder, encoding.plan(units))
-    ledger = ReadErrors(units.size)
-    ledger.add(units.bad)
+    check_plan(folder, extractor.plan(units))
+    errors = ReadErrors(units.size)
+    errors.add(units.bad)
     todo = [u for u in range(part[0], len(units.names), part[1]) if not (folder / (units.names[u] + ENDING)).is_file()]
     for done, unit in enumerate(todo, start=1):
-        skipped, heard = _write(encoding, units, unit, folder)
-        ledger.add(skipped, heard)
+        errors.add(*_write(extractor, units, unit, folder))
         report(f"{units.names[unit]}: {done} of {len(todo)} units made")
     paths = [folder / (name + ENDING) for name in units.names]
     if not all(path.is_file() for path in paths):
         return None
-    found = [_entry(path, encoding) for path in paths]
+    found = [_entry(path, extractor) for path in paths]
     entries = [entry for entry, _ in found]
-    good, bad = (sum(entry[fact] for entry in entries) for fact in FACTS[:2])
+    good, bad = (sum(entry[name] for entry in entries) for name in COUNTS[:2])
     check_share(len(units.bad) + bad, units.size, len(units.bad) + bad + good)  # of all processes and calls
-    layout = encoding.layout
-    index = {"format": layout.format, "version": layout.version, **encoding.facts, "splits": units.splits}
-    index |= encoding.summary([found[i][1] for i in units.splits["train"]]) | {"units": entries}
-    write_atomic(folder / INDEX, (json.dumps(index, indent=0) + "\n").encode())
+    layout = extractor.layout
+    index = {"format": layout.format, "version": layout.version, **extractor.facts, "splits": units.splits}
+    index |= extractor.summary([found[i][1] for i in units.splits["train"]]) | {"units": entries}
+    write_atomic(folder / INDEX, json.dumps(index, indent=0) + "\n")
     return index
 
 
 @torch.inference_mode()
-def _write(encoding: Encoding, units: WorkUnits, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """Write one unit -> (name, reason) of what could not be read, and the names of the others."""
-    device = next(tensor.device for tensor in (*encoding.network.parameters(), *encoding.network.buffers()))
+def _write(extractor: Extractor, units: WorkUnits, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """Write the file of one unit -> (name, reason) of unreadable recordings, and names of the others."""
+    device = next(tensor.device for tensor in (*extractor.network.parameters(), *extractor.network.buffers()))
     matrices, lengths, about, skipped = [], [], [], []
     for recording in units.recordings(unit):
         try:
             if isinstance(recording, AudioError):
                 raise recording
-            wav = audio.read(recording.source, encoding.facts["sample_rate"], 0, None, recording.name)
+            wav = audio.read(recording.source, extractor.facts["sample_rate"], 0, None, recording.name)
         except AudioError as error:
             skipped.append((error.file, error.reason))
             continue
-        matrices.append(encoding.make(torch.from_numpy(wav)[None, None].to(device)))
+        matrices.append(extractor.matrix(torch.from_numpy(wav)[None, None].to(device)))
         lengths.append(len(wav))
-        about.append({"file": recording.name} | {part: getattr(recording, part) for part in KNOWN[1:]})
-    matrix = np.concatenate([encoding.empty, *matrices], axis=1)
+        about.append({"file": recording.name} | {part: getattr(recording, part) for part in METADATA[1:]})
+    matrix = np.concatenate([extractor.empty, *matrices], axis=1)
     with atomic_file(folder / (units.names[unit] + ENDING)) as file:
-        write_unit(file, encoding.layout, matrix, lengths, about, skipped, encoding.facts, encoding.more(matrix))
+        facts, extra = extractor.facts, extractor.extra(matrix)
+        write_shard(file, extractor.layout, matrix, lengths, about, skipped, facts, extra)
     return skipped, [recording["file"] for recording in about]
 
 
-def read_unit(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
-    """({file, speaker, text, phones}, tokens) of each recording in a unit's file.
-
-    Raises:
-        TokenError: if it is missing, damaged or something else.
-    """
-    try:
-        unit = UnitFile(path, TOKENS)
-        unit.check()
-        codes = unit.read(0, unit.frames)
-        model = unit.facts["sample_rate"], unit.facts["hop_length"], unit.facts["model"]
-    except UnitError as error:
-        raise TokenError(str(error)) from None
-    for i, known in enumerate(unit.recordings):
-        first, end = unit.place(i)
-        yield known, Tokens(torch.from_numpy(codes[:, first:end].astype(np.int64)), int(unit.lengths[i]), *model)
-
-
-def _entry(path: Path, encoding: Encoding) -> tuple[dict[str, Any], Any]:
-    """What the index says of a unit, and what `encoding` gathers from it."""
-    try:
-        unit = UnitFile(path, encoding.layout)
-        unit.check()
-        gathered = encoding.gather(unit)
-    except UnitError as error:
-        raise CorpusError(f"{error}; remove it and extract again.") from None
-    seconds = round(int(unit.lengths.sum()) / unit.facts["sample_rate"], 3)
-    counts = dict(zip(FACTS, (len(unit), len(unit.facts["unreadable"]), unit.frames, seconds), strict=True))
+def _entry(path: Path, extractor: Extractor) -> tuple[dict[str, Any], Any]:
+    """The entry of a file in the index, and what the extractor gathers from the file."""
+    with corpus_errors():
+        shard = ShardFile(path, extractor.layout)
+        shard.check()
+        gathered = extractor.gather(shard)
+    seconds = round(int(shard.lengths.sum()) / shard.facts["sample_rate"], 3)
+    counts = dict(zip(COUNTS, (len(shard), len(shard.facts["unreadable"]), shard.frames, seconds), strict=True))
     content = path.read_bytes()
     name = path.name.removesuffix(ENDING)
     return {"name": name, **counts, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}, gathered
+
+
+def read_token_shard(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
+    """({file, speaker, text, phones}, tokens) of each recording in a shard file of tokens.
+
+    Raises:
+        TokenError: if it is missing, damaged or of another layout.
+    """
+    try:
+        shard = ShardFile(path, TOKENS)
+        shard.check()
+        codes = shard.read(0, shard.frames)
+    except ShardFileError as error:
+        raise TokenError(str(error)) from None
+    model = shard.facts["sample_rate"], shard.facts["hop_length"], shard.facts["model"]
+    for i, known in enumerate(shard.recordings):
+        first, end = shard.span(i)
+        yield known, Tokens(torch.from_numpy(codes[:, first:end].astype(np.int64)), int(shard.lengths[i]), *model)

@@ -1,4 +1,4 @@
-"""What a teacher hears in each recording of a corpus, a feature vector for each frame of a codec."""
+"""Extraction of a teacher's features, at the frame rate of a codec."""
 
 import math
 from typing import Any
@@ -11,17 +11,17 @@ from torch import Tensor
 from codec.data.work_units import WorkUnits
 from codec.distillation.teachers.base import Teacher
 from codec.distillation.teachers.rate import to_frame_rate
-from codec.latents.extract import Encoding
+from codec.latents.extract import Extractor
 from codec.latents.shard_file import Layout
 
 FEATURES = Layout("codec-features", 1, "features", "F16", "features", "teacher")
 LARGEST = torch.finfo(torch.float16).max
-PIECE = 30.0  # seconds that a teacher hears at a time, at most: its memory may grow with their square
-LEAST = 0.1  # seconds that it hears at least, silence at the end; WavLM's first window is 25 ms
+PIECE = 30.0  # seconds at a time, at most: a teacher's memory may grow with their square
+LEAST = 0.1  # seconds, padded with silence; the first window of WavLM is 25 ms
 
 
-class ToFeatures(Encoding):
-    """``features`` ``[C, F]`` float16, at the frame rate of a codec, of recordings at its sample rate."""
+class FeatureExtractor(Extractor):
+    """``features`` ``[C, F]`` float16, of recordings at the sample rate of a codec, F = ceil(T / hop_length)."""
 
     layout = FEATURES
 
@@ -34,17 +34,17 @@ class ToFeatures(Encoding):
     def plan(self, units: WorkUnits) -> dict[str, Any]:
         return {"corpus": units.digest, "features": FEATURES.version, **self.facts}
 
-    def make(self, wav: Tensor) -> np.ndarray:
-        """Raises ValueError if they are not finite."""
+    def matrix(self, wav: Tensor) -> np.ndarray:
+        """Raises ValueError if features are not finite."""
         rate, hop = self.facts["sample_rate"], self.facts["hop_length"]
         frames = -(-wav.shape[-1] // hop)
         pieces = math.ceil(frames * hop / rate / PIECE)
-        found = torch.cat([self._heard(piece) for piece in wav.split(math.ceil(frames / pieces) * hop, dim=-1)])
+        found = torch.cat([self._features(piece) for piece in wav.split(math.ceil(frames / pieces) * hop, dim=-1)])
         if not found.isfinite().all():
             raise ValueError(f"the teacher {self.teacher.identity} gives features that are not finite")
         return found.clamp(-LARGEST, LARGEST).t().half().cpu().numpy()
 
-    def _heard(self, wav: Tensor) -> Tensor:
+    def _features(self, wav: Tensor) -> Tensor:
         """``[1, 1, T] -> [F, C]``."""
         rate, hop = self.facts["sample_rate"], self.facts["hop_length"]
         frames = -(-wav.shape[-1] // hop)

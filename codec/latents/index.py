@@ -1,8 +1,7 @@
-"""What a folder of latents says about itself, and what of it is believed.
+"""The index of a folder of latents: their source, their statistics, and the shard files of each split.
 
-index.json is written by ``python -m codec extract --kind latents``: which codec's latents they are, mean and standard
-deviation of each channel over the training part, and the units with their splits. It may come from anywhere: names stay
-inside the folder, numbers within bounds.
+``python -m codec extract --kind latents`` writes index.json. It is untrusted: names stay inside the folder and numbers
+within bounds.
 """
 
 from dataclasses import dataclass
@@ -16,27 +15,26 @@ from torch import Tensor
 
 from codec.data.base import CorpusError
 from codec.data.index_schema import CorpusIndex, Part, parse_index
-from codec.latents.shard_file import Layout
+from codec.latents.shard_file import Layout, Rate
 from codec.utils.safe_io import Schema, UntrustedFileError, parse_as, read_text
 
 LATENTS = Layout("codec-latents", 1, "latents", "F32", "latents", "fingerprint")
 INDEX = "index.json"
-UNITS, CHANNELS = 1_000_000, 65_536  # at most
-LEAST = 1e-30  # standard deviation; of a channel that changes less it is given as 1
+MAX_UNITS, MAX_CHANNELS = 1_000_000, 65_536
+LEAST = 1e-30  # a channel whose standard deviation is less counts as constant, and has 1
 Count = Annotated[int, Field(ge=0, le=2**40)]
-Rate = Annotated[int, Field(gt=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Whose latents these are, and how they are distributed: all that a
+    """The source of latents and their distribution: what
     :class:`~codec.latents.latent_space.LatentSpace` needs besides the codec.
 
     Attributes:
         kind: "pre" or "post" quantization.
-        fingerprint: of the codec that made them (codec/latents/latent_space.py).
+        fingerprint: of the codec (:func:`~codec.latents.latent_space.latent_fingerprint`).
         sample_rate, hop_length: of the codec, in Hz and samples.
-        mean, std: ``[C]`` float32 of each channel over all training frames. A channel that never changes has std 1.
+        mean, std: ``[C]`` float32, of each channel over all training frames. A constant channel has std 1.
     """
 
     kind: str
@@ -47,13 +45,13 @@ class Statistics:
     std: Tensor
 
     def plain(self) -> dict[str, Any]:
-        """Text, numbers and lists of them, for a checkpoint or JSON; :meth:`of` is the way back."""
+        """Plain values, for a checkpoint or JSON; :meth:`of` is the inverse."""
         facts = {name: getattr(self, name) for name in ("kind", "fingerprint", "sample_rate", "hop_length")}
         return facts | {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
     def of(cls, content: Any, where: str) -> "Statistics":
-        """From what :meth:`plain` gives. Raises CorpusError with ``where`` it comes from."""
+        """The inverse of :meth:`plain`. Raises CorpusError with ``where`` the content comes from."""
         try:
             return parse_as(_Statistics, content, where).statistics
         except UntrustedFileError as error:
@@ -66,9 +64,9 @@ class _Statistics(Schema):
     sample_rate: Rate
     hop_length: Rate
     mean: Annotated[
-        list[Annotated[float, Field(gt=-1e30, lt=1e30)]], Field(min_length=1, max_length=CHANNELS), FailFast()
+        list[Annotated[float, Field(gt=-1e30, lt=1e30)]], Field(min_length=1, max_length=MAX_CHANNELS), FailFast()
     ]
-    std: Annotated[list[Annotated[float, Field(ge=LEAST, lt=1e30)]], Field(max_length=CHANNELS), FailFast()]
+    std: Annotated[list[Annotated[float, Field(ge=LEAST, lt=1e30)]], Field(max_length=MAX_CHANNELS), FailFast()]
 
     @cached_property
     def statistics(self) -> Statistics:
@@ -83,7 +81,7 @@ class _Statistics(Schema):
 
 
 class Entry(Part):
-    """One unit: NAME.safetensors of so many recordings, frames and bytes."""
+    """One shard file, NAME.safetensors, and its numbers of recordings, frames and bytes."""
 
     recordings: Count
     frames: Count
@@ -95,7 +93,7 @@ class Index(CorpusIndex, _Statistics):
 
     format: Literal["codec-latents"]
     version: Literal[1]
-    units: Annotated[list[Entry], Field(min_length=1, max_length=UNITS), FailFast()]
+    units: Annotated[list[Entry], Field(min_length=1, max_length=MAX_UNITS), FailFast()]
 
     @property
     def parts(self) -> list[Part]:

@@ -1,6 +1,6 @@
-"""The space that a latent generative model works in: waveforms to normalised latents and back, for anybody's model.
+"""The latent space of a codec for generative models: waveforms to normalised latents and back.
 
-from codec.latents.space import LatentSpace
+from codec.latents.latent_space import LatentSpace
 
 space = LatentSpace.load("last.ckpt", "LATENTS")  # a folder of python -m codec extract --kind latents
 wav = space.decode(model(space.encode(wav)), length=wav.shape[-1])
@@ -20,25 +20,30 @@ from codec.utils.errors import InputError
 
 
 class LatentSpace:
-    """A codec's continuous latents, each channel shifted and scaled to mean 0 and standard deviation 1.
+    """A codec's continuous latents, each channel normalised to mean 0 and standard deviation 1.
 
     Attributes:
-        codec: in eval mode. ``for_inference()`` may be called on it, once the space is made.
-        statistics: whose latents they are, and their distribution.
+        codec: in eval mode. ``for_inference()`` may be called on it afterwards.
+        statistics: the source and distribution of the latents.
+        kind: "pre" or "post" quantization.
+        fingerprint: see :func:`latent_fingerprint`.
+        dim: channels C.
+        frame_rate: frames per second.
+        sample_rate: of waveforms, in Hz.
         mean, std: ``[C]`` float32, on the device of the codec.
 
     Raises:
         InputError: if the statistics are of another codec's latents.
-        ValueError: if the codec is in its form for inference already, in which its weights cannot be told.
+        ValueError: if the codec is in its form for inference already, in which it has no fingerprint.
     """
 
     def __init__(self, codec: Codec, statistics: Statistics):
-        mine = fingerprint(codec.eval(), statistics.kind)
+        own = latent_fingerprint(codec.eval(), statistics.kind)
         rates = codec.sample_rate, codec.hop_length
-        if (mine, *rates) != (statistics.fingerprint, statistics.sample_rate, statistics.hop_length):
+        if (own, *rates) != (statistics.fingerprint, statistics.sample_rate, statistics.hop_length):
             raise InputError(
                 f"these statistics are of another codec's latents ({statistics.fingerprint[:8]}, kind "
-                f"{statistics.kind}, not {mine[:8]}): extract latents with this checkpoint, or give theirs"
+                f"{statistics.kind}, not {own[:8]}): extract latents with this checkpoint, or give theirs"
             )
         if len(statistics.mean) != codec.quantizer.latent_dim:
             raise InputError(
@@ -46,6 +51,8 @@ class LatentSpace:
                 f"{codec.quantizer.latent_dim}: extract them again"
             )
         self.codec, self.statistics = codec, statistics
+        self.kind, self.fingerprint, self.dim = statistics.kind, statistics.fingerprint, len(statistics.mean)
+        self.frame_rate, self.sample_rate = codec.frame_rate, codec.sample_rate
         self.to(next(codec.parameters()).device)
 
     @classmethod
@@ -60,12 +67,12 @@ class LatentSpace:
         """From the checkpoint of a codec.
 
         Args:
-            statistics: a folder that ``python -m codec extract --kind latents`` wrote, or what was kept of one.
-            kind: "pre" or "post", where that is to be certain; None: as the statistics say.
-            ema: the averaged weights where the checkpoint has them, as extract takes them without ``--raw``.
+            statistics: or a folder that ``python -m codec extract --kind latents`` wrote.
+            kind: "pre" or "post", to be checked; None: as in the statistics.
+            ema: the averaged weights, if the checkpoint has them, as extract uses them without ``--raw``.
 
         Raises:
-            CheckpointError: if the checkpoint cannot be read.
+            CheckpointError: if the checkpoint cannot be loaded.
             CorpusError: if the folder has no statistics.
             InputError: if they are of another codec's latents, or of another kind.
         """
@@ -77,35 +84,10 @@ class LatentSpace:
         return cls(codec.to(device), statistics)
 
     def to(self, device: str | torch.device) -> "LatentSpace":
-        """Move the codec and the statistics -> the space itself."""
+        """Move the codec and the statistics."""
         self.codec.to(device)
         self.mean, self.std = self.statistics.mean.to(device), self.statistics.std.to(device)
         return self
-
-    @property
-    def kind(self) -> str:
-        """ "pre" or "post" quantization."""
-        return self.statistics.kind
-
-    @property
-    def fingerprint(self) -> str:
-        """Of what makes latents and gives them their meaning; see :func:`fingerprint`."""
-        return self.statistics.fingerprint
-
-    @property
-    def dim(self) -> int:
-        """Channels C."""
-        return len(self.statistics.mean)
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames per second."""
-        return self.codec.frame_rate
-
-    @property
-    def sample_rate(self) -> int:
-        """Of waveforms, in Hz."""
-        return self.codec.sample_rate
 
     @torch.no_grad()
     def encode(self, wav: Tensor) -> Tensor:
@@ -123,11 +105,11 @@ class LatentSpace:
         return self.codec.decode_latents(z)[..., :length]
 
     def normalise(self, x: Tensor) -> Tensor:
-        """``[..., C, F]``, as the codec has them -> mean 0, standard deviation 1. Raises ValueError for another C."""
+        """Latents of the codec ``[..., C, F]`` -> normalised. Raises ValueError for another C."""
         return (self._checked(x) - self.mean[:, None]) / self.std[:, None]
 
     def denormalise(self, x: Tensor) -> Tensor:
-        """The way back, ``[..., C, F]``. Raises ValueError for another C."""
+        """The inverse of :meth:`normalise`."""
         return self._checked(x) * self.std[:, None] + self.mean[:, None]
 
     def _checked(self, x: Tensor) -> Tensor:
@@ -136,15 +118,15 @@ class LatentSpace:
         return x
 
 
-def fingerprint(codec: Codec, kind: str) -> str:
-    """Hexadecimal digest of what makes the latents of this kind and gives them their meaning: the encoder, the
-    projections of the quantizer, and the codebooks where they take part. The decoder has none.
+def latent_fingerprint(codec: Codec, kind: str) -> str:
+    """Hexadecimal digest of all weights that determine the latents of this kind, and their meaning: the encoder, the
+    projections of the quantizer, and for "post" the codebooks. Not the decoder.
 
     Raises:
         ValueError: if the codec has no latents of this kind, or is in its form for inference.
     """
     if codec.inference:
-        raise ValueError("a codec in its form for inference cannot be told from others: make its LatentSpace before")
+        raise ValueError("a codec in its form for inference has no fingerprint: make its LatentSpace before")
     quantizer = codec.quantizer
     quantizer.check_kind(kind)
     codes = kind == "post" or not quantizer.n_q  # without codebooks, buffers may matter as well

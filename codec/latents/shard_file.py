@@ -1,49 +1,75 @@
-"""The file of a unit of a corpus that was encoded: matrices ``[C, F]`` of its recordings, and what is known of each.
+"""The shard file of an encoded corpus: matrices ``[C, F]`` of many recordings, and their texts and phones.
 
-Safetensors: the matrices one after another as one tensor ``[C, frames of all]``; ``ends`` ``[n]`` int64, where each
-ends among the frames; ``lengths`` ``[n]`` int64, samples of each; and as metadata ``about``, JSON: format, version,
-facts of the codec (``model`` or ``fingerprint``, ``sample_rate`` in Hz and ``hop_length`` in samples among them),
-``recordings`` (file, speaker, text, phones of each), ``unreadable``, and ``checksum``: BLAKE2b-128 of all others, as
-JSON, and of the bytes of all tensors in the order of their names (hexadecimal). It may come from anywhere: nothing is
-executed, and what it says must fit what it holds.
+Safetensors: one tensor ``[C, total frames]`` with the recordings one after another; ``ends`` ``[n]`` int64, the end of
+each in frames; ``lengths`` ``[n]`` int64, of each in samples; and as metadata ``about``, a JSON object: format,
+version, facts of the codec (``model`` or ``fingerprint``, ``sample_rate`` in Hz, ``hop_length`` in samples, ...),
+``recordings`` (file, speaker, text, phones of each), ``unreadable``, and ``checksum``: BLAKE2b-128 of all else, as
+JSON, and of the bytes of all tensors in the order of their names. The file is untrusted: all of it is validated.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from codec.data.base import CorpusError
 from codec.utils.errors import InputError
-from codec.utils.safe_io import parse_json
+from codec.utils.safe_io import Schema, parse_as, parse_json
 
 ENDING = ".safetensors"
-KEPT = 32  # units that stay open: a header each, of what is known of their recordings
-KNOWN = ("file", "speaker", "text", "phones")  # text, of each recording
+OPEN_FILES = 32  # that stay open: each has a header in memory
+METADATA = ("file", "speaker", "text", "phones")  # of each recording
+Rate = Annotated[int, Field(gt=0, lt=2**31)]
 
 
-class UnitError(InputError):
-    """The file is missing, damaged, or something else; the message says which."""
+class ShardFileError(InputError):
+    """The file is missing, damaged, or of another kind."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What such files hold: ``tensor`` is the name of the matrix, ``dtype`` what safetensors calls its numbers."""
+    """The content of a kind of shard file.
+
+    Attributes:
+        tensor, dtype: name of the matrix, and its type as safetensors names it.
+        what: the content, for messages.
+        source: the fact that identifies the codec or teacher.
+    """
 
     format: str
     version: int
     tensor: str
     dtype: str
-    what: str  # in sentences
-    codec: str  # the fact that says of which codec
+    what: str
+    source: str
 
 
-def write_unit(
+class _Recording(Schema):
+    file: str
+    speaker: str
+    text: str
+    phones: str
+
+
+class _Header(Schema):
+    format: str
+    version: int
+    sample_rate: Rate
+    hop_length: Rate
+    recordings: list[_Recording]
+    unreadable: list
+    checksum: str
+
+
+def write_shard(
     file: BinaryIO,
     layout: Layout,
     matrix: np.ndarray,
@@ -51,63 +77,38 @@ def write_unit(
     recordings: Sequence[Mapping[str, str]],
     unreadable: Sequence[tuple[str, str]],
     facts: Mapping[str, Any],
-    more: Mapping[str, np.ndarray],
+    extra: Mapping[str, np.ndarray],
 ) -> None:
-    """Write ``matrix`` ``[C, frames of all]``, ``lengths`` (samples), what is known, and ``more`` tensors."""
+    """Write ``matrix`` ``[C, total frames]`` of recordings of ``lengths`` samples, and ``extra`` tensors."""
     ends = np.cumsum([-(-length // facts["hop_length"]) for length in lengths], dtype=np.int64)
     tensors = {layout.tensor: np.ascontiguousarray(matrix), "ends": ends, "lengths": np.array(lengths, np.int64)}
+    tensors |= extra
     about = {"format": layout.format, "version": layout.version, **facts}
     about |= {"recordings": list(recordings), "unreadable": [list(pair) for pair in unreadable]}
-    tensors |= more
-    about["checksum"] = checksum_of(about, tensors)
+    about["checksum"] = checksum(about, tensors)
     file.write(save(tensors, {"about": json.dumps(about)}))
 
 
-def checksum_of(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """Of what is told and held, the checksum itself left out."""
+def checksum(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.blake2b(json.dumps(about).encode(), digest_size=16)
     for name in sorted(tensors):
         digest.update(np.ascontiguousarray(tensors[name]))
     return digest.hexdigest()
 
 
-class OpenUnits:
-    """Units of one layout by their paths, opened when asked for; few stay open, and none in a copy for a worker."""
-
-    def __init__(self, layout: Layout):
-        self.layout = layout
-        self._open: dict[Path, UnitFile] = {}
-
-    def __call__(self, path: Path) -> "UnitFile":
-        """Raises UnitError if it is missing, damaged or something else."""
-        if path not in self._open:
-            unit = UnitFile(path, self.layout)
-            if len(self._open) >= KEPT:
-                del self._open[next(iter(self._open))]
-            self._open[path] = unit
-        return self._open[path]
-
-    def __len__(self) -> int:
-        """How many are open."""
-        return len(self._open)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_open": {}}
-
-
-class UnitFile:
-    """An open unit: its header is checked and in memory, its matrix is read piece by piece.
+class ShardFile:
+    """An open shard file: its header is validated and in memory, its matrix is read in slices.
 
     Attributes:
-        facts: what it says of the codec and of itself.
-        recordings: of each recording file, speaker, text and phones.
-        ends: ``[n]`` int64, where each ends among the frames.
-        lengths: ``[n]`` int64, samples of each.
-        rows: channels C of the matrix.
-        size: bytes of the file.
+        facts: the JSON object ``about``.
+        recordings: file, speaker, text and phones of each recording.
+        ends, lengths: ``[n]`` int64, of each recording: its end in frames, its length in samples.
+        channels: C of the matrix.
+        frames: of all recordings together.
+        size: of the file, in bytes.
 
     Raises:
-        UnitError: if it is missing, damaged or something else.
+        ShardFileError: if it is missing, damaged, or of another layout.
     """
 
     def __init__(self, path: Path, layout: Layout):
@@ -116,74 +117,92 @@ class UnitFile:
             self.size = path.stat().st_size
             self._file = safe_open(path, framework="np")
             self.facts: dict[str, Any] = parse_json((self._file.metadata() or {})["about"])
-            self.ends, self.lengths = (self._file.get_tensor(name) for name in ("ends", "lengths"))
+            header = parse_as(_Header, self.facts, "its header")
             self.recordings: list[dict[str, str]] = self.facts["recordings"]
+            self.ends, self.lengths = (self._file.get_tensor(name) for name in ("ends", "lengths"))
             matrix = self._file.get_slice(layout.tensor)
-            fits = self._fits(matrix.get_shape(), matrix.get_dtype())
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError, ArithmeticError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            raise UnitError(f"{path} is no unit of {layout.what}, or it is damaged: {reason}") from None
-        if not fits:
-            raise UnitError(
-                f"{path} is damaged, or of another version: its {layout.tensor} and what it says of them do not agree"
-            )
+            shape, dtype = matrix.get_shape(), matrix.get_dtype()
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
+            raise ShardFileError(f"{path} is no file of {layout.what}, or it is damaged: {_line(error)}") from None
+        found = header.format, header.version, dtype, len(shape), type(self.facts.get(layout.source))
+        wanted = layout.format, layout.version, layout.dtype, 2, str
+        if found != wanted or not shape[0] or not self._consistent(header, shape[1]):
+            raise ShardFileError(f"{path} is damaged, or of another version: its {layout.tensor} and header disagree")
+        self.channels, self.frames = shape
 
-    def _fits(self, shape: list[int], dtype: str) -> bool:
-        told = self.facts["format"], self.facts["version"], dtype, len(shape)
-        if told != (self.layout.format, self.layout.version, self.layout.dtype, 2) or not shape[0]:
+    def _consistent(self, header: _Header, frames: int) -> bool:
+        ends, lengths = self.ends, self.lengths
+        if not ends.dtype == lengths.dtype == np.int64 or ends.shape != (len(header.recordings),):
             return False
-        rate, hop = self.facts["sample_rate"], self.facts["hop_length"]
-        if not all(type(value) is int and 0 < value < 2**31 for value in (rate, hop)):
+        if ends.shape != lengths.shape or not ((lengths > 0) & (lengths < 2**48)).all():
             return False
-        if not isinstance(self.recordings, list) or not isinstance(self.facts["unreadable"], list):
-            return False
-        texts = (known[part] for known in self.recordings for part in KNOWN)
-        if not all(isinstance(text, str) for text in (*texts, self.facts["checksum"], self.facts[self.layout.codec])):
-            return False
-        self.rows, ends, lengths = shape[0], self.ends, self.lengths
-        if not ends.dtype == lengths.dtype == np.int64 or ends.ndim != 1 or len(ends) != len(self.recordings):
-            return False
-        sound = bool((lengths > 0).all() and (lengths < 2**48).all()) and np.array_equal(
-            np.cumsum(-(-lengths // hop)), ends
-        )
-        return sound and shape[1] == self.frames
+        return np.array_equal(np.cumsum(-(-lengths // header.hop_length)), ends) and frames == sum(ends[-1:])
 
     def __len__(self) -> int:
         return len(self.ends)
 
-    @property
-    def frames(self) -> int:
-        """Of all recordings together."""
-        return int(self.ends[-1]) if len(self.ends) else 0
-
-    def place(self, i: int) -> tuple[int, int]:
-        """(first, end) of recording i among the frames of all."""
+    def span(self, i: int) -> tuple[int, int]:
+        """(first, end) of recording i in the frames of the matrix."""
         return int(self.ends[i - 1]) if i else 0, int(self.ends[i])
 
     def read(self, first: int, end: int) -> np.ndarray:
-        """Frames first to end of all -> ``[C, end - first]``.
-
-        Raises:
-            UnitError: if they cannot be read any more.
-        """
-        try:
+        """Frames of the matrix, ``[C, end - first]``. Raises ShardFileError."""
+        with self._readable():
             return self._file.get_slice(self.layout.tensor)[:, first:end]
-        except (OSError, SafetensorError) as error:
-            raise UnitError(f"{self.path} cannot be read: {str(error).splitlines()[0][:200]}") from None
-
-    def check(self) -> None:
-        """Read all of it. Raises UnitError if a byte is not as it was written."""
-        try:
-            tensors = {name: self._file.get_tensor(name) for name in self._file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise UnitError(f"{self.path} cannot be read: {str(error).splitlines()[0][:200]}") from None
-        about = {name: value for name, value in self.facts.items() if name != "checksum"}
-        if self.facts["checksum"] != checksum_of(about, tensors):
-            raise UnitError(f"{self.path} is damaged: its checksum does not agree")
 
     def tensor(self, name: str) -> np.ndarray:
-        """One of ``more``. Raises UnitError if it is not there."""
-        try:
+        """One of the extra tensors. Raises ShardFileError."""
+        with self._readable():
             return self._file.get_tensor(name)
+
+    def check(self) -> None:
+        """Read the whole file. Raises ShardFileError if its checksum differs."""
+        with self._readable():
+            tensors = {name: self._file.get_tensor(name) for name in self._file.keys()}  # noqa: SIM118
+        about = {name: value for name, value in self.facts.items() if name != "checksum"}
+        if self.facts["checksum"] != checksum(about, tensors):
+            raise ShardFileError(f"{self.path} is damaged: its checksum does not agree")
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, SafetensorError) as error:
-            raise UnitError(f"{self.path} is damaged: {str(error).splitlines()[0][:200]}") from None
+            raise ShardFileError(f"{self.path} is damaged: {_line(error)}") from None
+
+
+class OpenShards:
+    """Shard files of one layout by their paths, opened on demand. At most 32 stay open; none are pickled."""
+
+    def __init__(self, layout: Layout, advice: str):
+        self.layout, self.advice = layout, advice
+        self._open: dict[Path, ShardFile] = {}
+
+    def __call__(self, path: Path) -> ShardFile:
+        """Raises CorpusError, with the advice, if the file is missing, damaged or of another layout."""
+        if path not in self._open:
+            with corpus_errors(self.advice):
+                shard = ShardFile(path, self.layout)
+            if len(self._open) >= OPEN_FILES:
+                del self._open[next(iter(self._open))]
+            self._open[path] = shard
+        return self._open[path]
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}
+
+
+@contextmanager
+def corpus_errors(advice: str = "remove it and extract again") -> Iterator[None]:
+    """Turns a ShardFileError into a CorpusError that says what to do."""
+    try:
+        yield
+    except ShardFileError as error:
+        raise CorpusError(f"{error}; {advice}.") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

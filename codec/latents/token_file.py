@@ -1,11 +1,11 @@
-"""The token file: what a recording is after encoding. Version 1.
+"""The token file: the codes of one recording. Version 1.
 
-A safetensors file with one tensor, ``codes`` ``[K, F]`` uint16, and metadata, all of it text:
+A safetensors file with one tensor, ``codes`` ``[K, F]`` uint16, and text as metadata:
 
 format: ``codec-tokens``; version: ``1``
-model: fingerprint of the codebooks, which alone can read the codes (hexadecimal)
-sample_rate, hop_length: of the codec, in Hz and samples; length: of the recording in samples at that rate
-checksum: BLAKE2b-128 of all of the above, a line each, and of the codes' bytes (hexadecimal)
+model: fingerprint of the codebooks (hexadecimal)
+sample_rate (Hz), hop_length (samples): of the codec; length: of the recording in samples at that rate
+checksum: BLAKE2b-128 of all of the above, a line each, and of the bytes of the codes (hexadecimal)
 """
 
 import hashlib
@@ -27,12 +27,12 @@ FORMAT, VERSION = "codec-tokens", "1"
 
 
 class TokenError(InputError):
-    """The file is not one of tokens that this program can read, or cannot be written; the message says why."""
+    """A token file is damaged, foreign or missing, or cannot be written."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """codes ``[K, F]`` int64; ``length`` in samples at ``sample_rate`` (Hz); ``model`` is :func:`fingerprint`'s."""
+    """codes ``[K, F]`` int64; ``length`` in samples at ``sample_rate`` (Hz); ``model`` of `codebook_fingerprint`."""
 
     codes: Tensor
     length: int
@@ -41,8 +41,8 @@ class Tokens:
     model: str
 
 
-def fingerprint(quantizer: Quantizer, n_q: int) -> str:
-    """Hexadecimal digest of what gives the codes of the first ``n_q`` codebooks their meaning."""
+def codebook_fingerprint(quantizer: Quantizer, n_q: int) -> str:
+    """Hexadecimal digest of the state of the first ``n_q`` codebooks."""
     digest = hashlib.blake2b(digest_size=16)
     for value in quantizer.codebook_state(n_q):
         digest.update(str(tuple(value.shape)).encode())
@@ -51,7 +51,7 @@ def fingerprint(quantizer: Quantizer, n_q: int) -> str:
 
 
 def weights_fingerprint(module: nn.Module) -> str:
-    """Hexadecimal digest of the names, shapes and values of all weights of an encoder, say."""
+    """Hexadecimal digest of the names, shapes and values of a state_dict."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)}".encode())
@@ -59,22 +59,18 @@ def weights_fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def codebooks(quantizer: Quantizer, n_q: int | None) -> int:
-    """``n_q``, or all codebooks for None.
-
-    Raises:
-        ValueError: if there are fewer, or none at all.
-    """
+def checked_n_q(quantizer: Quantizer, n_q: int | None) -> int:
+    """``n_q``, or the number of all codebooks for None. Raises ValueError if there are fewer, or none."""
     if not quantizer.n_q:
         raise ValueError("this codec is continuous and has no tokens: extract its latents with --kind latents")
     return quantizer.check_n_q(n_q)
 
 
 def save_tokens(path: str | Path, tokens: Tokens) -> None:
-    """Write a token file, whole or not at all.
+    """Write a token file atomically.
 
     Raises:
-        TokenError: if it cannot be written, or there is a code that 16 bits do not hold.
+        TokenError: if it cannot be written, or a code does not fit into 16 bits.
     """
     if tokens.codes.numel() and not 0 <= int(tokens.codes.min()) <= int(tokens.codes.max()) < 2**16:
         raise TokenError("a token file holds codes from 0 to 65,535")
@@ -83,7 +79,7 @@ def save_tokens(path: str | Path, tokens: Tokens) -> None:
     facts |= {"sample_rate": str(tokens.sample_rate), "hop_length": str(tokens.hop_length)}
     try:
         write_atomic(path, save({"codes": codes}, facts | {"checksum": _checksum(facts, codes)}))
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
         raise TokenError(f"{path} cannot be written: {error}") from error
 
 
@@ -91,7 +87,7 @@ def load_tokens(path: str | Path) -> Tokens:
     """Read a token file.
 
     Raises:
-        TokenError: if the file is missing, damaged, of something else or of another version.
+        TokenError: if the file is missing, damaged, foreign, or of another version.
     """
     if not Path(path).is_file():
         raise TokenError(f"there is no token file at {path}")
@@ -101,18 +97,17 @@ def load_tokens(path: str | Path) -> Tokens:
     except (SafetensorError, OSError) as error:
         raise TokenError(f"{path} is no token file, or it is damaged: {str(error).splitlines()[0][:200]}") from None
     if facts.get("format") != FORMAT or codes is None:
-        raise TokenError(f"{path} is no token file of this project: its metadata do not say format={FORMAT}")
+        raise TokenError(f"{path} is no token file of this project: its metadata lack format={FORMAT}")
     if facts.get("version") != VERSION:
         raise TokenError(f"{path} is of version {str(facts.get('version'))[:20]!r}, and this program reads {VERSION}")
     try:
         length, rate, hop = (int(facts[name]) for name in ("length", "sample_rate", "hop_length"))
-        fits = codes.ndim == 2 and codes.dtype == np.uint16 and min(length, rate, hop) > 0
-        fits = fits and codes.shape[0] > 0 and codes.shape[1] == -(-length // hop)
-        intact = fits and facts["checksum"] == _checksum(facts, codes)
+        fits = codes.ndim == 2 and codes.dtype == np.uint16 and min(length, rate, hop, len(codes)) > 0
+        intact = fits and codes.shape[1] == -(-length // hop) and facts["checksum"] == _checksum(facts, codes)
     except (KeyError, ValueError):
         intact = False
     if not intact:
-        raise TokenError(f"{path} is damaged: its codes and what it says about them do not agree")
+        raise TokenError(f"{path} is damaged: its codes and its metadata disagree")
     return Tokens(torch.from_numpy(codes.astype(np.int64)), length, rate, hop, facts["model"])
 
 

@@ -79,7 +79,7 @@ def parse_as(model: type[Model], content: Any, where: str | Path) -> Model:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
         value = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r:.80}"
         raise UntrustedFileError(f"{where}: {f'{field}: ' if field else ''}{reason}{value}") from None
     except RecursionError:

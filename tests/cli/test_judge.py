@@ -12,7 +12,7 @@ from codec.evaluation.report import Report
 from codec.flow import load
 from codec.flow.evaluation.panel import Panel
 from codec.flow.model import FlowModel
-from codec.latents.latent_space import fingerprint
+from codec.latents.latent_space import latent_fingerprint
 from tests.helpers.codecs import HOP, RATE, recordings, saved
 from tests.helpers.commands import fails, misused
 from tests.helpers.flow_parts import conditions
@@ -38,7 +38,7 @@ def flow(codec, monkeypatch) -> FlowModel:
     from codec.checkpoints.load import load_codec
 
     made = of_three()
-    made.condition, made.fingerprint = conditions(), fingerprint(load_codec(codec)[0], "pre")
+    made.condition, made.fingerprint = conditions(), latent_fingerprint(load_codec(codec)[0], "pre")
     made.max_frames = 300
     monkeypatch.setattr(load, "load_with_config", lambda path, ema: (made, {"codec": str(codec)}))
     assert (made.sample_rate, made.hop_length) == (RATE, HOP)

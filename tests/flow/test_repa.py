@@ -10,8 +10,8 @@ from codec.data.folder import FolderCorpus
 from codec.distillation.teachers.random import RandomTeacher
 from codec.distillation.teachers.rate import to_frame_rate
 from codec.flow.repa import Alignment
-from codec.latents.cached import features_of
-from codec.latents.features import FEATURES, PIECE, ToFeatures
+from codec.latents.cached import cached_features
+from codec.latents.features import FEATURES, PIECE, FeatureExtractor
 from codec.latents.paired_features import PairedFeatures
 from codec.utils.errors import InputError
 from tests.flow.test_datamodule import batches, data
@@ -124,7 +124,7 @@ def source(tmp_path_factory):
 def test_a_corpus_has_the_features_of_each_recording(source, tmp_path, monkeypatch):
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path))
     teacher, corpus = RandomTeacher(4, 1), FolderCorpus(source, RATE, holdout=0.25)
-    folder = features_of(teacher, corpus, HOP, report=lambda _: None)
+    folder = cached_features(teacher, corpus, HOP, report=lambda _: None)
     features = PairedFeatures(folder, FEATURES)
     for clip in FolderCorpus(source, RATE, holdout=1).clips("val"):
         frames = -(-clip["wav"].shape[-1] // HOP)
@@ -133,9 +133,9 @@ def test_a_corpus_has_the_features_of_each_recording(source, tmp_path, monkeypat
         torch.testing.assert_close(features.item(clip["file"], 3, 20), wanted[:, 3:23].half(), atol=2e-3, rtol=0)
     assert features.frames("nobody.flac") == 0
     times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert features_of(teacher, corpus, HOP) == folder
+    assert cached_features(teacher, corpus, HOP) == folder
     assert times == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert features_of(RandomTeacher(4, 1, seed=1), corpus, HOP, report=lambda _: None) != folder
+    assert cached_features(RandomTeacher(4, 1, seed=1), corpus, HOP, report=lambda _: None) != folder
     path = next(folder.glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(CorpusError, match="remove it and begin again"):
@@ -144,6 +144,6 @@ def test_a_corpus_has_the_features_of_each_recording(source, tmp_path, monkeypat
 
 @pytest.mark.parametrize("samples", [1, HOP + 1, int(2.5 * PIECE) * RATE + 3])
 def test_recordings_of_any_length_have_a_feature_for_each_frame(samples):
-    found = ToFeatures(RandomTeacher(4, 1), RATE, HOP).make(0.1 * torch.randn(1, 1, samples))
+    found = FeatureExtractor(RandomTeacher(4, 1), RATE, HOP).matrix(0.1 * torch.randn(1, 1, samples))
     assert found.shape == (4, -(-samples // HOP))
     assert found.dtype == "float16"

@@ -12,7 +12,7 @@ import train
 from codec.checkpoints.load import CheckpointError, load_checkpoint, load_codec
 from codec.data.base import CorpusError
 from codec.flow.load import load_flow
-from codec.latents.cached import latents_of
+from codec.latents.cached import cached_latents
 from codec.latents.index import load_index
 from codec.utils.errors import InputError
 from tests.helpers.codecs import latents_of as made_by_hand
@@ -159,7 +159,7 @@ def test_latents_are_made_once_and_shared_among_processes(source, rvq, tmp_path,
     assert load_index(folders[0]).statistics.kind == "pre"
     corpus = instantiate(composed("dataset=folder", f"dataset.path={source}", "sample_rate=800").dataset)
     with pytest.raises(InputError, match="kind=middle"):
-        latents_of(rvq[0], corpus, "middle")
+        cached_latents(rvq[0], corpus, "middle")
 
 
 def test_other_latents_and_symbols_are_refused(source, rvq, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from codec.checkpoints.safe_instantiate import build
 from codec.data.folder import FolderCorpus
 from codec.data.work_units import cut
-from codec.latents.export import ToLatents
+from codec.latents.export import LatentExtractor
 from codec.latents.extract import extract
 from codec.model import Codec
 from tests.checkpoints.test_load import CONFIG
@@ -65,4 +65,4 @@ def recordings(folder: Path) -> Path:
 def latents_of(codec: Codec, source: Path, folder: Path, kind: str = "pre", seconds: float = 2.0, part=(0, 1)) -> dict:
     """The index of the latents of a folder; the codec stays as it is."""
     units = cut(FolderCorpus(source, RATE), seconds)
-    return extract(ToLatents(codec, kind), units, folder, part, report=lambda _: None)
+    return extract(LatentExtractor(codec, kind), units, folder, part, report=lambda _: None)

@@ -6,7 +6,7 @@ import torch
 
 from codec.checkpoints.safe_instantiate import FLOW, build
 from codec.flow.model import FlowModel
-from codec.latents.latent_space import fingerprint
+from codec.latents.latent_space import latent_fingerprint
 from tests.helpers.codecs import saved as saved_codec
 from tests.helpers.flow_parts import CONDITIONS, HOP, RATE, W
 
@@ -42,7 +42,7 @@ def saved_flow(folder: Path, *names: str, seconds: float = 4.0) -> tuple[Path, P
     """(flow model with these conditions, its codec), which the first names as the one of its training."""
     folder.mkdir(parents=True, exist_ok=True)
     codec = saved_codec(folder / "codec.ckpt", "none")
-    config = configuration(names, fingerprint(codec, "pre"), seconds)
+    config = configuration(names, latent_fingerprint(codec, "pre"), seconds)
     torch.manual_seed(0)
     flow: FlowModel = build(config, FLOW)
     with torch.no_grad():

@@ -25,9 +25,9 @@ from codec.evaluation.runs.run_folder import RunError, discover, names
 from codec.evaluation.systems import find
 from codec.flow.load import load_with_config, statistics_of
 from codec.latents.audio_files import FileError, encode_file, read_blocks
-from codec.latents.export import ToLatents
-from codec.latents.extract import TOKENS, Encoding, ToTokens, extract, read_unit
-from codec.latents.features import FEATURES, ToFeatures
+from codec.latents.export import LatentExtractor
+from codec.latents.extract import TOKENS, Extractor, TokenExtractor, extract, read_token_shard
+from codec.latents.features import FEATURES, FeatureExtractor
 from codec.latents.latent_corpus import LatentCorpus
 from codec.latents.paired_features import PairedFeatures
 from codec.latents.shard_file import Layout
@@ -90,7 +90,7 @@ def _tokens(folder: Path) -> Path:
     return folder / "tokens"
 
 
-def _unit(folder: Path, encoding: Callable[[Codec], Encoding], name: str) -> Path:
+def _unit(folder: Path, encoding: Callable[[Codec], Extractor], name: str) -> Path:
     (folder / "speech").mkdir()
     _speech(folder / "speech", "b.wav", 0.5)
     units = cut(FolderCorpus(folder / "speech", RATE, holdout=0), 10.0)
@@ -98,12 +98,12 @@ def _unit(folder: Path, encoding: Callable[[Codec], Encoding], name: str) -> Pat
     return folder / "units" / name
 
 
-def _features(codec: Codec) -> Encoding:
-    return ToFeatures(RandomTeacher(width=4, blocks=1), codec.sample_rate, codec.hop_length)
+def _features(codec: Codec) -> Extractor:
+    return FeatureExtractor(RandomTeacher(width=4, blocks=1), codec.sample_rate, codec.hop_length)
 
 
 def _read(path: Path) -> Any:
-    return list(read_unit(path))
+    return list(read_token_shard(path))
 
 
 def _latents(path: Path) -> Any:
@@ -276,12 +276,12 @@ KINDS = {
     },
     "tokens": Kind(_tokens, load_tokens, TokenError),
     "unit of tokens": Kind(
-        partial(_unit, encoding=ToTokens, name=UNIT), lambda path: list(read_unit(path)), TokenError
+        partial(_unit, encoding=TokenExtractor, name=UNIT), lambda path: list(read_token_shard(path)), TokenError
     ),
-    "unit of latents": Kind(partial(_unit, encoding=ToLatents, name=UNIT), _latents, CorpusError),
-    "latents index": Kind(partial(_unit, encoding=ToLatents, name="index.json"), _latents, CorpusError),
+    "unit of latents": Kind(partial(_unit, encoding=LatentExtractor, name=UNIT), _latents, CorpusError),
+    "latents index": Kind(partial(_unit, encoding=LatentExtractor, name="index.json"), _latents, CorpusError),
     "codes of latents": Kind(
-        partial(_unit, encoding=ToTokens, name=UNIT), partial(_beside, layout=TOKENS), CorpusError
+        partial(_unit, encoding=TokenExtractor, name=UNIT), partial(_beside, layout=TOKENS), CorpusError
     ),
     "unit of features": Kind(
         partial(_unit, encoding=_features, name=UNIT), partial(_beside, layout=FEATURES), CorpusError

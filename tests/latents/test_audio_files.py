@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from codec.latents.audio_files import FileError, decode_file, encode_file, read_blocks
-from codec.latents.token_file import TokenError, Tokens, fingerprint, load_tokens, save_tokens
+from codec.latents.token_file import TokenError, Tokens, codebook_fingerprint, load_tokens, save_tokens
 from codec.model import Codec
 from tests.helpers.codes import assert_codes_equal
 from tests.helpers.parts import small_codec, small_mimi
@@ -42,7 +42,7 @@ def test_file_gives_the_codes_and_the_sound_of_the_whole(codec, recording, tmp_p
     assert_codes_equal(tokens.codes[None], codes, codec, latents)
     assert tokens.length == wav.shape[-1]
     loaded = load_tokens(tmp_path / "a.codes")
-    assert loaded.model == fingerprint(codec.quantizer, 4)
+    assert loaded.model == codebook_fingerprint(codec.quantizer, 4)
     assert torch.equal(loaded.codes, tokens.codes)
     assert (loaded.length, loaded.sample_rate, loaded.hop_length) == (wav.shape[-1], 1600, 16)
     decode_file(codec, tmp_path / "a.codes", tmp_path / "a.wav")
@@ -236,15 +236,15 @@ def test_codes_beyond_16_bits_are_refused(tmp_path):
 
 
 def test_fingerprint_is_of_what_gives_codes_their_meaning(codec):
-    model = fingerprint(codec.quantizer, 4)
-    assert fingerprint(small_mimi().quantizer, 4) != model
+    model = codebook_fingerprint(codec.quantizer, 4)
+    assert codebook_fingerprint(small_mimi().quantizer, 4) != model
     other = small_mimi()
     other.quantizer.load_state_dict(codec.quantizer.state_dict())
     other.quantizer.acoustic.usage += 1.0  # says how a codebook learns, not what it means
-    assert fingerprint(other.quantizer, 4) == model
-    assert fingerprint(other.for_inference().quantizer, 4) == model
+    assert codebook_fingerprint(other.quantizer, 4) == model
+    assert codebook_fingerprint(other.for_inference().quantizer, 4) == model
     fewer = small_mimi(n_q=3)  # the first codebooks of a model read what the whole model wrote with them
     for name, value in fewer.quantizer.state_dict().items():
         if isinstance(value, torch.Tensor):
             value.copy_(codec.quantizer.state_dict()[name][: len(value)])
-    assert fingerprint(fewer.quantizer, 3) == fingerprint(codec.quantizer, 3) != model
+    assert codebook_fingerprint(fewer.quantizer, 3) == codebook_fingerprint(codec.quantizer, 3) != model

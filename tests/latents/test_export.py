@@ -11,10 +11,10 @@ from codec.__main__ import main
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.data.work_units import cut
-from codec.latents.export import ToLatents, merged, moments
+from codec.latents.export import LatentExtractor, merged, moments
 from codec.latents.extract import extract
 from codec.latents.index import LATENTS
-from codec.latents.shard_file import UnitFile
+from codec.latents.shard_file import ShardFile
 from tests.helpers.codecs import HOP, RATE, latents_of, made, saved
 from tests.helpers.commands import fails
 from tests.helpers.shards import content
@@ -24,9 +24,9 @@ def found(folder) -> dict[str, tuple[np.ndarray, dict, int]]:
     """Latents, what is known and the length of every recording in a folder, by its name."""
     every = {}
     for path in folder.glob("*.safetensors"):
-        unit = UnitFile(path, LATENTS)
+        unit = ShardFile(path, LATENTS)
         for i, known in enumerate(unit.recordings):
-            every[known["file"]] = unit.read(*unit.place(i)), known, int(unit.lengths[i])
+            every[known["file"]] = unit.read(*unit.span(i)), known, int(unit.lengths[i])
     return every
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_unit_is_named_before_the_index_is_written(split, tmp_path):
 def test_without_a_training_part_there_are_no_statistics(source, tmp_path):
     units = cut(FolderCorpus(source, RATE, holdout=1), 2.0)
     with pytest.raises(CorpusError, match="every recording is held out"):
-        extract(ToLatents(made("none")[0]), units, tmp_path / "out")
+        extract(LatentExtractor(made("none")[0]), units, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -19,9 +19,9 @@ from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.data.shard_corpus import ShardCorpus
 from codec.data.work_units import cut
-from codec.latents.extract import ToTokens, extract, read_unit
-from codec.latents.shard_file import checksum_of
-from codec.latents.token_file import TokenError, fingerprint
+from codec.latents.extract import TokenExtractor, extract, read_token_shard
+from codec.latents.shard_file import checksum
+from codec.latents.token_file import TokenError, codebook_fingerprint
 from codec.model import Codec
 from tests.checkpoints.test_load import saved
 from tests.helpers.commands import fails
@@ -52,7 +52,7 @@ def ckpt(tmp_path):
 
 
 def quietly(codec, source, out, n_q=None):
-    return extract(ToTokens(codec, n_q), cut(FolderCorpus(source, RATE), 2.0), out, report=lambda _: None)
+    return extract(TokenExtractor(codec, n_q), cut(FolderCorpus(source, RATE), 2.0), out, report=lambda _: None)
 
 
 @pytest.mark.parametrize("n_q", [None, 2])
@@ -63,7 +63,7 @@ def test_every_recording_has_the_codes_that_it_has_alone(source, tmp_path, n_q):
     for unit in index["units"]:
         found |= {
             about["file"]: (about, tokens)
-            for about, tokens in read_unit(tmp_path / "out" / f"{unit['name']}.safetensors")
+            for about, tokens in read_token_shard(tmp_path / "out" / f"{unit['name']}.safetensors")
         }
     corpus = FolderCorpus(source, RATE, holdout=1)
     clips = {clip["file"]: clip for clip in corpus.clips("val")}
@@ -73,7 +73,7 @@ def test_every_recording_has_the_codes_that_it_has_alone(source, tmp_path, n_q):
         with torch.no_grad():
             assert torch.equal(tokens.codes, codec.encode(wav[None], n_q)[0])
         assert (tokens.length, tokens.sample_rate, tokens.hop_length) == (wav.shape[-1], RATE, 8)
-        assert tokens.model == fingerprint(codec.quantizer, n_q or 3)
+        assert tokens.model == codebook_fingerprint(codec.quantizer, n_q or 3)
         assert (about["speaker"], about["text"]) == (clips[name]["speaker"], clips[name]["text"])
     assert sum(unit["recordings"] for unit in index["units"]) == 12
     assert sum(unit["seconds"] for unit in index["units"]) == pytest.approx(12.66)
@@ -85,10 +85,10 @@ def test_shards_give_the_codes_of_their_folder(source, tmp_path):
     codec = small_codec().eval()
     quietly(codec, source, tmp_path / "folder")
     shards = packed(source, tmp_path / "shards", seconds=2.0)
-    extract(ToTokens(codec), cut(ShardCorpus(shards, RATE), 2.0), tmp_path / "out", report=lambda _: None)
+    extract(TokenExtractor(codec), cut(ShardCorpus(shards, RATE), 2.0), tmp_path / "out", report=lambda _: None)
 
     def all_codes(folder):
-        return {a["file"]: t.codes.tolist() for p in folder.glob("*.safetensors") for a, t in read_unit(p)}
+        return {a["file"]: t.codes.tolist() for p in folder.glob("*.safetensors") for a, t in read_token_shard(p)}
 
     assert all_codes(tmp_path / "out") == all_codes(tmp_path / "folder")
 
@@ -174,7 +174,7 @@ def test_damage_is_found(source, tmp_path):
     for damaged in (b"", whole[:-10], bytes([whole[0] ^ 1]) + whole[1:], foreign, flipped, deep):
         path.write_bytes(damaged)
         with pytest.raises(TokenError, match=r"train-000000\.safetensors is"):
-            list(read_unit(path))
+            list(read_token_shard(path))
     with pytest.raises(CorpusError, match="remove it and extract again"):
         quietly(codec, source, tmp_path / "out")
     path.unlink()
@@ -217,16 +217,16 @@ def test_a_strangers_unit_is_held_to_bounds(tmp_path, change):
         tensors = {"codes": np.zeros((len(codes), 1), np.uint16), "ends": np.asarray(ends)}
         tensors["lengths"] = np.asarray(lengths)
         if isinstance(about, dict):
-            about = json.dumps(about | {"checksum": checksum_of(about, tensors)})
+            about = json.dumps(about | {"checksum": checksum(about, tensors)})
         (tmp_path / "u").write_bytes(save(tensors, {"about": about}))
         return tmp_path / "u"
 
     good = GOOD | {"recordings": [ABOUT]}
-    assert len(list(read_unit(written(good)))) == 1
+    assert len(list(read_token_shard(written(good)))) == 1
     arrays = change if isinstance(change, list) else ()
     about = change if isinstance(change, str) else good | (change if isinstance(change, dict) else {})
     with pytest.raises(TokenError) as error:
-        list(read_unit(written(about, *arrays)))
+        list(read_token_shard(written(about, *arrays)))
     assert "\n" not in str(error.value)
 
 

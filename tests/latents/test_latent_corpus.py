@@ -96,15 +96,15 @@ def test_two_workers_read_what_one_reads(split):
 
 def test_units_are_opened_when_they_are_needed_and_not_kept_without_end(split, tmp_path, monkeypatch):
     shutil.copytree(split.folder, tmp_path / "out")
-    monkeypatch.setattr("codec.latents.shard_file.KEPT", 2)
+    monkeypatch.setattr("codec.latents.shard_file.OPEN_FILES", 2)
     (tmp_path / "out" / "train-000001.safetensors").unlink()
     corpus = LatentCorpus(tmp_path / "out")
-    with pytest.raises(CorpusError, match=r"train-000001\.safetensors is no unit of latents"):
+    with pytest.raises(CorpusError, match=r"train-000001\.safetensors is no file of latents"):
         corpus.train.lengths  # noqa: B018
     for entry in corpus.index.units:
         if entry.name != "train-000001":
-            corpus.unit(entry)
-            assert len(corpus._units) <= 2
+            corpus.shard(entry)
+            assert len(corpus._shards) <= 2
     assert len(corpus.index.units) > 3
 
 
@@ -176,14 +176,14 @@ def negative(tensors, about):
 
 
 UNITS = {
-    "are not finite": not_finite,
-    "do not agree": too_short,
-    "its latents and what it says of them": of_doubles,
-    "what it says of them do not agree": unsorted,
+    "not finite": not_finite,
+    "header disagree": too_short,
+    "latents and header disagree": of_doubles,
+    "disagree": unsorted,
     "damaged, or of another version": negative,
-    "is no unit of latents, or it is damaged": lambda tensors, about: about.pop("recordings"),
-    "or it is damaged: 'speaker'": lambda tensors, about: about["recordings"][0].pop("speaker"),
-    "is not the unit that index.json counts": lambda tensors, about: about.update(fingerprint="0" * 32),
+    "recordings: Field required": lambda tensors, about: about.pop("recordings"),
+    "speaker": lambda tensors, about: about["recordings"][0].pop("speaker"),
+    "not the file that": lambda tensors, about: about.update(fingerprint="0" * 32),
     "could not convert string to float": lambda tensors, about: about["recordings"][0].update(phones="a@b"),
 }
 

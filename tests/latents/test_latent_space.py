@@ -11,7 +11,7 @@ import torch
 
 from codec.data.base import CorpusError
 from codec.latents.index import Statistics
-from codec.latents.latent_space import LatentSpace, fingerprint
+from codec.latents.latent_space import LatentSpace, latent_fingerprint
 from codec.utils.errors import InputError
 from tests.helpers.codecs import KINDS, made, saved
 from tests.helpers.parts import tone_batch
@@ -25,7 +25,7 @@ def statistics(codec, kind="pre") -> Statistics:
     with torch.no_grad():
         x = codec.quantizer.to_latents(codec.latents(tone_batch(8, 800)), kind)
     rates = codec.sample_rate, codec.hop_length
-    return Statistics(kind, fingerprint(codec, kind), *rates, x.mean((0, 2)), x.std((0, 2)))
+    return Statistics(kind, latent_fingerprint(codec, kind), *rates, x.mean((0, 2)), x.std((0, 2)))
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
@@ -92,14 +92,14 @@ def test_statistics_of_other_latents_are_refused(split, tmp_path):
 
 def test_a_fingerprint_is_of_what_gives_latents_their_meaning():
     codec, _ = made("split_rvq")
-    before = {kind: fingerprint(codec, kind) for kind in ("pre", "post")}
+    before = {kind: latent_fingerprint(codec, kind) for kind in ("pre", "post")}
     assert before["pre"] != before["post"]
 
     def same(parameter) -> tuple[bool, bool]:
         own = parameter.detach().clone()
         with torch.no_grad():
             parameter += 1
-            found = tuple(fingerprint(codec, kind) == before[kind] for kind in ("pre", "post"))
+            found = tuple(latent_fingerprint(codec, kind) == before[kind] for kind in ("pre", "post"))
             parameter.copy_(own)
         return found
 
@@ -116,7 +116,7 @@ def test_a_fingerprint_is_of_what_gives_latents_their_meaning():
         "codebook": (True, False),
     }
     with pytest.raises(ValueError, match="make its LatentSpace before"):
-        fingerprint(codec.for_inference(), "pre")
+        latent_fingerprint(codec.for_inference(), "pre")
 
 
 @pytest.mark.parametrize(
