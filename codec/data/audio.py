@@ -27,8 +27,7 @@ class AudioError(UserError):
 
     def __init__(self, file: str, reason: str):
         super().__init__(file, reason)  # both, so that the error can be pickled
-        self.file = file
-        self.reason = reason
+        self.file, self.reason = file, reason
 
     def __str__(self) -> str:
         return f"{self.file}: {self.reason}"
@@ -41,11 +40,7 @@ def probe(source: str | Path | bytes, name: str | None = None) -> tuple[int, int
 
 
 def read(
-    source: str | Path | bytes,
-    sample_rate: int,
-    start: int = 0,
-    samples: int | None = None,
-    name: str | None = None,
+    source: str | Path | bytes, sample_rate: int, start: int = 0, samples: int | None = None, name: str | None = None
 ) -> np.ndarray:
     """Mono float32 [T] in [-1, 1] at `sample_rate` from a file, given as a path or as bytes.
 

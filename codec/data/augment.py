@@ -21,11 +21,7 @@ class Augment:
     """
 
     def __init__(
-        self,
-        gain: Sequence[float] = (-12.0, 6.0),
-        flip: float = 0.5,
-        noise: Sequence[float] | None = None,
-        colour: str = "white",
+        self, gain: Sequence[float] = (-12, 6), flip: float = 0.5, noise: Sequence[float] | None = None, colour="white"
     ):
         if colour not in ("white", "pink"):
             raise ValueError(f"noise colour {colour!r} is unknown; valid: white, pink.")

@@ -20,7 +20,7 @@ from codec.data.folder import FolderCorpus
 from codec.utils.cache import cache_dir, cache_key
 
 MOST = 100_000  # utterances: a hundred hours
-FORMAT = 1  # raise it when espeak_worker.py or espeak_sentences.yaml changes the corpus
+FORMAT = 1  # raise it when espeak_worker.py or espeak_corpus.yaml changes the corpus
 
 
 class EspeakCorpus(FolderCorpus):

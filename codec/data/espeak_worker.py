@@ -20,23 +20,8 @@ import soundfile
 import yaml
 
 RATE = 22_050  # Hz
-SENTENCES = yaml.safe_load(Path(__file__).with_name("espeak_sentences.yaml").read_text(encoding="utf-8"))
-# the sentences of an accent are in the language before the first "-"
-# fmt: off
-ACCENTS = (
-    "en-us", "de", "fr", "es", "it", "nl", "pl", "pt", "sv", "fi", "en", "en-gb-scotland", "es-419",
-    "fr-be", "pt-br", "en-gb-x-rp", "fr-ch", "en-us-nyc",
-)
-VARIANTS = (
-    "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5", "klatt", "klatt2",
-    "klatt3", "klatt4", "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique",
-    "Hugo", "Lee", "Linda", "Marco", "Mario", "Michael", "Mike", "adam", "anika", "antonio", "aunty",
-    "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "grandma", "grandpa", "john",
-    "marcelo", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert",
-    "sandro",
-)
-# fmt: on
-
+CORPUS = yaml.safe_load(Path(__file__).with_name("espeak_corpus.yaml").read_text(encoding="utf-8"))
+ACCENTS, VARIANTS, SENTENCES = CORPUS["accents"], CORPUS["variants"], CORPUS["sentences"]
 SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback gets the samples before espeak_Synth returns
 PHONEME_EVENTS, PHONEME_IPA = 1, 2
 UTF8, EVENT_WORD, EVENT_PHONEME = 1, 1, 7

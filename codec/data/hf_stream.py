@@ -21,6 +21,10 @@ CROPS = 8  # of one recording in one pass, at most
 HOPELESS = 1000  # unreadable recordings in a row
 
 
+ToRecording = Callable[[dict[str, Any], str], Recording]
+"""(row, place) -> recording"""
+
+
 class HeldOut(NamedTuple):
     """The held-out recordings, (name, reason) of the unreadable among them, and {shard: rows that training skips}."""
 
@@ -37,13 +41,7 @@ class HubStream(Corpus):
     """
 
     def __init__(
-        self,
-        dataset: IterableDataset,
-        recording: Callable[[dict[str, Any], str], Recording],
-        sample_rate: int,
-        name: str,
-        held: int,
-        part: str = "",
+        self, dataset: IterableDataset, recording: ToRecording, sample_rate: int, name: str, held: int, part: str = ""
     ):
         self.dataset, self.recording, self.sample_rate = dataset, recording, sample_rate
         self.name, self.held, self.part = name, held, part
@@ -118,9 +116,7 @@ class StreamCrops(Stream):
     """
 
     def __init__(self, corpus: HubStream, samples: int, seed: int):
-        self.corpus = corpus
-        self.samples = samples
-        self.seed = seed
+        self.corpus, self.samples, self.seed = corpus, samples, seed
         self.skip = corpus.held_out.skip  # computed before there are workers
 
     def items(self) -> Iterator[dict]:

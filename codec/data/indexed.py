@@ -21,9 +21,7 @@ class IndexedCorpus(Corpus):
     """
 
     def __init__(self, sample_rate: int, lengths: np.ndarray, splits: dict[str, np.ndarray]):
-        self.sample_rate = sample_rate
-        self.lengths = lengths
-        self.splits = splits
+        self.sample_rate, self.lengths, self.splits = sample_rate, lengths, splits
 
     @abstractmethod
     def recording(self, i: int) -> Recording: ...
@@ -75,9 +73,7 @@ class Clips(Sequence):
     """Whole recordings, cut to `samples` samples if given, read on access."""
 
     def __init__(self, corpus: IndexedCorpus, numbers: Sequence[int], samples: int | None):
-        self.corpus = corpus
-        self.numbers = numbers
-        self.samples = samples
+        self.corpus, self.numbers, self.samples = corpus, numbers, samples
 
     def __len__(self) -> int:
         return len(self.numbers)

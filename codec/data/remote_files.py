@@ -29,17 +29,9 @@ class RemoteFolder:
         cache_gb: beyond so many gigabytes, the oldest copies are removed.
     """
 
-    def __init__(
-        self,
-        url: str | Path,
-        options: dict[str, Any] | None = None,
-        cache: str | Path | None = None,
-        cache_gb: float = 50.0,
-    ):
-        self.url = str(url).rstrip("/")
-        self.label = redact_text(self.url)
-        self.options = dict(options or {})
-        self.is_local = "://" not in self.url
+    def __init__(self, url: str | Path, options: dict | None = None, cache: str | Path = "", cache_gb: float = 50.0):
+        self.url, self.options = str(url).rstrip("/"), dict(options or {})
+        self.label, self.is_local = redact_text(self.url), "://" not in self.url
         self.cache = Path(cache).expanduser() if cache and not self.is_local else None
         self.cache_gb = cache_gb
 

@@ -23,7 +23,6 @@ from codec.data.indexed import Clips, Crops
 from codec.data.manifest import phones_are_timed
 from codec.data.remote_files import RemoteFolder
 from codec.data.shard_index import INDEX, Shard, entries_bytes, load_entries, load_index
-from codec.utils.atomic import write_atomic
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 from codec.utils.safe_io import parse_json
 
@@ -56,9 +55,8 @@ class ShardCorpus(Corpus):
     ):
         if window < 1:
             raise CorpusError(f"dataset.window={window}, but training needs a window of 1 shard or more.")
-        self.sample_rate = sample_rate
-        self.window = window
-        self.folder = RemoteFolder(path, storage_options, cache, cache_gb)
+        self.sample_rate, self.window = sample_rate, window
+        self.folder = RemoteFolder(path, storage_options, cache or "", cache_gb)
         self.index = load_index(self.folder)
         self.folder.check_ranges(INDEX)
         self.size = sum(shard.recordings for shard in self.index.shards)
@@ -162,17 +160,12 @@ def lengths(place: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def entries(folder: RemoteFolder, shard: Shard) -> np.ndarray:
-    """`place` [n, 4] of a shard (shard_index.py); those of a URL are copied to the user's cache."""
+    """`place` [n, 4] of a shard (shard_index.py)."""
     name = f"{shard.name}.entries"
     where = f"{folder.label}/{name}"
-    copy = None if folder.is_local else cache_dir() / "shards" / f"{shard.entries}.entries"
-    content = copy.read_bytes() if copy and copy.is_file() else folder.read(name, entries_bytes(shard))
+    content = folder.read(name, entries_bytes(shard))
     if hashlib.sha256(content).hexdigest() != shard.entries:
-        if copy:
-            copy.unlink(missing_ok=True)
         raise CorpusError(f"the sha256 of {where} is not the one in the index: pack or copy it again.")
-    if copy and not copy.is_file():
-        write_atomic(copy, content)
     return load_entries(content, shard, where)
 
 

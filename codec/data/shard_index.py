@@ -21,7 +21,6 @@ from codec.data.base import CorpusError
 from codec.data.index_schema import CorpusIndex, Part, Sha256, parse_index
 from codec.data.remote_files import RemoteFolder
 
-FORMAT, VERSION = "codec-shards", 1
 INDEX = "index.json"
 SHARDS = 200_000  # in an index, at most; each takes 280 bytes of it, and 1 kB in memory
 RECORDINGS = 1_000_000  # in a shard, at most
@@ -52,18 +51,14 @@ class Index(CorpusIndex):
 
     def dump(self) -> bytes:
         shards = [shard.model_dump() for shard in self.shards]
-        content = {"format": FORMAT, "version": VERSION, "splits": self.splits, "shards": shards}
+        content = {"format": self.format, "version": self.version, "splits": self.splits, "shards": shards}
         return (json.dumps(content, indent=0) + "\n").encode()
 
 
 def load_index(folder: RemoteFolder) -> Index:
     """The validated index of a folder of shards. Raises CorpusError."""
-    return parse_index(
-        folder.read(INDEX, INDEX_BYTES),
-        Index,
-        f"{folder.label}/{INDEX}",
-        "pack the corpus, with `python -m codec pack`",
-    )
+    content = folder.read(INDEX, INDEX_BYTES)
+    return parse_index(content, Index, f"{folder.label}/{INDEX}", "write shards with python -m codec pack")
 
 
 def save_entries(place: np.ndarray, facts: dict[str, str]) -> bytes:

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -20,17 +19,7 @@ from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
 from codec.data.flac import to_flac
 from codec.data.read_errors import ReadErrors, check_share
-from codec.data.shard_index import (
-    FORMAT,
-    INDEX,
-    RECORDING,
-    RECORDINGS,
-    VERSION,
-    Index,
-    Shard,
-    save_entries,
-    seconds,
-)
+from codec.data.shard_index import INDEX, RECORDING, RECORDINGS, Index, Shard, save_entries, seconds
 from codec.data.work_units import WorkUnits
 from codec.utils.atomic import atomic_file, write_atomic
 
@@ -94,9 +83,8 @@ class _Shards(Dataset):
     def __getitem__(self, unit: int) -> tuple[str, list[tuple[str, str]], list[str]]:
         name, place, skipped, read = self.units.names[unit], [], [], []
         with atomic_file(self.folder / f"{name}.tar") as file:
-            hashed = _Hashed(file)
             # `encoder=False` takes bytes as they are; the default would pickle, and the default times differ
-            with TarWriter(hashed, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as tar:
+            with TarWriter(file, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as tar:
                 for recording in self.units.recordings(unit):
                     try:
                         sound, frames, rate = _encode(recording, self.sample_rate)
@@ -109,9 +97,12 @@ class _Shards(Dataset):
                     tar.write({"__key__": f"{name}-{len(place):06d}", "flac": sound, "json": _about(recording)})
                     place.append((first, tar.tarstream.offset - first, frames, rate))
                     read.append(recording.name)
+            file.flush()
+            with open(file.name, "rb") as written:
+                sha256, size = hashlib.file_digest(written, "sha256").hexdigest(), written.tell()
         table = np.array(place, np.int64).reshape(-1, 4)
-        facts = {"name": name, "recordings": len(place), "seconds": seconds(table), "bytes": hashed.size}
-        facts |= {"sha256": hashed.digest.hexdigest(), "unreadable": len(skipped), "named": skipped[:NAMED]}
+        facts = {"name": name, "recordings": len(place), "seconds": seconds(table), "bytes": size}
+        facts |= {"sha256": sha256, "unreadable": len(skipped), "named": skipped[:NAMED]}
         if not place:
             (self.folder / f"{name}.tar").unlink()
         with atomic_file(self.folder / f"{name}.entries") as file:
@@ -131,20 +122,6 @@ def _encode(recording: Recording | AudioError, sample_rate: int | None) -> tuple
 def _about(recording: Recording) -> bytes:
     facts = {"file": recording.name} | {part: getattr(recording, part) for part in ("speaker", "text", "phones")}
     return json.dumps(facts, sort_keys=True).encode()
-
-
-class _Hashed:
-    """A file to write to that counts and hashes its content."""
-
-    def __init__(self, file: BinaryIO):
-        self.file = file
-        self.size = 0
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size += len(data)
-        return self.file.write(data)
 
 
 def _index(units: WorkUnits, folder: Path) -> Index:
@@ -174,7 +151,7 @@ def _index(units: WorkUnits, folder: Path) -> Index:
     if not shards:
         raise CorpusError("none of the recordings can be read: there is nothing to pack.")
     splits = {part: [numbers[unit] for unit in found if unit in numbers] for part, found in units.splits.items()}
-    return Index(format=FORMAT, version=VERSION, splits=splits, shards=shards)
+    return Index(format="codec-shards", version=1, splits=splits, shards=shards)
 
 
 def summary(index: Index) -> str:
