@@ -1,13 +1,10 @@
 """Reading: what a crop is, and what happens to files that are none."""
 
-import pickle
-
 import numpy as np
 import pytest
 import soundfile
 
 from codec.data import audio
-from codec.data.audio import AudioError
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [(24_000, 16_000), (16_000, 24_000), (44_100, 24_000), (11_127, 24_000)])
@@ -60,43 +57,3 @@ def test_output_stays_within_full_scale(tmp_path):
     square = np.sign(np.sin(np.arange(24_000) / 20)) * 1.2
     soundfile.write(tmp_path / "a.wav", square, 24_000, subtype="FLOAT")
     assert np.abs(audio.read(tmp_path / "a.wav", 16_000)).max() <= 1
-
-
-def broken(folder, write):
-    """{name of the fault: file that has it}"""
-    text = folder / "text.wav"
-    text.write_text("this is a text, not a recording\n" * 50)
-    cut = write(folder / "cut.flac", 2.0)
-    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    empty = folder / "empty.wav"
-    empty.write_bytes(b"")
-    zero = folder / "zero.wav"
-    soundfile.write(zero, np.zeros(0), 16_000)
-    nan, inf, loud = folder / "nan.wav", folder / "inf.wav", folder / "loud.wav"
-    for path, value in ((nan, np.nan), (inf, np.inf), (loud, 3e4)):
-        wav = np.zeros(8000)
-        wav[4000] = value
-        soundfile.write(path, wav, 16_000, subtype="FLOAT")
-    return {
-        "cannot be decoded": text,
-        "cannot be decoded ": empty,
-        "lost sync": cut,
-        "no samples": zero,
-        "NaN": nan,
-        "infinite": inf,
-        "full scale": loud,
-        "missing": folder / "missing.wav",
-    }
-
-
-def test_each_fault_is_named_with_its_file(tmp_path, write):
-    for fault, path in broken(tmp_path, write).items():
-        with pytest.raises(AudioError, match=fault.strip()) as caught:
-            audio.read(path, 16_000, name="the file")
-        assert caught.value.file == "the file"
-        assert "\n" not in str(caught.value)
-
-
-def test_an_error_survives_the_way_between_processes():
-    error = pickle.loads(pickle.dumps(AudioError("a.wav", "is missing")))
-    assert (error.file, error.reason) == ("a.wav", "is missing")

@@ -1,14 +1,13 @@
 """Folders: draws, splits, manifests, and bad input."""
 
 import csv
-import os
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from codec.data.base import CorpusError, readable
+from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.data.manifest import read_manifest
 
@@ -192,21 +191,6 @@ def test_nothing_readable_is_one_sentence(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_bad_files_are_reported_and_replaced(folder):
-    (folder / "text.wav").write_text("no audio")
-    soundfile.write(folder / "nan.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
-    corpus = FolderCorpus(folder, RATE, holdout=0)
-    assert corpus.size == 12
-    assert [file for file, _ in corpus.bad] == ["text.wav"]
-    crops = corpus.crops(4000, 0)
-    items = [crops[n] for n in range(crops.slots)]
-    assert {file for item in items for file, _ in item["skipped"]} == {"nan.wav"}
-    assert all(item["file"] != "nan.wav" and torch.isfinite(item["wav"]).all() for item in items)
-    skipped = []
-    assert len(list(readable(FolderCorpus(folder, RATE, holdout=1).clips("test"), skipped))) == 10
-    assert skipped == [("nan.wav", "has NaN or infinite samples")]
-
-
 def test_a_draw_among_broken_files_gives_up_with_a_sentence(tmp_path):
     for i in range(5):
         soundfile.write(tmp_path / f"{i}.wav", np.full(RATE, np.nan), RATE, subtype="FLOAT")
@@ -231,14 +215,6 @@ def test_a_cache_that_cannot_be_written_does_no_harm(folder, tmp_path, monkeypat
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "file" / "cache"))
     assert FolderCorpus(folder, RATE).size == 10
-
-
-def test_a_file_that_vanishes_is_skipped(folder):
-    corpus = FolderCorpus(folder, RATE, holdout=0)
-    os.remove(folder / "part1" / "9.flac")
-    crops = corpus.crops(4000, 0)
-    skipped = {pair for n in range(crops.slots) for pair in crops[n]["skipped"]}
-    assert skipped == {("part1/9.flac", "is missing")}
 
 
 def test_a_manifest_costs_no_more_memory_than_it_may(folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""python -m codec pack: the same shards whoever makes them, however often they are interrupted."""
+"""python -m codec pack: the same shards whichever processes write them, however often they are interrupted."""
 
 import hashlib
 import io
@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import time
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +14,8 @@ import pytest
 import soundfile
 import webdataset
 
-import codec.data.shard_writer as shard_maker
 from codec.__main__ import main
+from codec.data import shard_writer
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.data.hf import open_hub
@@ -24,8 +23,6 @@ from codec.data.mix import MixCorpus
 from codec.data.shard_corpus import ShardCorpus
 from codec.data.shard_writer import pack
 from codec.data.work_units import cut
-from codec.utils.distributed import rank_and_world_size
-from codec.utils.errors import InputError
 from tests.helpers.commands import fails
 from tests.helpers.hub import hub, question
 from tests.helpers.shards import content, packed
@@ -36,7 +33,7 @@ RATE = 16_000
 
 @pytest.fixture
 def source(tmp_path):
-    """Twelve recordings of 0.5 s by four speakers, with text and phones, in formats that keep every sample."""
+    """Twelve recordings of 0.5 s by four speakers, with text and phones, in lossless formats."""
     folder = tmp_path / "source"
     folder.mkdir()
     lines = ["file,speaker,text,phones"]
@@ -48,32 +45,32 @@ def source(tmp_path):
     return folder
 
 
-def by_file(corpus):
+def recordings_of(corpus):
     parts = [corpus.part(split) for split in ("train", "val")]
     return {r.name: r for part in parts for r in (part.recording(i) for i in range(len(part)))}
 
 
-def test_what_is_known_of_a_recording_is_packed(source, tmp_path):
-    corpus = ShardCorpus(packed(source, tmp_path / "out", holdout=0.25), RATE)
-    plain = FolderCorpus(source, RATE)
-    found = by_file(corpus)
+def pack_here(corpus, folder, seconds=3.0, sample_rate=None):
+    pack(cut(corpus, seconds), folder, sample_rate, 0, report=lambda _: None)
+    return ShardCorpus(folder, sample_rate or RATE)
+
+
+def test_metadata_and_samples_are_packed(source, tmp_path):
+    plain, corpus = FolderCorpus(source, RATE), ShardCorpus(packed(source, tmp_path / "out", holdout=0.25), RATE)
+    found = recordings_of(corpus)
     assert len(found) == plain.size == 12
     for i in range(12):
         wanted = plain.recording(i)
         got = found[wanted.name]
-        assert (got.speaker, got.text, got.phones) == (wanted.speaker, wanted.text, wanted.phones)
+        assert (got.speaker, got.text, got.phones) == (wanted.speaker, f"said, {int(wanted.name[:2])}é", wanted.phones)
         assert got.source.startswith(b"fLaC")
         if wanted.name.endswith(".flac"):
-            assert got.source == wanted.source.read_bytes()  # not even encoded again
-    held = {clip["speaker"] for clip in corpus.clips("val")}
-    assert len(held) == 1  # whole speakers, as the folder holds them out
-    clip = corpus.clips("val")[0]
-    assert clip["phones"][0] == ("a", 0.0)
-    for name, recording in found.items():
-        assert recording.text == f"said, {int(name[:2])}é"
+            assert got.source == wanted.source.read_bytes()  # not encoded again
+    assert len({clip["speaker"] for clip in corpus.clips("val")}) == 1  # whole speakers
+    assert corpus.clips("val")[0]["phones"][0] == ("a", 0.0)
 
 
-def test_the_index_says_what_is_there(source, tmp_path):
+def test_the_index_describes_files_that_webdataset_reads(source, tmp_path):
     folder = packed(source, tmp_path / "out", seconds=1.0, holdout=0.25)
     index = json.loads((folder / "index.json").read_text())
     assert sum(shard["recordings"] for shard in index["shards"]) == 12
@@ -81,29 +78,21 @@ def test_the_index_says_what_is_there(source, tmp_path):
     for shard in index["shards"]:
         tar = (folder / f"{shard['name']}.tar").read_bytes()
         assert (shard["bytes"], shard["sha256"]) == (len(tar), hashlib.sha256(tar).hexdigest())
-    assert not list(folder.glob("unfinished*"))
-
-
-def test_webdataset_reads_the_shards(source, tmp_path):
-    """Its own reader, without decoders: those of some names unpickle."""
-    folder = packed(source, tmp_path / "out", holdout=0)
     urls = sorted(str(path) for path in folder.glob("*.tar"))
-    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
-    assert {json.loads(sample["json"])["file"] for sample in samples} == {p.name for p in source.glob("*.*a*")} - {
-        "manifest.csv"
-    }
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))  # without decoders, some of which unpickle
+    assert {json.loads(s["json"])["file"] for s in samples} == {p.name for p in source.glob("[0-9]*")}
     assert len({sample["__key__"] for sample in samples}) == 12
 
 
-def test_packing_again_changes_nothing_and_mends_what_is_missing(source, tmp_path):
+def test_packing_again_repairs_what_is_missing_and_changes_nothing_else(source, tmp_path):
     out = packed(source, tmp_path / "out", seconds=1.0)
     before, times = content(out), {path: path.stat().st_mtime_ns for path in out.glob("train*")}
     packed(source, out, seconds=1.0)
     assert content(out) == before
     assert {path: path.stat().st_mtime_ns for path in out.glob("train*")} == times
-    for left in ("train-000001.entries", "train-000002.tar", "train-000002.entries", "index.json"):
-        (out / left).unlink()
-    (out / "unfinished-train-000001.tar-abc").write_bytes(b"half")  # a killed process leaves such
+    for removed in ("train-000001.entries", "train-000002.tar", "train-000002.entries", "index.json"):
+        (out / removed).unlink()
+    (out / "unfinished-train-000001.tar-abc").write_bytes(b"half")  # as of a killed process
     packed(source, out, seconds=1.0)
     assert content(out) == before
     (out / "train-000001.tar").write_bytes(b"")
@@ -111,33 +100,31 @@ def test_packing_again_changes_nothing_and_mends_what_is_missing(source, tmp_pat
         packed(source, out, seconds=1.0)
 
 
-def test_a_folder_of_another_corpus_is_left_alone(source, speech_folder, tmp_path):
+def test_a_folder_of_another_corpus_is_refused(source, speech_folder, tmp_path):
     out = packed(source, tmp_path / "out")
     before = content(out)
-    for other, options in ((speech_folder, {}), (source, {"holdout": 0.5}), (source, {"seconds": 1.0})):
-        with pytest.raises(CorpusError, match="holds work on another corpus, or with other options"):
-            packed(other, out, **options)
     manifest = source / "manifest.csv"
-    manifest.write_text(manifest.read_text().replace("said, 3", "said, 4"))
-    with pytest.raises(CorpusError, match="holds work on another corpus"):
-        packed(source, out)
+    for other, options in ((speech_folder, {}), (source, {"holdout": 0.5}), (source, {"seconds": 1.0}), (source, {})):
+        if not options:
+            manifest.write_text(manifest.read_text().replace("said, 3", "said, 4"))
+        with pytest.raises(CorpusError, match="another corpus, or with other options"):
+            packed(other, out, **options)
     assert content(out) == before
 
 
-def test_processes_that_share_the_work_make_what_one_makes(source, tmp_path):
+def test_several_processes_write_what_one_writes(source, tmp_path):
     one = packed(source, tmp_path / "one", seconds=1.0)
     units = cut(FolderCorpus(source, RATE), 1.0)
-    made = [pack(units, tmp_path / "two", workers=0, part=(rank, 2), report=lambda _: None) for rank in (1, 0)]
-    assert [index is None for index in made] == [True, False]
+    indices = [pack(units, tmp_path / "two", workers=0, part=(rank, 2), report=lambda _: None) for rank in (1, 0)]
+    assert [index is None for index in indices] == [True, False]
     pack(units, tmp_path / "three", workers=2, report=lambda _: None)
     assert content(one) == content(tmp_path / "two") == content(tmp_path / "three")
 
 
-def test_killed_anywhere_and_started_again(source, tmp_path, monkeypatch):
-    """A process that is killed in the middle, twice, and then not, makes what an untouched one makes."""
+def test_a_process_killed_twice_and_started_again_writes_the_same(source, tmp_path, monkeypatch):
     one, out = packed(source, tmp_path / "one", seconds=1.0), tmp_path / "out"
-    encode = shard_maker._encode
-    monkeypatch.setattr(shard_maker, "_encode", lambda *arguments: (time.sleep(0.05), encode(*arguments))[1])
+    encode = shard_writer._encode
+    monkeypatch.setattr(shard_writer, "_encode", lambda *arguments: (time.sleep(0.05), encode(*arguments))[1])
     for already in (1, 3):
         killed = multiprocessing.get_context("fork").Process(target=packed, args=(source, out), kwargs={"seconds": 1.0})
         killed.start()
@@ -152,64 +139,41 @@ def test_killed_anywhere_and_started_again(source, tmp_path, monkeypatch):
     assert content(out) == content(one)
 
 
-def test_samples_are_kept_and_rates_are_changed_on_request(tmp_path):
+def test_samples_are_exact_and_rates_change_on_request(tmp_path):
     folder = tmp_path / "source"
     folder.mkdir()
     deep = np.round(noise(4000) * 2**23) / 2**23
     soundfile.write(folder / "deep.wav", deep, RATE, subtype="PCM_24")
     soundfile.write(folder / "stereo.wav", np.stack([deep, -deep], axis=1), RATE, subtype="PCM_16")
     soundfile.write(folder / "loud.ogg", 3 * noise(44_100), 44_100)
-    kept = by_file(ShardCorpus(packed(folder, tmp_path / "kept", holdout=0), RATE))
-    assert np.array_equal(soundfile.read(io.BytesIO(kept["deep.wav"].source))[0], deep)
-    assert np.abs(soundfile.read(io.BytesIO(kept["stereo.wav"].source))[0]).max() < 1e-4
-    assert soundfile.info(io.BytesIO(kept["loud.ogg"].source)).samplerate == 44_100
-    pack(cut(FolderCorpus(folder, RATE, holdout=0), 3), tmp_path / "low", 8000, 0, report=lambda _: None)
-    low = by_file(ShardCorpus(tmp_path / "low", 8000))
+    corpus = FolderCorpus(folder, RATE, holdout=0)
+    exact = {name: io.BytesIO(r.source) for name, r in recordings_of(pack_here(corpus, tmp_path / "a")).items()}
+    assert np.array_equal(soundfile.read(exact["deep.wav"])[0], deep)
+    assert np.abs(soundfile.read(exact["stereo.wav"])[0]).max() < 1e-4
+    assert soundfile.info(exact["loud.ogg"]).samplerate == 44_100
+    low = recordings_of(pack_here(corpus, tmp_path / "b", sample_rate=8000))
     assert {soundfile.info(io.BytesIO(r.source)).samplerate for r in low.values()} == {8000}
 
 
-def test_a_name_that_is_no_text_is_left_out_and_named(source, tmp_path):
-    """Linux allows any bytes in a name, soundfile does not."""
-    (source / "manifest.csv").unlink()
-    name = os.fsdecode(b"\xff\xfe.flac")
-    (source / "01.flac").rename(source / name)
-    corpus = FolderCorpus(source, RATE, holdout=0)
-    assert [bad for bad, _ in corpus.bad] == [name]
-    pack(cut(corpus, 3), tmp_path / "out", workers=0, report=lambda _: None)
-    assert ShardCorpus(tmp_path / "out", RATE).size == 11
-
-
 def test_a_streamed_dataset_of_the_hub(tmp_path):
-    """VoiceAssistant-400K's schema: one shard of each of its files, its held-out recordings in one of their own."""
+    """One shard of each of its files, and one of its held-out recordings."""
     corpus = open_hub(hub(tmp_path / "hub", bad=[0, 7]), **question(streaming=True, held=2))
-    out = tmp_path / "out"
-    lines = []
-    pack(cut(corpus, 3600), out, workers=0, report=lines.append)
-    shards = ShardCorpus(out, RATE)
+    shards = pack_here(corpus, tmp_path / "out", 3600)
     assert {clip["text"] for clip in shards.clips("val")} == {"question 1", "question 2"}
-    found = by_file(shards)
+    found = recordings_of(shards)
     assert {r.text for r in found.values()} == {f"question {i}" for i in range(12)} - {"question 0", "question 7"}
     assert found["1/0:4.flac"].text == "question 4"
-    entries = (out / "train-000001.entries").read_bytes()
-    assert b"1/3:7.flac" in entries  # what could not be read is on record
-    assert len(lines) == 4
-    crops = shards.crops(4000, 0)
-    heard = {item["text"] for item in islice((crops[n] for n in range(crops.slots)), 1000)}
-    assert heard == {f"question {i}" for i in range(12)} - {"question 0", "question 1", "question 2", "question 7"}
-    silent = open_hub(str(tmp_path / "hub"), "question_audio", RATE, streaming=True, held=2)  # without its text
-    with pytest.raises(CorpusError, match="holds work on another corpus"):
-        pack(cut(silent, 3600), out, workers=0)
+    assert b"1/3:7.flac" in (tmp_path / "out" / "train-000001.entries").read_bytes()  # the unreadable are named
+    without_text = open_hub(str(tmp_path / "hub"), "question_audio", RATE, streaming=True, held=2)
+    with pytest.raises(CorpusError, match="another corpus"):
+        pack_here(without_text, tmp_path / "out", 3600)
 
 
 def test_a_table_of_the_hub_and_shards_of_shards(tmp_path):
-    corpus = open_hub(hub(tmp_path / "hub"), **question(holdout=0.2))
-    pack(cut(corpus, 2), tmp_path / "a", workers=0, report=lambda _: None)
-    first = ShardCorpus(tmp_path / "a", RATE)
-    assert len(by_file(first)) == 12
-    pack(cut(first, 2), tmp_path / "b", workers=0, report=lambda _: None)
-    assert {n: r.source for n, r in by_file(ShardCorpus(tmp_path / "b", RATE)).items()} == {
-        n: r.source for n, r in by_file(first).items()
-    }
+    first = pack_here(open_hub(hub(tmp_path / "hub"), **question(holdout=0.2)), tmp_path / "a", 2)
+    again = recordings_of(pack_here(first, tmp_path / "b", 2))
+    assert len(again) == 12
+    assert {n: r.source for n, r in again.items()} == {n: r.source for n, r in recordings_of(first).items()}
 
 
 def test_a_mix_is_packed_one_by_one(source):
@@ -217,15 +181,16 @@ def test_a_mix_is_packed_one_by_one(source):
         cut(MixCorpus({"a": FolderCorpus(source, RATE)}, {"a": 1}), 10)
 
 
-def test_too_many_bad_recordings_end_it_and_a_few_are_left_out(source, tmp_path):
+def test_a_few_unreadable_recordings_are_left_out_and_many_are_an_error(source, tmp_path):
     (source / "manifest.csv").unlink()
-    (source / "bad.wav").write_text("no audio")
+    name = os.fsdecode(b"\xff\xfe.flac")  # Linux allows any bytes in a name, soundfile does not
+    (source / name).write_bytes(b"x")
     soundfile.write(source / "nan.wav", np.full(4000, np.nan), RATE, subtype="FLOAT")
-    corpus = ShardCorpus(packed(source, tmp_path / "out"), RATE)
-    assert corpus.size == 12
+    assert [bad for bad, _ in FolderCorpus(source, RATE).bad] == [name]
+    assert ShardCorpus(packed(source, tmp_path / "out"), RATE).size == 12
     for i in range(3):
         soundfile.write(source / f"nan{i}.wav", np.full(4000, np.nan), RATE, subtype="FLOAT")
-    for _ in range(6):  # what one call has made, the next does not make again: there are 6 shards or fewer
+    for _ in range(6):  # what one call has written, the next does not: there are 6 shards or fewer
         with pytest.raises(CorpusError, match="too many"):
             packed(source, tmp_path / "again")
     assert len(list((tmp_path / "again").glob("*.entries"))) > 1
@@ -237,38 +202,11 @@ def test_as_a_command(source, tmp_path, monkeypatch, capsys):
     source = ["dataset=folder", "dataset.path=source"]
     main(["pack", "a", *source, "--workers", "0"])
     assert "12 recordings" in capsys.readouterr().out
-    main(["pack", "b", "--workers", "0", "--rank", "0", "--world", "1", *source])
-    assert content(tmp_path / "a") == content(tmp_path / "b")
     main(["pack", "c", *source, "--workers", "0", "--rank", "1", "--world", "2", "--seconds", "1"])
     assert "the last one to finish writes" in capsys.readouterr().out
-    fails(["pack", "a", *source, "--sample-rate", "8000"], "a holds work on another corpus")
+    fails(["pack", "a", *source, "--sample-rate", "8000"], "another corpus")
     fails(["pack", "d", "dataset=foldr"], "Could not find 'dataset/foldr'", "shards")
     fails(["pack", "d", "dataset=folder"], "dataset=folder is no corpus", "dataset.path")
     fails(["pack", "d", "lr=3"], "lr=3 is no option of a corpus")
-    fails(["pack", "d", *source, "--rank", "1"], "--rank and --world")
     fails(["pack", "d", *source, "--rank", "2", "--world", "2"], "rank 2 of 2")
     assert not Path("d").exists()
-
-
-@pytest.mark.parametrize(
-    ("environment", "wanted"),
-    [
-        ({}, (0, 1)),
-        ({"RANK": "3", "WORLD_SIZE": "8", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (3, 8)),
-        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 2)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, (0, 1)),  # a batch script that starts one process
-        ({"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "0"}, (5, 8)),
-        ({"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (7, 8)),
-        ({"SLURM_ARRAY_TASK_ID": "4", "SLURM_ARRAY_TASK_COUNT": "3", "SLURM_ARRAY_TASK_STEP": "2"}, (2, 3)),
-        ({"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2", "RANK": "1", "WORLD_SIZE": "4"}, (5, 8)),
-    ],
-)
-def test_the_share_of_a_process(environment, wanted):
-    assert rank_and_world_size(None, None, environment) == wanted
-    assert rank_and_world_size(1, 2, environment) == (1, 2)
-
-
-def test_shares_that_cannot_be():
-    for rank, world, environment in ((0, None, {}), (2, 2, {}), (-1, 2, {}), (None, None, {"WORLD_SIZE": "x"})):
-        with pytest.raises(InputError):
-            rank_and_world_size(rank, world, environment)
