@@ -2,7 +2,7 @@
 
 python train.py                       # a small codec on generated speech, in minutes on a CPU
 python train.py model=soundstream disc=msd+mfd dataset=folder dataset.path=DIR
-python train.py task=flow codec=CKPT dataset=folder dataset.path=DIR
+python train.py task=flow codec_ckpt=CKPT dataset=folder dataset.path=DIR
 python train.py --help                # every option; --info defaults tells where each value comes from
 """
 

@@ -4,7 +4,7 @@
     python bench/flow.py sample --rates 12.5 --sizes base --rounds 5
     python bench/flow.py train --batch 4
 
-Weights are random: time does not hang on them. The model is told aligned phones and a prompt, with guidance, so that
+Weights are random, on which time does not depend. The model has aligned phones and a prompt, with guidance, so that
 each step is a pass over two examples; nothing is known of the latents. At 12.5 Hz their decoding with
 model=mimi_continuous is timed in every round, too. The sides run interleaved in one process, in an order drawn for each
 round. Prints JSON:
@@ -41,7 +41,8 @@ PHONES = "a b c d e f g h"
 
 def configuration(size: str, frame_rate: float, seconds: float) -> Any:
     with initialize(version_base="1.3", config_path="../conf"):
-        options = ["task=flow", "codec=none", f"flow={size}", "condition=aligned_phones+prompt"]
+        options = ["task=flow", "codec_ckpt=none", f"flow_size={size}"]
+        options += ["text=aligned_phones", "speaker=prompt"]
         cfg = compose("train", [*options, f"max_seconds={seconds}"])
     rates = {"sample_rate": 24_000, "hop_length": round(24_000 / frame_rate), "frame_rate": frame_rate}
     cfg.space = {"channels": 32, "fingerprint": "", "kind": "pre", "characters": "a", "phones": PHONES, **rates}

@@ -99,7 +99,7 @@ def test_experiments_train_two_steps(experiment, speech_folder, tmp_path):
 def test_experiments_of_flow_models_compose(experiment):
     """They are trained in tests/flow, where there are latents."""
     assert f"experiment={experiment}" in EXPERIMENTS[experiment].read_text()
-    cfg = composed("task=flow", f"experiment={experiment}", "codec=a.ckpt")
+    cfg = composed("task=flow", f"experiment={experiment}", "codec_ckpt=a.ckpt")
     assert cfg.task._target_ == "codec.flow.run.build"
     assert cfg.max_steps % cfg.callbacks.keep_all.every_n_train_steps == 0
 

@@ -40,7 +40,8 @@ def test_every_training_of_the_study_composes(scale):
     with initialize(version_base="1.3", config_path="../conf"):
         seen = set()
         for step in every(scale, Path("out"), seeds=[0]):
-            words = tuple(word for word in step.command[2:] if not word.startswith(("hydra.", "codec=", "max_steps=")))
+            own = ("hydra.", "codec_ckpt=", "max_steps=")
+            words = tuple(word for word in step.command[2:] if not word.startswith(own))
             if step.command[1] == "train.py" and words not in seen:
                 compose("train", overrides=list(words))
                 seen.add(words)

@@ -31,6 +31,7 @@ CLASSES = {
     "codec.callbacks.Throughput": "codec.training.callbacks.progress.Throughput",
     "codec.callbacks.ValidationReport": "codec.training.callbacks.validation.ValidationReport",
     "codec.checkpoint_io.WholeFiles": "codec.checkpoints.lightning_plugin.AtomicCheckpointIO",
+    "codec.flow.repa.Alignment": "codec.flow.repa.RepaLoss",
     "codec.guard.DivergenceGuard": "codec.training.callbacks.nonfinite_guard.NonfiniteGuard",
     "codec.layers.seanet.Units": "codec.layers.seanet.ResidualUnits",
     "codec.random_state.RandomState": "codec.training.callbacks.rng_state.RandomState",

@@ -22,6 +22,8 @@ no_secrets = NoSecrets()  # one object: logging adds a filter to a handler only 
 
 # Options that have another name now. "key": also as the beginning of a longer key; "key=": alone; "key=choice": the
 # replacement stands for both.
+TEXT = ("aligned_phones", "characters", "spread_characters", "phones")
+SPEAKER = ("prompt", "prompt_attention")
 RENAMED = {
     "quantizer=rvq12": "quantizer=rvq quantizer.n_q=12",
     "quantizer=rvq32": "quantizer=rvq quantizer.n_q=32",
@@ -33,6 +35,18 @@ RENAMED = {
     "callbacks.random": "callbacks.rng_state",
     "callbacks.waiting": "callbacks.throughput",
     "callbacks.watch": "callbacks.gan_monitor",
+    "alignment=repa": "repa=phones",
+    "alignment": "repa",
+    "teacher@alignment.teacher": "repa",
+    **{f"condition={text}+{speaker}": f"text={text} speaker={speaker}" for text in TEXT for speaker in SPEAKER},
+    **{f"condition={speaker}": f"speaker={speaker}" for speaker in SPEAKER},
+    "condition=none": "text=none speaker=none",
+    "condition=": "text=",
+    **{f"condition.members.{text}": "text" for text in TEXT},
+    **{f"condition.members.{speaker}": "speaker" for speaker in SPEAKER},
+    "objective": "flow_objective",
+    "flow=": "flow_size=",
+    "codec=": "codec_ckpt=",
 }
 
 

@@ -111,7 +111,9 @@ def judge_models(options: argparse.Namespace) -> None:
 def held_out(options: argparse.Namespace, corpus, flows: Sequence, sample_rate: int) -> Sequence:
     """Held-out recordings with their spans, not longer than what all models were trained on."""
     longest = min((flow.max_frames / flow.frame_rate for flow in flows), default=float("inf"))
-    whole = any(flow.condition.whole for flow in flows)  # conditioned on a text that cannot be cut with the recording
+    whole = any(
+        flow.condition.needs_whole for flow in flows
+    )  # conditioned on a text that cannot be cut with the recording
     unread: list[tuple[str, str]] = []
     clips = readable(corpus.clips(options.split, None if whole or longest == float("inf") else longest), unread)
     recordings, skipped = with_spans(clips, sample_rate, options.seed, longest, options.clips, options.after)

@@ -89,9 +89,9 @@ def run_inpaint(options: argparse.Namespace) -> None:
     text, phones = transcript(options)
     check_conditioning(generator, text=options.text, phones=options.phones, prompt=options.prompt)
     condition = generator.flow.condition
-    if "phones" in condition.parts:
+    if "phones" in condition.transcripts:
         check_within(phones, len(wav) / generator.sample_rate)
-        if not phones and condition.timed:
+        if not phones and condition.needs_times:
             raise InputError('this model is conditioned on timed phones: give --phones "h@0.1 e@0.2 ..."')
         phones = phones or [(symbol, None) for symbol, _ in pronounce(not_empty(text), options.voice).phones]
     with sampling(options) as how:
@@ -106,7 +106,7 @@ def run_tts(options: argparse.Namespace) -> None:
         raise InputError("--prompt-text is the text of a prompt: give --prompt, too")
     generator = load_generator(options)
     prompt, spoken = read_prompt(options, generator), pronounce(text, options.voice)
-    continues = prompt is not None and not generator.flow.condition.prompted
+    continues = prompt is not None and not generator.flow.condition.needs_prompt
     if continues and options.prompt_text is None:
         raise InputError("this model was trained without prompts, but can continue one: give its text, --prompt-text")
     seconds, before = spoken.seconds, None
@@ -200,8 +200,8 @@ def not_empty(text: str) -> str:
 def check_conditioning(generator: Generator, **given: object) -> None:
     """Raises InputError for an option that is given and that the model is not conditioned on."""
     condition = generator.flow.condition
-    known = condition.parts | ({"prompt"} if condition.prompted else set())
-    if "phones" in known and not condition.timed and not given.get("phones"):
+    known = condition.transcripts | ({"prompt"} if condition.needs_prompt else set())
+    if "phones" in known and not condition.needs_times and not given.get("phones"):
         known.add("text")  # is converted to phones
     for name, value in given.items():
         if value is not None and name not in known:

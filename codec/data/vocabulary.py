@@ -22,7 +22,7 @@ class Vocabulary:
     def __init__(self, symbols: Sequence[str], kind: str):
         if not symbols:
             source = {"phone": "phones", "character": "texts"}[kind]
-            raise InputError(f"this condition needs {source}, and the corpus has none: choose another condition=")
+            raise InputError(f"this condition needs {source}, and the corpus has none: choose another text=")
         self.numbers = {symbol: number for number, symbol in enumerate(symbols, start=FILLER + 1)}
         self.kind = kind
 

@@ -1,4 +1,4 @@
-"""From the latents of a corpus to batches for a flow model: the LightningDataModule."""
+"""LightningDataModule of flow models: latents of a corpus -> batches with span masks and prompts."""
 
 import logging
 from collections import Counter
@@ -19,29 +19,29 @@ from codec.latents.latent_corpus import LatentClips, LatentCorpus, collate
 from codec.latents.paired_features import PairedFeatures
 
 log = logging.getLogger(__name__)
-LEAST = 2  # frames of a recording: one to fill in, and one for a prompt
+FEWEST = 2  # frames of a recording: one to inpaint, and one for a prompt
 
 
 class LatentData(InfiniteDataModule):
-    """Endless batches of training examples, and held-out ones for validation.
+    """Infinite batches of training examples, and a fixed set of held-out ones for validation.
 
-    A batch is that of :func:`codec.latents.latent_corpus.collate` with span ``[B, F]`` bool, true where the model is
-    to fill in, and where a condition asks for one with prompt ``[B, C, P]`` and prompt_lengths ``[B]``.
+    A batch is that of :func:`codec.latents.latent_corpus.collate` with span ``[B, F]`` bool, true where the model
+    inpaints, and where a condition needs it with prompt ``[B, C, P]`` and prompt_lengths ``[B]``.
 
-    Recordings longer than ``max_seconds`` are cut, at random places in training, unless a condition wants them whole:
-    then they are left out, like those that it cannot be told about; how many, is said in one line. Every rank validates
+    Recordings longer than ``max_seconds`` are cropped, at random positions in training. Where a condition needs whole
+    recordings they are left out, as are those that it cannot use; one line of the log counts them. Every rank validates
     on the same examples, with the same spans and prompts every time.
 
     Args:
         corpus: of latents.
-        condition: what the model is told.
-        spans: what is hidden.
+        condition: the conditions of the model.
+        spans: the distribution of spans.
         max_seconds: of an example.
         prompt: shortest and longest prompt, in seconds.
-        val_clips: how many held-out recordings serve for validation.
-        features: what a teacher hears in every recording for training; a training batch then has ``features``
-            ``[B, C', F]``, with zeros on the right.
-        codes: of every recording; a batch then has ``codes`` ``[B, K, F]`` int64, likewise.
+        val_clips: number of held-out recordings for validation.
+        features: a teacher's, of every training recording; training batches then have ``features`` ``[B, C', F]``,
+            padded with zeros.
+        codes: of every recording; batches then have ``codes`` ``[B, K, F]`` int64, padded with zeros.
         batch_size, workers, seed: see :class:`codec.data.infinite_datamodule.InfiniteDataModule`.
     """
 
@@ -63,32 +63,33 @@ class LatentData(InfiniteDataModule):
         self.corpus, self.condition, self.spans, self.prompt = corpus, condition, spans, prompt
         self.features, self.codes = features, codes
         self.max_frames, self.val_clips = int(max_seconds * corpus.frame_rate), val_clips
-        if self.max_frames < LEAST:
-            raise CorpusError(f"max_seconds={max_seconds:g} are fewer than {LEAST} frames of {corpus.frame_rate:g} Hz.")
-        self.left_out: Counter[str] = Counter()  # reason -> recordings
+        if self.max_frames < FEWEST:
+            raise CorpusError(f"max_seconds={max_seconds:g} is less than {FEWEST} frames at {corpus.frame_rate:g} Hz.")
+        self.left_out: Counter[str] = Counter()  # reason -> number of recordings
         self._train: Examples | None = None
         self._val: list[dict[str, Any]] | None = None
 
     def setup(self, stage: str) -> None:
         if self._train is None:
             self._train = self._examples(self.corpus.train, self.seed)
-            held = self._examples(self.corpus.clips("val"), None, self.val_clips)
-            self._val = [held.item(n, 0, np.random.default_rng((0, n))) for n in held.numbers.tolist()]
+            held_out = self._examples(self.corpus.clips("val"), 0, self.val_clips)
+            self._val = [held_out.item(n, 0, np.random.default_rng((0, n))) for n in held_out.numbers.tolist()]
             if self.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
                 log.warning("%d recordings are left out: %s", self.left_out.total(), reasons)
             if not len(self._train.numbers):
-                raise CorpusError("no recording of the corpus can be used: choose another condition= or max_seconds.")
+                raise CorpusError("no recording of the corpus can be used: choose another text= or max_seconds.")
 
     def train_dataloader(self) -> DataLoader:
         self.setup("fit")
-        return self.loader(self._train, collated)
+        return self.loader(self._train, collate_examples)
 
     def val_dataloader(self) -> DataLoader:
         self.setup("validate")
-        return DataLoader(self._val, self.batch_size, collate_fn=collated, pin_memory=torch.cuda.is_available())
+        return DataLoader(self._val, self.batch_size, collate_fn=collate_examples, pin_memory=torch.cuda.is_available())
 
-    def _examples(self, clips: LatentClips, seed: int | None, limit: int | None = None) -> "Examples":
+    def _examples(self, clips: LatentClips, seed: int, limit: int | None = None) -> "Examples":
+        """Of the first ``limit`` recordings that can be used."""
         numbers = []
         for n, frames in enumerate(clips.lengths.tolist()):
             if len(numbers) == limit:
@@ -97,13 +98,12 @@ class LatentData(InfiniteDataModule):
                 self.left_out[reason] += 1
             else:
                 numbers.append(n)
-        numbers = np.array(numbers, np.int64)
-        return Examples(clips, numbers, self.max_frames, seed or 0, self)
+        return Examples(clips, np.array(numbers, np.int64), seed, self)
 
     def _refusal(self, item: dict[str, Any], frames: int) -> str:
-        if frames < LEAST:
+        if frames < FEWEST:
             return "too short"
-        if self.condition.whole and frames > self.max_frames:
+        if self.condition.needs_whole and frames > self.max_frames:
             return f"longer than {self.max_frames / self.corpus.frame_rate:g} s"
         return self.condition.refusal(item, frames)
 
@@ -111,11 +111,10 @@ class LatentData(InfiniteDataModule):
 class Examples(CropIndex):
     """ds[n] for every n >= 0, a function of (seed, n) alone."""
 
-    def __init__(self, clips: LatentClips, numbers: np.ndarray, frames: int, seed: int, data: LatentData):
-        super().__init__(numbers, clips.lengths[numbers], frames, seed)
+    def __init__(self, clips: LatentClips, numbers: np.ndarray, seed: int, data: LatentData):
+        super().__init__(numbers, clips.lengths[numbers], data.max_frames, seed)
         self.clips, self.frame_rate = clips, data.corpus.frame_rate
-        self.spans, self.condition = data.spans, data.condition
-        self.prompt = data.prompt if data.condition.prompted else None
+        self.spans, self.condition, self.prompt = data.spans, data.condition, data.prompt
         self.features, self.codes = data.features, data.codes
 
     def __getitem__(self, n: int) -> dict[str, Any]:
@@ -124,18 +123,18 @@ class Examples(CropIndex):
         for _ in range(TRIES):
             number, first = self.locate(slot, rng.random())
             item = self.item(number, first, rng)
-            if not self.condition.refusal(item, len(item["span"])):  # nothing may be said in a piece of a recording
+            if not self.condition.refusal(item, len(item["span"])):  # a crop may be without phones
                 if self.features is not None:
                     item["features"] = self.features.item(item["file"], first, len(item["span"]))
                 return item
             slot = int(rng.integers(self.slots))
-        raise CorpusError(f"{TRIES} pieces in a row cannot be used (last: {item['file']}): raise max_seconds.")
+        raise CorpusError(f"{TRIES} crops in a row cannot be used (last: {item['file']}): raise max_seconds.")
 
     def item(self, number: int, first: int, rng: np.random.Generator) -> dict[str, Any]:
-        """An example: recording ``number`` from frame ``first`` on, with its span and prompt."""
+        """An example: recording ``number`` from frame ``first``, with its span and prompt."""
         item = self.clips.item(number, first, self.size)
         span = self.spans.draw(item["latents"].shape[1], self.frame_rate, rng)
-        if self.prompt:
+        if self.condition.needs_prompt:
             wanted = max(1, round(rng.uniform(*self.prompt) * self.frame_rate))
             total = int(self.clips.lengths[number])
             span, begin, end = draw_prompt(span, first, total, wanted, rng)
@@ -145,13 +144,12 @@ class Examples(CropIndex):
         return item | {"span": torch.from_numpy(span)}
 
 
-def collated(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Examples -> a batch, with zeros and no span on the right of the shorter ones."""
+def collate_examples(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Examples -> a batch, padded on the right with zeros and no span."""
     batch = collate(items) | {"span": pad_sequence([item["span"] for item in items], batch_first=True)}
-    for name in (name for name in ("features", "codes") if name in items[0]):
-        batch[name] = pad_sequence([item[name].t() for item in items], batch_first=True).transpose(1, 2)
+    for name in ("features", "codes", "prompt"):
+        if name in items[0]:
+            batch[name] = pad_sequence([item[name].t() for item in items], batch_first=True).transpose(1, 2)
     if "prompt" in items[0]:
-        prompts = [item["prompt"] for item in items]
-        batch["prompt"] = pad_sequence([prompt.t() for prompt in prompts], batch_first=True).transpose(1, 2)
-        batch["prompt_lengths"] = torch.tensor([prompt.shape[1] for prompt in prompts])
+        batch["prompt_lengths"] = torch.tensor([item["prompt"].shape[1] for item in items])
     return batch

@@ -1,4 +1,4 @@
-"""Sound from a flow model and its codec: spans of a recording filled in, a text spoken, words replaced."""
+"""Speech from a flow model and its codec: inpainting, text-to-speech, replacement of words."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,17 +12,18 @@ from torch import Tensor
 
 from codec.flow.editing import Edit, Phones, longest_known, span_frames
 from codec.flow.load import load_with_config, statistics_of
+from codec.flow.masking import runs
 from codec.flow.model import FlowModel
 from codec.latents.latent_space import LatentSpace
 from codec.utils.errors import InputError
 
-FADE = 0.02  # seconds, from the recording to what is new and back
-PROMPT = 3.0  # seconds of a voice that a model is given, at most: it was trained on no more (conf/task/flow.yaml)
+FADE = 0.02  # seconds of cross-fade at the edges of what is generated
+PROMPT = 3.0  # seconds of a prompt at most, as in training (conf/task/flow.yaml)
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a model is sampled; see :meth:`codec.flow.model.FlowModel.inpaint`."""
+    """Options of the sampler, see :meth:`codec.flow.model.FlowModel.inpaint`."""
 
     steps: int = 32
     guidance: float = 2.0
@@ -32,13 +33,12 @@ class Sampling:
 
 
 class Generator:
-    """A flow model and the latents that it fills in. Waveforms are mono float32 ``[T]`` at ``sample_rate``.
-
-    The same arguments give the same samples.
+    """A flow model and the codec of its latents. Waveforms are mono float32 ``[T]`` at ``sample_rate``; the same
+    arguments give the same samples.
 
     Args:
         flow: the model.
-        space: of its latents, on the model's device; its codec may be in its form for inference.
+        space: of its latents, on the model's device; its codec may be in inference form.
     """
 
     def __init__(self, flow: FlowModel, space: LatentSpace):
@@ -51,16 +51,16 @@ class Generator:
 
         Args:
             flow: of the flow model.
-            ckpt: of the codec; None: that which the flow model was trained with, where it was then.
-            ema: the averaged weights of the flow model; a codec's always are.
+            ckpt: of the codec; None: the one at the path of the flow model's training.
+            ema: take the averaged weights of the flow model; those of a codec always are.
 
         Raises:
-            CheckpointError: if a checkpoint cannot be read, or is of something else.
-            InputError: if no codec is found, or the model was trained on another's latents.
+            CheckpointError: if a checkpoint cannot be read, or is of another kind.
+            InputError: if no codec is found, or it is not the one of the model's latents.
         """
         model, config = load_with_config(flow, ema)
         if ckpt is None:
-            ckpt = config.get("codec")
+            ckpt = config["codec_ckpt"]
             if not isinstance(ckpt, str) or not Path(ckpt).is_file():
                 raise InputError(f"the codec of {flow} is not where it was: give its checkpoint, --codec-ckpt PATH")
         space = LatentSpace.load(ckpt, statistics_of(model), device=device)
@@ -78,21 +78,23 @@ class Generator:
         sampling: Sampling = Sampling(),
         resynthesise: bool = False,
     ) -> np.ndarray:
-        """A recording ``[T]`` whose spans, in seconds, are filled in.
+        """A recording ``[T]`` with inpainted spans, which are in seconds.
 
         Args:
-            text, phones: what is said in all of it, afterwards.
-            prompt: the voice, for models that hear one; None: the longest piece of the recording that stays.
-            resynthesise: give all of it as the codec decodes it, not only what is new.
+            text, phones: of the whole recording, with what the spans shall contain.
+            prompt: speech of the speaker, for models with prompts; None: the longest part of the recording outside of
+                the spans.
+            resynthesise: return the codec's reconstruction outside of the spans, too.
 
         Raises:
-            InputError: if a span cannot be, or the model lacks something that it was trained to be told.
+            InputError: if a span is invalid, or the model's conditioning is missing.
         """
         span = np.zeros(-(-len(wav) // self.hop), bool)
         for first, end in span_frames(spans, len(wav) / self.sample_rate, self.frame_rate):
             span[first:end] = True
-        filled = self._fill(self.latents(wav), span, text, phones, prompt, sampling)
-        return self._sound(filled, wav, span, resynthesise)
+        return self._mixed(
+            self._sample(self.latents(wav), span, text, phones, prompt, sampling), wav, span, resynthesise
+        )
 
     def speak(
         self,
@@ -104,17 +106,17 @@ class Generator:
         before: np.ndarray | None = None,
         sampling: Sampling = Sampling(),
     ) -> np.ndarray:
-        """So many seconds of speech, in the voice of a prompt where the model hears one.
+        """So many seconds of speech, of the prompt's speaker where the model has prompts.
 
         Args:
-            before: speech ``[T]`` that is gone on from, in its voice, as in F5-TTS (arXiv 2410.06885, section 3.1): for
-                models without prompts. Text and phones are of both, and what comes back is what is new.
+            before: speech ``[T]`` that is continued, as in F5-TTS (arXiv 2410.06885, section 3.1), for models without
+                prompts. Text and phones are of both; the continuation alone is returned.
 
         Raises:
-            InputError: if they are shorter than a frame, or the model lacks something, or cannot be told what to say.
+            InputError: if it is shorter than a frame, the model's conditioning is missing, or it has no text.
         """
-        if not self.flow.condition.parts:
-            raise InputError("this model was trained without text and phones, and cannot be told what to say")
+        if not self.flow.condition.transcripts:
+            raise InputError("this model was trained without text and phones, and cannot speak a text")
         if seconds * self.frame_rate < 1:
             raise InputError(f"{seconds:g} s of speech are shorter than a latent frame: give {1 / self.frame_rate:g}")
         new = math.ceil(seconds * self.frame_rate)
@@ -123,9 +125,9 @@ class Generator:
             self._check_prompt(before)
             known = torch.cat([self.latents(before), known], dim=-1)
         first = known.shape[-1] - new
-        filled = self._fill(known, np.arange(first + new) >= first, text, phones, prompt, sampling)
+        sampled = self._sample(known, np.arange(first + new) >= first, text, phones, prompt, sampling)
         start, end = first * self.hop, first * self.hop + round(seconds * self.sample_rate)
-        return self._decoded(filled, end)[start:]
+        return self._decoded(sampled, end)[start:]
 
     def edit(
         self,
@@ -136,8 +138,8 @@ class Generator:
         sampling: Sampling = Sampling(),
         resynthesise: bool = False,
     ) -> np.ndarray:
-        """A recording in which words are replaced, as :func:`codec.flow.editing.plan_edit` says; arguments and errors
-        are those of :meth:`inpaint`."""
+        """A recording with words replaced as by :func:`codec.flow.editing.plan_edit`; arguments and errors are those of
+        :meth:`inpaint`."""
         latents = self.latents(wav)
         gap = latents.new_zeros(1, latents.shape[1], plan.frames)
         latents = torch.cat([latents[..., : plan.first], gap, latents[..., plan.end :]], dim=-1)
@@ -145,14 +147,15 @@ class Generator:
         wav = np.concatenate([wav[: plan.first * self.hop], silence, wav[plan.end * self.hop :]])
         span = np.zeros(latents.shape[-1], bool)
         span[plan.first : plan.first + plan.frames] = True
-        filled = self._fill(latents, span, plan.text, plan.phones, prompt, sampling)
-        return self._sound(filled, wav, span, resynthesise)
+        return self._mixed(
+            self._sample(latents, span, plan.text, plan.phones, prompt, sampling), wav, span, resynthesise
+        )
 
     def latents(self, wav: np.ndarray) -> Tensor:
         """``[T]`` -> normalised latents ``[1, C, F]``."""
         return self.space.encode(torch.from_numpy(wav)[None, None].to(self.space.mean.device))
 
-    def _fill(
+    def _sample(
         self,
         known: Tensor,
         span: np.ndarray,
@@ -162,49 +165,47 @@ class Generator:
         sampling: Sampling,
     ) -> Tensor:
         """known ``[1, C, F]``, span ``[F]`` bool -> ``[1, C, F]``."""
-        said = {"text": [text], "phones": [list(phones)]}
-        given: dict[str, Any] = {part: said[part] for part in self.flow.condition.parts}
-        if self.flow.condition.prompted:
-            given["prompt"] = self._prompt(known, span, prompt)
-        of_batch = torch.from_numpy(span)[None].to(known.device)
-        return self.flow.inpaint(known, of_batch, given, **vars(sampling))
+        transcripts = {"text": [text], "phones": [list(phones)]}
+        conditioning: dict[str, Any] = {name: transcripts[name] for name in self.flow.condition.transcripts}
+        if self.flow.condition.needs_prompt:
+            conditioning["prompt"] = self._prompt(known, span, prompt)
+        mask = torch.from_numpy(span)[None].to(known.device)
+        latents = self.flow.inpaint(known, mask, conditioning, **vars(sampling))
+        if not bool(latents.isfinite().all()):
+            raise InputError("the model's latents are not finite: has its training diverged?")
+        return latents
 
     def _prompt(self, known: Tensor, span: np.ndarray, prompt: np.ndarray | None) -> Tensor:
-        """Latents ``[1, C, P]`` of a voice."""
+        """Latents ``[1, C, P]`` of the speaker."""
         most = max(1, int(PROMPT * self.frame_rate))
         if prompt is None:
             first, end = longest_known(span, most)
             if first == end:
-                raise InputError("this model was trained with prompts: give a recording of the voice, --prompt VOICE")
+                raise InputError("this model needs a speaker prompt: give a recording of the voice, --prompt VOICE")
             return known[..., first:end]
         self._check_prompt(prompt)
         return self.latents(prompt[: most * self.hop])[..., : len(prompt) // self.hop]
 
     def _check_prompt(self, wav: np.ndarray) -> None:
-        """Raises InputError for one without a frame."""
         if len(wav) < self.hop:
             raise InputError(f"the prompt is shorter than a latent frame, {1 / self.frame_rate:g} s: give some seconds")
 
-    def _sound(self, filled: Tensor, wav: np.ndarray, span: np.ndarray, resynthesise: bool) -> np.ndarray:
-        decoded = self._decoded(filled, len(wav))
+    def _mixed(self, latents: Tensor, wav: np.ndarray, span: np.ndarray, resynthesise: bool) -> np.ndarray:
+        decoded = self._decoded(latents, len(wav))
         if resynthesise:
             return decoded
-        new = np.repeat(span, self.hop)[: len(wav)]
-        return mixed(wav, decoded, new, round(FADE * self.sample_rate))
+        return crossfade(wav, decoded, np.repeat(span, self.hop)[: len(wav)], round(FADE * self.sample_rate))
 
     def _decoded(self, latents: Tensor, length: int) -> np.ndarray:
-        if not bool(latents.isfinite().all()):
-            raise InputError("the model gives latents that are not finite: has its training diverged?")
         return self.space.decode(latents, length)[0, 0].clamp(-1, 1).float().cpu().numpy()
 
 
-def mixed(wav: np.ndarray, decoded: np.ndarray, new: np.ndarray, fade: int) -> np.ndarray:
-    """``decoded`` where something is new, and ``wav`` elsewhere, all ``[T]``; in the ``fade`` samples beside what is
-    new, ever less of it."""
+def crossfade(wav: np.ndarray, decoded: np.ndarray, new: np.ndarray, fade: int) -> np.ndarray:
+    """``decoded`` where ``new`` is true and ``wav`` elsewhere, all ``[T]``, with a linear cross-fade over the ``fade``
+    samples before and after."""
     share = new.astype(np.float32)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], new, [False]]).astype(int)))
     ramp = np.arange(1, fade + 1, dtype=np.float32) / (fade + 1)
-    for first, end in zip(edges[::2], edges[1::2], strict=True):
+    for first, end in zip(*runs(new), strict=True):
         before, after = share[max(0, first - fade) : first], share[end : end + fade]
         np.maximum(before, ramp[fade - len(before) :], out=before)
         np.maximum(after, ramp[::-1][: len(after)], out=after)

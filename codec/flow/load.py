@@ -1,4 +1,4 @@
-"""From a checkpoint file back to a flow model, without trusting the file."""
+"""Loads a flow model from a checkpoint, which is not trusted."""
 
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,16 @@ def load_flow(path: str | Path, ema: bool = True) -> FlowModel:
 
 
 def load_with_config(path: str | Path, ema: bool = True) -> tuple[FlowModel, dict[str, Any]]:
-    """The same, and the checkpoint's configuration, which nobody has checked. Raises as :func:`load_flow` does."""
+    """The same, and the checkpoint's configuration, which is not validated. Raises as :func:`load_flow` does."""
     flow, config = load_part(path, "flow", FLOW, ema)
     if not isinstance(flow, FlowModel):
         raise CheckpointError(
             f"{path} is no checkpoint of a flow model: its configuration builds a {type(flow).__name__}"
         )
-    return flow, config
+    return flow, {"codec_ckpt": config.get("codec")} | config  # `codec` in checkpoints before this name
 
 
 def statistics_of(flow: FlowModel) -> Statistics:
-    """Of the latents that it was trained on: what :class:`codec.latents.latent_space.LatentSpace` asks for beside a
-    codec."""
-    facts = flow.kind, flow.fingerprint, flow.sample_rate, flow.hop_length
-    return Statistics(*facts, flow.mean.detach().cpu().clone(), flow.std.detach().cpu().clone())
+    """Of the latents of its training, as :class:`codec.latents.latent_space.LatentSpace` needs them."""
+    mean, std = (value.detach().cpu().clone() for value in (flow.mean, flow.std))
+    return Statistics(flow.kind, flow.fingerprint, flow.sample_rate, flow.hop_length, mean, std)

@@ -1,4 +1,4 @@
-"""What a training example hides, and from where its prompt comes."""
+"""Span masks of training examples, as in Voicebox (arXiv 2306.15687), and prompts that do not overlap them."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Spans:
-    """Which frames are to be filled in: short spans, one long span, or everything.
+    """Random spans to inpaint: several short ones, one long one, or all frames.
 
     Args:
         seconds: shortest and longest short span.
-        every: seconds of an example for each short span, of which there is one at least.
+        every: seconds of an example per short span; there is at least one.
         long: share of the examples with one span of half to all of the frames.
-        all: share of the examples of which nothing is left.
+        all: share of the examples without any context.
 
     Raises:
-        ValueError: if these are no shares, or no lengths.
+        ValueError: for other shares or lengths.
     """
 
     seconds: tuple[float, float] = (0.3, 1.5)
@@ -33,7 +33,7 @@ class Spans:
             )
 
     def draw(self, frames: int, frame_rate: float, rng: np.random.Generator) -> np.ndarray:
-        """``[frames]`` bool, some of it true."""
+        """``[frames]`` bool, at least one of them true."""
         span, kind = np.zeros(frames, bool), rng.random()
         if kind < self.all:
             return ~span
@@ -52,20 +52,21 @@ class Spans:
 def draw_prompt(
     span: np.ndarray, first: int, total: int, wanted: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, int, int]:
-    """A piece of the recording that does not overlap the span.
+    """A random part of a recording that does not overlap the span.
 
     Args:
         span: ``[F]`` bool, of an example that begins at frame ``first`` of a recording of ``total`` frames, 2 or more.
         wanted: frames of the prompt; there may be fewer.
 
     Returns:
-        The span, and where in the recording the prompt begins and ends. Where next to nothing is free, an end of the
-        example is freed: at most a quarter of the recording, one frame at least.
+        The span, and the frames at which the prompt begins and ends. Where fewer frames are free than ``wanted``
+        and than a quarter of the recording, one end of the example is removed from the span.
     """
     least = min(wanted, max(1, total // 4))
     free = np.ones(total, bool)
     free[first : first + len(span)] = ~span
-    longest = _longest(free)
+    begins, ends = runs(free)
+    longest = int((ends - begins).max(initial=0))
     if longest < least:
         begin = first + (len(span) - least if rng.random() < 0.5 else 0)
         span = span.copy()
@@ -77,7 +78,7 @@ def draw_prompt(
     return span, begin, begin + length
 
 
-def _longest(free: np.ndarray) -> int:
-    """Length of the longest run of true."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]]).astype(int)))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+def runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run of true in ``mask`` ``[F]`` begins and ends."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
+    return edges[::2], edges[1::2]

@@ -1,7 +1,7 @@
-"""What a flow model learns, and which way its samples go.
+"""Training objectives of flow models, and the velocity along which samples are integrated.
 
 All objectives share the straight path of flow matching (arXiv 2210.02747; with this path arXiv 2209.03003): from noise
-x0 at t = 0 to a recording x1 at t = 1, ``x_t = t x1 + (1 - t) x0``, along the velocity ``x1 - x0``.
+x0 at t = 0 to data x1 at t = 1, ``x_t = t x1 + (1 - t) x0``, with the velocity ``x1 - x0``.
 """
 
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ TIMES = ("uniform", "logit_normal")
 
 
 class Objective(nn.Module):
-    """From the network's output to losses in training, and to a velocity in sampling.
+    """What the network predicts: losses of the prediction in training, a velocity in sampling.
 
     Attributes:
         weights: of the losses, by name.
-        wants_codes: whether :meth:`errors` asks for the codes of the latents.
+        needs_codes: whether :meth:`errors` reads the codes of the latents.
 
     Args:
-        time: how t is distributed in training: ``uniform``, or ``logit_normal`` (arXiv 2403.03206, section 3.1), which
-            dwells in the middle.
+        time: distribution of t in training: ``uniform``, or ``logit_normal`` (arXiv 2403.03206, section 3.1), which
+            favours the middle.
     """
 
     weights: Mapping[str, float]
-    wants_codes = False
+    needs_codes = False
 
     def __init__(self, time: str = "logit_normal"):
         super().__init__()
@@ -44,15 +44,15 @@ class Objective(nn.Module):
         u = u.clamp(1e-4, 1 - 1e-4)
         return u if self.time == "uniform" else torch.special.ndtri(u).sigmoid()
 
-    def learn_codes(self, quantizer: Quantizer, kind: str, mean: Tensor, std: Tensor) -> None:
-        """Take what the objective needs of the codec.
+    def set_codebooks(self, quantizer: Quantizer, kind: str, mean: Tensor, std: Tensor) -> None:
+        """Take what the objective needs of the codec, before training.
 
         Args:
             kind: of the latents, ``pre`` or ``post``.
-            mean, std: ``[C]``, which normalise them.
+            mean, std: ``[C]``, with which they are normalised.
 
         Raises:
-            InputError: if it is not there.
+            InputError: if the codec does not have it.
         """
 
     def errors(
@@ -73,7 +73,7 @@ def on_path(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
 
 
 class FlowMatching(Objective):
-    """The network says the velocity."""
+    """The network predicts the velocity."""
 
     weights = {"velocity": 1.0}  # noqa: RUF012
 
@@ -87,32 +87,33 @@ class FlowMatching(Objective):
 
 
 class NaturalSpeech2(Objective):
-    """The network says the recording itself, and is held to its codes: NaturalSpeech 2 (arXiv 2304.09116, section 3.2).
+    """The network predicts x1, with a cross entropy of its codes: NaturalSpeech 2 (arXiv 2304.09116, section 3.2).
 
-    Its latents are sums of quantized vectors (``kind`` post of an RVQ), and the second loss asks level by level whether
-    what remains of the estimate, after the levels above, is nearest to the vector that is there: cross entropy of a
-    softmax over negative distances. We differ in the path, which is the straight one, so that samplers are shared; the
-    paper's score loss, which is the first loss with another weight of t, is left to ``time``. The codes are the codec's
-    own: quantizing the sums again would give others, the more the deeper the level.
+    Latents are sums of quantized vectors (``kind`` post of an RVQ). For each level, the cross entropy is that of a
+    softmax over negative distances between the residual of the prediction, after the levels above, and the codebook. We
+    differ in the path, which is the straight one, so that samplers are shared; the paper's score loss, which is the
+    first loss with another weight of t, is left to ``time``. The codes are the codec's own: quantizing the sums again
+    would give others, the more the deeper the level.
 
     Args:
-        codes: weight of the second loss.
+        codes: weight of the cross entropy.
         time: see :class:`Objective`.
     """
 
-    wants_codes = True
+    needs_codes = True
 
     def __init__(self, codes: float = 0.1, time: str = "uniform"):
         super().__init__(time)
         self.weights = {"data": 1.0, "codes": codes}
-        for name in ("books", "mean", "std"):  # they come with the codec, and are in no checkpoint of a flow model
+        for name in ("books", "mean", "std"):  # they come from the codec, and are in no checkpoint of a flow model
             self.register_buffer(name, None, persistent=False)
 
-    def learn_codes(self, quantizer: Quantizer, kind: str, mean: Tensor, std: Tensor) -> None:
+    def set_codebooks(self, quantizer: Quantizer, kind: str, mean: Tensor, std: Tensor) -> None:
         if kind != "post" or not isinstance(quantizer, RVQ):
             raise InputError(
-                f"objective=ns2 is for sums of quantized vectors, and these are latents of kind {kind} of a "
-                f"{type(quantizer).__name__}: take kind=post of a codec with quantizer=rvq, or objective=flow_matching"
+                f"flow_objective=ns2 is for sums of quantized vectors, and these are latents of kind {kind} of a "
+                f"{type(quantizer).__name__}: use kind=post of a codec with quantizer=rvq, or "
+                "flow_objective=flow_matching"
             )
         with torch.no_grad():
             projected = [quantizer.project_out(book.t()[None])[0].t() for book in quantizer.codebooks]
@@ -124,13 +125,13 @@ class NaturalSpeech2(Objective):
         self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
         if self.books is None or codes is None:
-            raise ValueError("objective=ns2 needs its codec (call learn_codes first) and the codes of the latents")
+            raise ValueError("NaturalSpeech2 needs codebooks (call set_codebooks first) and the codes of the latents")
         data = (output - x1).square().mean(1)
-        left = (output * self.std + self.mean).transpose(1, 2).flatten(0, 1)  # [B * F, C]
+        residual = (output * self.std + self.mean).transpose(1, 2).flatten(0, 1)  # [B * F, C]
         losses = []
-        for book, true in zip(self.books, codes.transpose(1, 2).flatten(0, 1).unbind(-1), strict=True):
-            losses.append(F.cross_entropy(-torch.cdist(left, book), true, reduction="none"))
-            left = left - F.embedding(true, book)
+        for book, targets in zip(self.books, codes.transpose(1, 2).flatten(0, 1).unbind(-1), strict=True):
+            losses.append(F.cross_entropy(-torch.cdist(residual, book), targets, reduction="none"))
+            residual = residual - F.embedding(targets, book)
         return {"data": data, "codes": torch.stack(losses).mean(0).unflatten(0, data.shape)}
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:

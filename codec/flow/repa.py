@@ -1,7 +1,7 @@
-"""Hidden states that point where a teacher's features point: REPA (arXiv 2410.06940), in training only.
+"""REPA (arXiv 2410.06940): hidden states of the network are aligned with a teacher's features, in training only.
 
-The latents stay as they are; what a teacher knows goes into the model that generates them. We differ in that features
-are of whole recordings, cut where the latents are.
+The latents do not change; the flow model learns what the teacher represents. We differ in that features are of whole
+recordings, cut where the latents are.
 """
 
 from collections.abc import Iterator
@@ -16,16 +16,15 @@ from codec.utils.distributed import mean_over_ranks
 from codec.utils.errors import InputError
 
 
-class Alignment(nn.Module):
-    """1 - mean over frames of the cosine between projected hidden states and a teacher's features.
+class RepaLoss(nn.Module):
+    """1 - the cosine similarity of projected hidden states and a teacher's features, mean over frames.
 
     Args:
         channels: of the features.
         width, layers: of the network.
-        layer: the block after which hidden states are heard, from 1; None: after two sevenths of them, as REPA's 8 of
-            28.
-        hidden: width of the projection, three layers on the side of the network.
-        weight: of the loss, for the training step; REPA's is 0.5.
+        layer: the block whose output is aligned, from 1; None: after two sevenths of them, as REPA's 8 of 28.
+        hidden: width of the projection, an MLP of three layers.
+        weight: of the loss; REPA's is 0.5.
 
     Raises:
         InputError: if the network has no such block.
@@ -37,30 +36,30 @@ class Alignment(nn.Module):
         super().__init__()
         self.layer, self.weight = max(1, round(layers * 2 / 7)) if layer is None else layer, weight
         if not 1 <= self.layer <= layers:
-            raise InputError(f"alignment.layer={layer}, and the network has blocks 1 to {layers}: choose one of these")
-        enter, middle, leave = nn.Linear(width, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, channels)
-        self.projection = nn.Sequential(enter, nn.SiLU(), middle, nn.SiLU(), leave)
+            raise InputError(f"repa.layer={layer}, and the network has blocks 1 to {layers}: choose one of these")
+        first, middle, last = nn.Linear(width, hidden), nn.Linear(hidden, hidden), nn.Linear(hidden, channels)
+        self.projection = nn.Sequential(first, nn.SiLU(), middle, nn.SiLU(), last)
 
     @contextmanager
-    def listening(self, network: DiT) -> Iterator[list[Tensor]]:
-        """Inside, every pass of the network adds its hidden states ``[B, P + F, W]`` to the list."""
-        heard: list[Tensor] = []
-        hook = network.blocks[self.layer - 1].register_forward_hook(lambda block, given, out: heard.append(out))
+    def capture(self, network: DiT) -> Iterator[list[Tensor]]:
+        """Within the context, every pass of the network appends its hidden states ``[B, P + F, W]`` to the list."""
+        hidden: list[Tensor] = []
+        hook = network.blocks[self.layer - 1].register_forward_hook(lambda block, args, output: hidden.append(output))
         try:
-            yield heard
+            yield hidden
         finally:
             hook.remove()
 
     @fp32
-    def forward(self, hidden: Tensor, features: Tensor, inside: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, features: Tensor, valid: Tensor) -> Tensor:
         """-> scalar in [0, 2].
 
         Args:
-            hidden: ``[B, P + F, W]``, the frames after the tokens.
+            hidden: ``[B, P + F, W]``, P tokens before the frames.
             features: ``[B, channels, F]``.
-            inside: ``[B, F]`` bool, false where an example has ended.
+            valid: ``[B, F]`` bool, false in the padding.
         """
-        frames = self.projection(hidden[:, -inside.shape[1] :])
-        apart = 1 - F.cosine_similarity(frames, features.transpose(1, 2), dim=-1)
-        (count,) = mean_over_ranks([inside.sum().float()])
-        return (apart * inside).sum() / count
+        frames = self.projection(hidden[:, -valid.shape[1] :])
+        distance = 1 - F.cosine_similarity(frames, features.transpose(1, 2), dim=-1)
+        (count,) = mean_over_ranks([valid.sum().float()])
+        return (distance * valid).sum() / count

@@ -1,4 +1,4 @@
-"""From noise to latents: fixed steps along a velocity, with what is known put back in its place at every step."""
+"""ODE sampling with fixed steps, in which known frames are put back at every step, and windows for long recordings."""
 
 from collections.abc import Callable
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from codec.utils.errors import InputError
 
 Field = Callable[[Tensor, float], Tensor]  # (x, t) -> dx/dt
-EVALUATIONS = {"euler": 1, "midpoint": 2}  # of the field, for a step
+EVALUATIONS = {"euler": 1, "midpoint": 2}  # of the field per step
 
 
 def integrate(field: Field, x: Tensor, steps: int, sampler: str = "euler", put_back: Field = lambda x, t: x) -> Tensor:
     """x at t = 0 -> x at t = 1.
 
     Args:
-        field: the velocity; never asked for at t = 1.
-        sampler: ``euler``, or ``midpoint``, which asks twice in a step and errs by its square.
-        put_back: (x, t) -> x with what is known of it at t; the field is shown nothing else, and it has the last word.
+        field: the velocity; never evaluated at t = 1.
+        sampler: ``euler``, or ``midpoint`` (second order, two evaluations per step).
+        put_back: (x, t) -> x with its known frames at t, before every evaluation of the field and at the end.
 
     Raises:
         InputError: if there is no such sampler, or no step.
@@ -39,8 +39,8 @@ def integrate(field: Field, x: Tensor, steps: int, sampler: str = "euler", put_b
 
 
 def noise_like(known: Tensor, lengths: list[int], seed: int) -> Tensor:
-    """Noise ``[B, C, F]`` for examples of so many frames, the same on every device and however they are padded. An
-    example's hangs on the seed and its place in the batch."""
+    """Noise ``[B, C, F]`` for examples of these lengths in frames, the same on every device and with any padding. It
+    depends on the seed and on the example's place in the batch."""
     noise = torch.zeros(known.shape)
     for n, length in enumerate(lengths):
         generator = torch.Generator().manual_seed(seed + n)
@@ -49,22 +49,22 @@ def noise_like(known: Tensor, lengths: list[int], seed: int) -> Tensor:
 
 
 def windows(span: Tensor, size: int) -> list[tuple[int, Tensor]]:
-    """Where to look at a long file, piece by piece, to fill in all of a span.
+    """Windows of a long recording in which to inpaint all of a span, one after another.
 
     Args:
         span: ``[F]`` bool, F > size.
-        size: frames that the model looks at.
+        size: frames of a window.
 
     Returns:
-        (first frame, span ``[size]`` bool within) of each piece, in order: what a piece has filled in is known to the
-        next. A short span stands in the middle of its piece; one that is too long for that is filled in from its
-        beginning, each piece having at least a quarter of its size behind it, where there is as much.
+        (first frame, span ``[size]`` bool within) of each window, in order: what one window inpaints is context of the
+        next. A short span is in the middle of its window; a longer one is inpainted from its beginning, each window
+        with at least a quarter of its size as context before, where there is as much.
     """
     left, found = span.clone(), []
     while bool(left.any()):
         first = int(left.nonzero()[0])
-        near = left[first : first + size // 2].nonzero()
-        last = first + int(near[-1]) if len(near) else first
+        near = left[first : first + max(1, size // 2)].nonzero()
+        last = first + int(near[-1])
         begin = min(max(0, (first + last + 1 - size) // 2), len(left) - size)
         found.append((begin, left[begin : begin + size].clone()))
         left[begin : begin + size] = False

@@ -59,8 +59,8 @@ def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str],
         count = scale["flow_steps"][condition]
         for times in (1, *([plan["patience"][arm]] if arm in plan["patience"] else [])):
             name = f"flow/{arm}{f'x{times}' if times > 1 else ''}-{condition}-{seed}"
-            words = ["task=flow", *scale["flow"], *_said(about.get("flow", []), scale), f"condition={condition}"]
-            words += [f"codec={codec}", f"seed={seed}", f"max_steps={times * count}"]
+            words = ["task=flow", *scale["flow"], *_said(about.get("flow", []), scale), f"text={condition}"]
+            words += [f"codec_ckpt={codec}", f"seed={seed}", f"max_steps={times * count}"]
             flow = _training(name, words, out, (f"codec/{teaches}-{seed}",))
             yield flow
             kept = [times * count * point // scale["points"] for point in range(1, scale["points"])]

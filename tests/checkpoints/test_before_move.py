@@ -30,10 +30,9 @@ CODEC += ["distill=shuffled", "teacher@distill.teacher.teacher=random", "distill
 CODEC += ["distill.teacher.teacher.blocks=1", "data.val_clips=1", "data.val_seconds=0.6", "report.clips=1"]
 CODEC += ["report.seconds=1", "report.audio=1", "callbacks.validation.metrics=[mel_distance]"]
 CODEC += ["callbacks.validation.shown=0", "optim/schedule=exponential"]
-FLOW = ["task=flow", "codec=codec.ckpt", "condition=aligned_phones+prompt", "flow.network.width=16"]
+FLOW = ["task=flow", "codec_ckpt=codec.ckpt", "text=aligned_phones", "speaker=prompt", "flow.network.width=16"]
 FLOW += ["flow.network.layers=1", "flow.network.heads=2", "flow.network.hidden=16", "data.val_clips=2"]
-FLOW += ["condition.members.aligned_phones.hidden=8", "condition.members.prompt.hidden=8"]
-FLOW += ["condition.members.prompt.blocks=1"]
+FLOW += ["text.hidden=8", "speaker.hidden=8", "speaker.blocks=1"]
 
 
 @pytest.fixture

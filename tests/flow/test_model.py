@@ -1,76 +1,74 @@
-"""Filling in: what is known stays, what is hidden is not seen, padding and pieces change nothing."""
+"""Inpainting: known frames are bit-identical, spans are not read, padding and windows have no influence."""
 
 import pytest
 import torch
 
-from codec.flow.dit import turned
+from codec.flow.dit import rotate_complex
 from codec.flow.model import cut_phones
 from codec.flow.objective import NaturalSpeech2, on_path
 from codec.flow.text_conditioning import SpreadCharacters
 from codec.layers.transformer import rotary, rotate
 from codec.utils.errors import InputError
-from tests.helpers.flow_parts import CONDITIONS, C, example, small_flow, told
+from tests.helpers.flow_parts import CONDITIONS, SPEAKER, TEXT, C, conditioning, conditions, example, small_flow
 
 ALL = tuple(CONDITIONS)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "midpoint"])
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
-def test_what_is_known_stays_to_the_bit_and_the_span_hangs_on_the_seed(guidance, sampler):
+def test_known_frames_are_bit_identical_and_samples_depend_on_the_seed(guidance, sampler):
     flow, (known, span) = small_flow(*ALL), example()
     options = dict(steps=3, guidance=guidance, sampler=sampler)
     shares = []
-    out = flow.inpaint(known, span, told(), seed=1, progress=shares.append, **options)
+    out = flow.inpaint(known, span, conditioning(), seed=1, progress=shares.append, **options)
     outside = ~span[:, None].expand_as(known)
     assert torch.equal(out[outside], known[outside])
     assert bool(out.isfinite().all())
-    assert torch.equal(out, flow.inpaint(known, span, told(), seed=1, **options))
-    assert not torch.equal(out, flow.inpaint(known, span, told(), seed=2, **options))
+    assert not torch.equal(out, flow.inpaint(known, span, conditioning(), seed=2, **options))
     assert shares == sorted(shares)
     assert shares[-1] == 1
-    hidden = torch.where(outside, known, torch.nan)  # what stands in the span is not looked at
-    assert torch.equal(out, flow.inpaint(hidden, span, told(), seed=1, **options))
+    spoilt = torch.where(outside, known, torch.nan)  # the span is not read, and the same seed gives the same
+    assert torch.equal(out, flow.inpaint(spoilt, span, conditioning(), seed=1, **options))
 
 
-def velocity(flow, known, span, given, keep: bool, seen: bool, lengths=None, t=0.3):
-    """As the sampler asks for it, with the same noise for all frames that there are."""
+def velocity(flow, known, span, given, conditional: bool = True, show_context: bool = True, lengths=None):
+    """The network's output at t = 0.3, with the same noise for every number of frames."""
     batch, _, frames = known.shape
     noise = torch.randn(batch, C, 100, generator=torch.Generator().manual_seed(9))[..., :frames]
-    inside = torch.arange(frames) < torch.tensor(lengths or [frames] * batch)[:, None]
-    at, flags = torch.full((batch,), t), torch.ones(batch, dtype=torch.bool)
-    told = flow.condition(given, inside).kept(flags & keep)
+    valid = torch.arange(frames) < torch.tensor(lengths or [frames] * batch)[:, None]
+    t, flags = torch.full((batch,), 0.3), torch.ones(batch, dtype=torch.bool)
+    embeddings = flow.condition(given, valid).where(flags & conditional)
     with torch.no_grad():
-        return flow(on_path(known, noise, at), at, known, span, inside, told, flags & seen)
+        return flow(on_path(known, noise, t), t, known, span, valid, embeddings, flags & show_context)
 
 
-def test_the_free_side_sees_nothing_of_what_is_known_nor_of_what_is_told():
+def test_the_unconditional_side_depends_on_neither_context_nor_conditioning():
     flow, (known, span), (other, _) = small_flow(*ALL), example(), example(seed=5)
     changed = torch.where(span[:, None], known, other)
-    more = told(seed=3) | {"text": ["c", "cc"], "phones": [[("c", 0.0)], [("a", 0.1)]]}
-    free = velocity(flow, known, span, told(), keep=False, seen=False)
-    assert torch.equal(free, velocity(flow, changed, span, more, keep=False, seen=False))
+    more = conditioning(seed=3) | {"text": ["c", "cc"], "phones": [[("c", 0.0)], [("a", 0.1)]]}
+    free = velocity(flow, known, span, conditioning(), False, False)
+    assert torch.equal(free, velocity(flow, changed, span, more, False, False))
     spoilt = torch.where(span[:, None], known, torch.nan)
-    assert torch.equal(free, velocity(flow, spoilt, span, more, keep=False, seen=False))
-    # and the other side does see both
-    full = velocity(flow, known, span, told(), keep=True, seen=True)
-    assert not torch.allclose(full, velocity(flow, changed, span, told(), keep=True, seen=True), atol=1e-4)
-    assert not torch.allclose(full, velocity(flow, known, span, more, keep=True, seen=True), atol=1e-4)
+    assert torch.equal(free, velocity(flow, spoilt, span, more, False, False))
+    full = velocity(flow, known, span, conditioning())
+    assert not torch.allclose(full, velocity(flow, changed, span, conditioning()), atol=1e-4)
+    assert not torch.allclose(full, velocity(flow, known, span, more), atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [None, *CONDITIONS])
-def test_padding_never_changes_a_shorter_example(name):
-    """Whatever stands in the padding, of latents, span and prompt; and the whole way through the sampler."""
-    flow = small_flow(*([name] if name else []))
+@pytest.mark.parametrize("names", [(), *((name,) for name in CONDITIONS), ("phones", "prompt_attention")])
+def test_padding_has_no_influence(names):
+    """Neither that of latents and span nor that of the prompt, in a pass and in sampling."""
+    flow = small_flow(*names)
     known, span = example(frames=20)
-    short, given = known[:1, :, :13], told(1)
-    alone = velocity(flow, short, span[:1, :13], given, True, True)
+    short, given = known[:1, :, :13], conditioning(1)
+    alone = velocity(flow, short, span[:1, :13], given)
     wide = torch.cat([torch.cat([short, torch.full((1, C, 7), 1e3)], dim=-1), known[1:]])
-    both = told() | {"prompt": torch.cat([told()["prompt"], torch.full((2, C, 4), 1e3)], -1)}
+    both = conditioning() | {"prompt": torch.cat([conditioning()["prompt"], torch.full((2, C, 4), 1e3)], -1)}
     both["prompt_lengths"] = torch.tensor([7, 7])
     spans = torch.cat([torch.cat([span[:1, :13], torch.ones(1, 7, dtype=torch.bool)], dim=1), span[1:]])
-    found = velocity(flow, wide, spans, both, True, True, [13, 20])
-    torch.testing.assert_close(found[:1, :, :13], alone, atol=1e-5, rtol=1e-5)
-    assert not found[0, :, 13:].any()
+    padded = velocity(flow, wide, spans, both, lengths=[13, 20])
+    torch.testing.assert_close(padded[:1, :, :13], alone, atol=1e-5, rtol=1e-5)
+    assert not padded[0, :, 13:].any()
     options = dict(steps=2, guidance=2.0, seed=4)
     sampled = flow.inpaint(wide, spans, both | {"lengths": torch.tensor([13, 20])}, **options)
     one = flow.inpaint(short, span[:1, :13], given, **options)
@@ -78,38 +76,48 @@ def test_padding_never_changes_a_shorter_example(name):
     assert torch.equal(sampled[0, :, 13:], wide[0, :, 13:])
 
 
-def test_conditions_are_heard():
-    for name, change in {
-        "aligned_phones": {"phones": [[("a", 0.0), ("b", 0.06)], [("c", 0.02)]]},  # half a frame later
-        "characters": {"text": ["abc cac", "b a"]},
-        "spread_characters": {"text": ["abc cac", "b a"]},
-        "phones": {"phones": [[("b", 0.0), ("a", 0.05)], [("c", 0.02)]]},
-        "prompt": {"prompt": told()["prompt"].flip(1)},
-        "prompt_attention": {"prompt": told()["prompt"].flip(1)},
-    }.items():
-        flow, (known, span) = small_flow(name), example()
-        before, after = (velocity(flow, known, span, given, True, True) for given in (told(), told() | change))
-        assert not torch.allclose(before[0], after[0], atol=1e-4), name
-        if "prompt" not in name:  # only the first example was told something else
-            torch.testing.assert_close(before[1], after[1])
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_the_output_depends_on_each_condition(name):
+    change = {"prompt": conditioning()["prompt"].flip(1)}
+    if name in TEXT:
+        phones = [("a", 0.0), ("b", 0.06)] if name == "aligned_phones" else [("b", 0.0), ("a", 0.05)]
+        change = {"text": ["abc cac", "b a"], "phones": [phones, [("c", 0.02)]]}
+    flow, (known, span) = small_flow(name), example()
+    before, after = (velocity(flow, known, span, given) for given in (conditioning(), conditioning() | change))
+    assert not torch.allclose(before[0], after[0], atol=1e-4)
+    if name in TEXT:  # the change is in the first example only
+        torch.testing.assert_close(before[1], after[1])
+
+
+def test_text_and_speaker_are_independent_and_named_as_in_checkpoints():
+    for text in (None, *TEXT):
+        for speaker in (None, *SPEAKER):
+            names = [name for name in (text, speaker) if name]
+            found = conditions(*names)
+            assert list(found.members) == names
+            assert found.needs_prompt == (speaker is not None)
+            assert found.needs_whole == (text in ("characters", "spread_characters"))
+            embeddings = found(conditioning(), torch.ones(2, 20, dtype=torch.bool))
+            assert bool(embeddings.frames.any()) == (text is not None)
+            assert embeddings.tokens.shape[1] == (3 if speaker == "prompt_attention" else 0)
 
 
 def test_characters_are_spread_evenly_over_each_recording():
-    """Where recordings of different lengths say equal characters, the same is said in equal shares of them."""
+    """Recordings of different lengths with the same text have the same embeddings in equal shares of their frames."""
     torch.manual_seed(0)
     condition = SpreadCharacters("abc", frame_rate=100, width=16, hidden=8, blocks=0, per_second=200.0)
-    inside = torch.arange(20) < torch.tensor([[20], [12]])
-    frames = condition({"text": ["abca", "abca"]}, inside).frames
+    valid = torch.arange(20) < torch.tensor([[20], [12]])
+    frames = condition({"text": ["abca", "abca"]}, valid).frames
     shares = [frames[0, :20].unflatten(0, (4, 5)), frames[1, :12].unflatten(0, (4, 3))]
-    for said in shares:
-        assert torch.equal(said, said[:, :1].expand_as(said))  # the same in all of a share
+    for share in shares:
+        assert torch.equal(share, share[:, :1].expand_as(share))
     torch.testing.assert_close(shares[0][:, 0], shares[1][:, 0])
     assert not frames[1, 12:].any()
-    assert len(shares[0][:, 0].unique(dim=0)) == 4  # the second a is not the first
-    assert len(condition({"text": ["ab" * 20]}, inside[:1]).frames.unique(dim=1)[0]) == 20  # two in a frame
+    assert len(shares[0][:, 0].unique(dim=0)) == 4  # by position, too: the second a is not the first
+    assert len(condition({"text": ["ab" * 20]}, valid[:1]).frames.unique(dim=1)[0]) == 20  # two per frame
 
 
-def test_long_files_are_filled_in_piece_by_piece():
+def test_long_recordings_are_inpainted_in_windows():
     flow = small_flow("aligned_phones", "prompt", seconds=0.2)  # 20 frames
     known = torch.randn(2, C, 90, generator=torch.Generator().manual_seed(0))
     span = torch.zeros(2, 90, dtype=torch.bool)
@@ -123,22 +131,19 @@ def test_long_files_are_filled_in_piece_by_piece():
     assert bool((out[~outside] != known[~outside]).all())
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
-    # what is further away than a piece is long has no part in it
-    far = known.clone()
-    far[0, :, 30:40] += 1
-    again = flow.inpaint(far, span, given, steps=2, seed=1)
-    assert torch.equal(again[0, :, 10:14], out[0, :, 10:14])
-    near = known.clone()
-    near[0, :, 9] += 1
-    assert not torch.equal(flow.inpaint(near, span, given, steps=2, seed=1)[0, :, 10:14], out[0, :, 10:14])
+    for changed, equal in ((slice(30, 40), True), (slice(9, 10), False)):  # outside and inside of the window
+        other = known.clone()
+        other[0, :, changed] += 1
+        again = flow.inpaint(other, span, given, steps=2, seed=1)
+        assert torch.equal(again[0, :, 10:14], out[0, :, 10:14]) == equal
 
 
-def test_pairs_are_turned_as_in_the_codecs_transformer():
+def test_complex_rotation_is_that_of_the_codecs_transformer():
     x, rotation = torch.randn(2, 33, 2, 3, 10), rotary(torch.arange(33), 10, 10_000.0)
-    torch.testing.assert_close(turned(x, torch.complex(*rotation)), rotate(x, rotation), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(rotate_complex(x, torch.complex(*rotation)), rotate(x, rotation), rtol=1e-6, atol=1e-6)
 
 
-def test_phones_of_a_piece():
+def test_phones_of_a_window():
     phones = [("a", 0.0), ("b", 0.1), ("c", 0.3)]
     assert cut_phones(phones, 0.0, 0.2) == [("a", 0.0), ("b", 0.1)]
     assert cut_phones(phones, 0.2, 0.5) == [("b", 0.0), ("c", pytest.approx(0.1))]
@@ -148,40 +153,40 @@ def test_phones_of_a_piece():
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
-        ("characters", {"text": []}, "trained to be told text, and the text given is empty"),
-        ("characters", {"text": ["abc", "  "]}, "the text given is empty"),
+        ("characters", {"text": []}, "text given is empty"),
+        ("characters", {"text": ["abc", "  "]}, "text given is empty"),
         ("characters", {"text": ["abc"]}, "1 text for 2 recordings"),
-        ("characters", {"text": ["abz", "a"]}, "not trained on the character 'z'; valid: a b c"),
-        ("characters", {"text": ["a" * 41, "a"]}, "41 characters are too many .* room for 40"),
+        ("characters", {"text": ["abz", "a"]}, "character 'z'"),
+        ("characters", {"text": ["a" * 41, "a"]}, "41 characters .* 40 fit"),
         ("characters", {"text": ["a", "a" * 11], "lengths": torch.tensor([20, 5])}, "recording 2 of 2 .* too fast"),
-        ("phones", {"phones": [[("x", None)], [("a", None)]]}, "not trained on the phone 'x'"),
-        ("aligned_phones", {"phones": [[("a", None)], [("a", 0.0)]]}, "say when each of them starts"),
+        ("phones", {"phones": [[("x", None)], [("a", None)]]}, "phone 'x'"),
+        ("aligned_phones", {"phones": [[("a", None)], [("a", 0.0)]]}, "start time"),
         ("prompt", {"prompt": None}, "give a recording of the voice"),
         ("prompt", {"prompt": torch.zeros(2, C, 0)}, "shorter than a latent frame"),
         ("prompt_attention", {"prompt": torch.zeros(1, C, 5)}, "1 prompts for 2 recordings"),
     ],
 )
-def test_what_is_missing_is_said_in_one_sentence(name, change, sentence):
+def test_missing_conditioning_is_an_input_error(name, change, sentence):
     with pytest.raises(InputError, match=sentence) as error:
-        small_flow(name).inpaint(*example(), told() | change, steps=1)
+        small_flow(name).inpaint(*example(), conditioning() | change, steps=1)
     assert "\n" not in str(error.value)
 
 
-def test_text_that_cannot_be_cut_is_refused():
+def test_conditioning_that_cannot_be_cut_is_refused():
     known, span = example(1, 30)
-    with pytest.raises(InputError, match=r"0.3 s are more than the 0.2 s that this model was trained on"):
-        small_flow("characters", seconds=0.2).inpaint(known, span, told(1), steps=1)
-    with pytest.raises(InputError, match="phones without times cannot be cut"):
+    with pytest.raises(InputError, match=r"0.3 s are more than the 0.2 s"):
+        small_flow("characters", seconds=0.2).inpaint(known, span, conditioning(1), steps=1)
+    with pytest.raises(InputError, match="without times cannot be cut"):
         small_flow("phones", seconds=0.2).inpaint(known, span, {"phones": [[("a", None)]]}, steps=1)
     with pytest.raises(ValueError, match=r"\[B, 3, F\]"):
         small_flow().inpaint(known[:, :2], span)
 
 
-def test_data_prediction_reaches_what_it_says():
-    """One step of Euler from noise ends where the network says, and many end there, too, if it always says the same."""
+def test_a_constant_prediction_of_data_is_the_sample():
+    """In one step, and in many."""
     flow, (known, span) = small_flow(objective=NaturalSpeech2()), example()
-    said = torch.randn(known.shape)
-    flow.forward = lambda *_: said
+    predicted = torch.randn(known.shape)
+    flow.forward = lambda *_: predicted
     for steps in (1, 5):
         out = flow.inpaint(known, span, steps=steps, guidance=1.0)
-        torch.testing.assert_close(out, torch.where(span[:, None], said, known))
+        torch.testing.assert_close(out, torch.where(span[:, None], predicted, known))

@@ -1,21 +1,22 @@
-"""task=flow as train.py runs it: every option of every group, latents made and found, and what is refused."""
+"""task=flow as train.py runs it: every option of every group, extraction of latents, and refusals."""
 
+import re
 from pathlib import Path
 
 import pytest
 import soundfile
 import torch
-from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 import train
-from codec.checkpoints.load import CheckpointError, load_checkpoint, load_codec
+from codec.checkpoints.load import load_checkpoint, load_codec
+from codec.cli.app import renamed
 from codec.data.base import CorpusError
 from codec.flow.load import load_flow
 from codec.latents.cached import cached_latents
 from codec.latents.index import load_index
 from codec.utils.errors import InputError
-from tests.helpers.codecs import latents_of as made_by_hand
+from tests.helpers.codecs import latents_of as extracted
 from tests.helpers.codecs import recordings, saved
 from tests.helpers.parts import count
 from tests.helpers.training import CONF, composed, options
@@ -23,7 +24,7 @@ from tests.helpers.training import CONF, composed, options
 SMALL = ["flow.network={width: 16, layers: 1, heads: 2, hidden: 16}", "max_seconds=0.9", "batch_size=2", "max_steps=2"]
 SMALL += ["val_every=2", "warmup=1", "logger=csv", "trainer=cpu", "trainer.log_every_n_steps=1", "data.workers=0"]
 SMALL += ["data.val_clips=2", "~callbacks.progress", "trainer.enable_progress_bar=false"]
-SPACE = {"channels": 4, "sample_rate": 800, "hop_length": 8, "frame_rate": 100.0, "fingerprint": "f", "kind": "pre"}
+SPACE = {"channels": 32, "sample_rate": 800, "hop_length": 8, "frame_rate": 100.0, "fingerprint": "f", "kind": "pre"}
 SPACE |= {"characters": "abc", "phones": "a b c"}
 
 
@@ -37,41 +38,40 @@ def source(tmp_path_factory) -> Path:
 def rvq(source, tmp_path_factory) -> tuple[Path, Path]:
     """The checkpoint of a codec with an RVQ, and its latents after quantization."""
     folder = tmp_path_factory.mktemp("rvq")
-    made_by_hand(saved(folder / "a.ckpt", "rvq_mimi"), source, folder / "latents", "post")
+    extracted(saved(folder / "a.ckpt", "rvq_mimi"), source, folder / "latents", "post")
     return folder / "a.ckpt", folder / "latents"
 
 
 def config(rvq: tuple[Path, Path], run: Path, *overrides: str):
     ckpt, latents = rvq
-    return composed("task=flow", f"codec={ckpt}", f"latents={latents}", f"run_dir={run}", *SMALL, *overrides)
+    return composed("task=flow", f"codec_ckpt={ckpt}", f"latents={latents}", f"run_dir={run}", *SMALL, *overrides)
 
 
-def heard(source: Path) -> list[str]:
-    """The dataset that the latents are of."""
+def dataset(source: Path) -> list[str]:
     return ["dataset=folder", f"dataset.path={source}", "dataset.holdout=0.25"]
 
 
-def whole(option: str) -> list[str]:
-    return ["max_seconds=2.0"] if "characters" in option else []
+SPEAKERS = options("speaker")
 
 
-@pytest.mark.parametrize("condition", options("condition"))
-def test_conditions_train_two_steps(condition, rvq, tmp_path):
-    cfg = config(rvq, tmp_path, f"condition={condition}", *whole(condition), "~callbacks.best", "~callbacks.last")
-    assert set(cfg.condition.members) == set(condition.replace("none", "").split("+")) - {""}
+@pytest.mark.parametrize(("n", "text"), enumerate(options("text")))
+def test_text_and_speaker_options_train_two_steps(n, text, rvq, tmp_path):
+    speaker = SPEAKERS[n % len(SPEAKERS)]
+    whole = ["max_seconds=2.0"] if "characters" in text else []
+    cfg = config(rvq, tmp_path, f"text={text}", f"speaker={speaker}", *whole, "~callbacks.best", "~callbacks.last")
     loss = train.train(cfg)
     assert loss == loss
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     flow, index = load_flow(checkpoint), load_index(rvq[1])
+    assert list(flow.condition.members) == [name for name in (text, speaker) if name != "none"]
     assert torch.equal(flow.mean, index.statistics.mean)
     assert flow.fingerprint == index.statistics.fingerprint
     assert load_checkpoint(checkpoint)["config"]["space"]["phones"] == "p4 p3 p2 p1 p0"
 
 
-@pytest.mark.parametrize("objective", options("objective"))
+@pytest.mark.parametrize("objective", options("flow_objective"))
 def test_objectives_train_two_steps(objective, source, rvq, tmp_path):
-    cfg = config(rvq, tmp_path, f"objective={objective}", *heard(source))
-    trainer, data = train.fit(cfg)
+    trainer, data = train.fit(config(rvq, tmp_path, f"flow_objective={objective}", *dataset(source)))
     assert trainer.global_step == 2
     quantizer = load_codec(rvq[0])[0].quantizer
     for batch in (next(iter(data.train_dataloader())), *data.val_dataloader()) if objective == "ns2" else ():
@@ -86,110 +86,122 @@ def test_objectives_train_two_steps(objective, source, rvq, tmp_path):
 
 
 TEACHERS = {
-    "phones": ["alignment.teacher.steps=2", "alignment.teacher.corpus={voices: 4, utterances: 1}"],
-    "wavlm": ["alignment.teacher={bundle: tiny-base, layer: 1, pretrained: false}"],
-    "random_wavlm": ["alignment.teacher={bundle: tiny-base, layer: 1}"],
+    "none": [],
+    "phones": ["repa.teacher.steps=2", "repa.teacher.corpus={voices: 4, utterances: 1}", "repa.hidden=8"],
+    "random": ["repa.hidden=8"],
+    "wavlm": ["repa.teacher={bundle: tiny-base, layer: 1, pretrained: false}"],
+    "random_wavlm": ["repa.teacher={bundle: tiny-base, layer: 1}"],
 }
 
 
 @pytest.mark.usefixtures("_tiny_wavlm")
-@pytest.mark.parametrize("teacher", options("teacher"))
-def test_alignment_with_every_teacher(teacher, source, rvq, tmp_path):
-    chosen = ["alignment=repa", f"teacher@alignment.teacher={teacher}", *TEACHERS.get(teacher, [])]
-    data = [*heard(source), "alignment.hidden=8"]
-    cfg = config(rvq, tmp_path, *chosen, *data, "condition=phones", "~callbacks.best")
-    trainer, _ = train.fit(cfg)
+@pytest.mark.parametrize("teacher", [name for name in options("repa") if name != "none"])
+def test_repa_trains_with_every_teacher(teacher, source, rvq, tmp_path):
+    overrides = [f"repa={teacher}", *TEACHERS[teacher], *dataset(source), "~callbacks.best"]
+    trainer, _ = train.fit(config(rvq, tmp_path, *overrides))
     assert 0 < float(trainer.logged_metrics["train/alignment"]) < 2
     if teacher == "random":
-        load_flow(tmp_path / "checkpoints" / "last.ckpt")  # as if nobody had been aligned
-        again = [*chosen, *data, "condition=phones", "max_steps=3", "ckpt_path=last"]
-        assert train.fit(config(rvq, tmp_path, *again))[0].global_step == 3
+        load_flow(tmp_path / "checkpoints" / "last.ckpt")  # without the projection
+        again = config(rvq, tmp_path, *overrides, "max_steps=3", "ckpt_path=last")
+        assert train.fit(again)[0].global_step == 3
 
 
-def test_a_teacher_wants_to_hear_the_recordings_of_the_latents(speech_folder, rvq, tmp_path):
+@pytest.mark.parametrize("option", ["repa=random", "flow_objective=ns2"])
+def test_paired_features_of_other_recordings_are_refused(option, speech_folder, rvq, tmp_path):
     other = ["dataset=folder", f"dataset.path={speech_folder}"]
-    with pytest.raises(InputError, match=r"(9|10|11|12) of \1 are not there"):
-        train.fit(config(rvq, tmp_path, "alignment=repa", "teacher@alignment.teacher=random", *other))
-    with pytest.raises(InputError, match=r"objective=ns2 encodes .* in dataset=, and (9|10|11|12) of \1 are not there"):
-        train.fit(config(rvq, tmp_path, "objective=ns2", *other))
+    with pytest.raises(InputError, match=rf"{option.split('=')[0]}.* and (9|10|11|12) of \1 are not there"):
+        train.fit(config(rvq, tmp_path, option, *other))
 
 
-def test_codes_are_those_of_the_latents(source, rvq, tmp_path, monkeypatch):
-    """Recordings of the same names and lengths may be others, and what was kept may be damaged."""
+def test_other_and_damaged_codes_are_refused(source, rvq, tmp_path, monkeypatch):
+    """Those of other recordings with the same names and lengths."""
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "cache"))
     for path in source.glob("*.flac"):
         sound, rate = soundfile.read(path)
         soundfile.write(tmp_path / path.name, sound[::-1], rate)
     (tmp_path / "manifest.csv").write_text((source / "manifest.csv").read_text())
-    with pytest.raises(InputError, match=r"the codes of \d+.flac in dataset= do not give its latents in latents="):
-        train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
-    for unit in (tmp_path / "cache" / "codes").rglob("*.safetensors"):
+    cfg = config(rvq, tmp_path / "run", "flow_objective=ns2", *dataset(tmp_path))
+    with pytest.raises(InputError, match="do not give its latents"):
+        train.fit(cfg)
+    units = list((tmp_path / "cache" / "codes").rglob("*.safetensors"))
+    for unit in units:
         content = unit.read_bytes()
         unit.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(CorpusError, match="its checksum does not agree; remove it and begin again"):
-        train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
-    for unit in (tmp_path / "cache" / "codes").rglob("*.safetensors"):
+    with pytest.raises(CorpusError, match="remove it"):
+        train.fit(cfg)
+    for unit in units:
         unit.unlink()
-    with pytest.raises(InputError, match="do not give its latents"):  # made again
-        train.fit(config(rvq, tmp_path / "run", "objective=ns2", *heard(tmp_path)))
+    with pytest.raises(InputError, match="do not give its latents"):  # extracted again
+        train.fit(cfg)
 
 
-@pytest.mark.parametrize("size", options("flow"))
-def test_sizes_are_what_they_say(size):
-    text = (CONF / "flow" / f"{size}.yaml").read_text()
-    cfg = composed("task=flow", "codec=x", f"flow={size}")
-    cfg.space = SPACE | {"channels": 32}
+@pytest.mark.parametrize("size", options("flow_size"))
+def test_sizes_have_the_parameters_of_their_comment(size):
+    text = (CONF / "flow_size" / f"{size}.yaml").read_text()
+    cfg = composed("task=flow", "codec_ckpt=x", f"flow_size={size}")
+    cfg.space = SPACE
     with torch.device("meta"):
         network = instantiate(cfg.flow.network)
-    assert count(network) / 1e6 == pytest.approx(int(text.split()[1]), rel=0.1)
+    assert count(network) / 1e6 == pytest.approx(int(re.search(r"(\d+) million", text)[1]), rel=0.1)
 
 
-def test_latents_are_made_once_and_shared_among_processes(source, rvq, tmp_path, monkeypatch):
+def test_latents_are_extracted_once(source, rvq, tmp_path, monkeypatch):
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "cache"))
-    data = ["latents=null", "dataset=folder", f"dataset.path={source}", "dataset.holdout=0.25", "condition=prompt"]
-    runs = []
+    overrides = ["latents=null", *dataset(source), "speaker=prompt"]
+    states, times = [], []
     for run in ("one", "two"):
-        train.fit(config(rvq, tmp_path / run, *data))
-        runs.append(load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt")["state_dict"])
-        folders = list((tmp_path / "cache" / "latents").iterdir())
-        assert len(folders) == 1
-        times = {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
-    assert times == {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
-    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())  # made or found, they begin alike
-    assert load_index(folders[0]).statistics.kind == "pre"
+        train.fit(config(rvq, tmp_path / run, *overrides))
+        states.append(load_checkpoint(tmp_path / run / "checkpoints" / "last.ckpt")["state_dict"])
+        (folder,) = (tmp_path / "cache" / "latents").iterdir()
+        times.append({path.name: path.stat().st_mtime_ns for path in folder.iterdir()})
+    assert times[0] == times[1]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert load_index(folder).statistics.kind == "pre"
     corpus = instantiate(composed("dataset=folder", f"dataset.path={source}", "sample_rate=800").dataset)
     with pytest.raises(InputError, match="kind=middle"):
         cached_latents(rvq[0], corpus, "middle")
 
 
-def test_other_latents_and_symbols_are_refused(source, rvq, tmp_path):
+def test_other_latents_symbols_and_sizes_are_refused(source, rvq, tmp_path):
     run = tmp_path / "run"
-    train.fit(config(rvq, run, "condition=phones"))
-    last = run / "checkpoints" / "last.ckpt"
+    train.fit(config(rvq, run, "text=phones"))
+    resume = ["text=phones", f"ckpt_path={run / 'checkpoints' / 'last.ckpt'}"]
     saved(tmp_path / "other.ckpt", "rvq_mimi", seed=1)
-    with pytest.raises(InputError, match="of another codec's latents"):
-        train.fit(config((tmp_path / "other.ckpt", rvq[1]), run))
-    made_by_hand(saved(tmp_path / "same.ckpt", "rvq_mimi"), source, tmp_path / "pre", "pre")
-    with pytest.raises(CheckpointError, match="cannot go on with these latents, as their fingerprint, kind differ"):
-        train.fit(config((tmp_path / "same.ckpt", tmp_path / "pre"), run, "condition=phones", f"ckpt_path={last}"))
-    with pytest.raises(InputError, match="objective=ns2 is for sums of quantized vectors"):
-        train.fit(config((tmp_path / "same.ckpt", tmp_path / "pre"), run, "objective=ns2"))
-    with pytest.raises(CheckpointError, match="do not fit this model"):
-        train.fit(config(rvq, run, "condition=phones", "flow.network.hidden=24", f"ckpt_path={last}"))
-    with pytest.raises(InputError, match="kind pre, not post"):
-        train.fit(config((tmp_path / "same.ckpt", tmp_path / "pre"), run, "kind=post"))
-
-
-def test_what_is_missing_is_said(rvq, tmp_path):
-    with pytest.raises(InputError, match="name its checkpoint, codec=PATH"):
+    extracted(saved(tmp_path / "same.ckpt", "rvq_mimi"), source, tmp_path / "pre", "pre")
+    pre = tmp_path / "same.ckpt", tmp_path / "pre"
+    for latents, overrides, sentence in (
+        ((tmp_path / "other.ckpt", rvq[1]), [], "of another codec's latents"),
+        (pre, resume, "fingerprint, kind differ"),
+        (pre, ["flow_objective=ns2"], "sums of quantized vectors"),
+        (pre, ["kind=post"], "kind pre, not post"),
+        (rvq, [*resume, "flow.network.hidden=24"], "do not fit this model"),
+        (rvq, ["codec_ckpt=nowhere.ckpt"], "no checkpoint at nowhere"),
+        (rvq, ["max_steps=0"], "max_steps=0"),
+        (rvq, ["data.val_clips=0"], "no held-out recording"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            train.fit(config(latents, run, *overrides))
+    with pytest.raises(InputError, match="codec_ckpt=PATH"):
         train.fit(composed("task=flow", f"run_dir={tmp_path}", *SMALL))
-    with pytest.raises(CheckpointError, match="there is no checkpoint at nowhere"):
-        train.fit(composed("task=flow", "codec=nowhere.ckpt", f"run_dir={tmp_path}", *SMALL))
-    with pytest.raises(InputError, match="max_steps=0"):
-        train.fit(config(rvq, tmp_path, "max_steps=0"))
-    with pytest.raises(InputError, match="nothing is held out"):
-        train.fit(config(rvq, tmp_path, "data.val_clips=0"))
-    with pytest.raises(HydraException, match="characters\\+prompt"):
-        composed("task=flow", "condition=prompt+characters")
-    with pytest.raises(HydraException, match="Could not override 'model'"):
-        composed("task=flow", "model=mimi")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("codec=a.ckpt", "codec_ckpt=a.ckpt"),
+        ("flow=small", "flow_size=small"),
+        ("condition=characters+prompt", "text=characters speaker=prompt"),
+        ("condition=prompt_attention", "speaker=prompt_attention"),
+        ("condition=phones", "text=phones"),
+        ("condition.members.prompt.blocks=1", "speaker.blocks=1"),
+        ("objective=ns2", "flow_objective=ns2"),
+        ("objective.codes=0.2", "flow_objective.codes=0.2"),
+        ("alignment=repa", "repa=phones"),
+        ("teacher@alignment.teacher=wavlm", "repa=wavlm"),
+        ("alignment.weight=1", "repa.weight=1"),
+        ("flow.network.width=16", None),
+        ("codec.quantizer.weight=1", None),
+    ],
+)
+def test_former_names_of_options_are_mapped_to_todays(old, new):
+    assert renamed(old) == new

@@ -8,23 +8,22 @@ from codec.checkpoints.safe_instantiate import FLOW, build
 from codec.flow.model import FlowModel
 from codec.latents.latent_space import latent_fingerprint
 from tests.helpers.codecs import saved as saved_codec
-from tests.helpers.flow_parts import CONDITIONS, HOP, RATE, W
+from tests.helpers.flow_parts import CONDITIONS, HOP, RATE, TEXT, W
 
-CHANNELS = 8  # of the codec's latents
-OPTIONS = {
-    "aligned_phones": {"vocabulary": "_ a b c", "frame_rate": RATE / HOP, "hidden": 8},
-    "characters": {"vocabulary": "abc ", "frame_rate": RATE / HOP, "hidden": 8, "blocks": 1},
-    "phones": {"vocabulary": "_ a b c", "frame_rate": RATE / HOP, "hidden": 8, "blocks": 1},
-    "prompt": {"channels": CHANNELS, "hidden": 8, "blocks": 1},
-}
+VOCABULARIES = {"aligned_phones": "_ a b c", "characters": "abc ", "phones": "_ a b c"}
 
 
-def configuration(names: tuple[str, ...], mark: str, seconds: float) -> dict:
+def configuration(names: tuple[str, ...], mark: str, seconds: float, channels: int = 8) -> dict:
+    """Of a model with these conditions, in the form of checkpoints."""
     members = {}
     for name in names:
         made = type(CONDITIONS[name]())
-        members[name] = {"_target_": f"{made.__module__}.{made.__name__}", "width": W, **OPTIONS[name]}
-    network = {"channels": CHANNELS, "width": W, "layers": 1, "heads": 2, "hidden": 16}
+        options = (
+            {"vocabulary": VOCABULARIES[name], "frame_rate": RATE / HOP} if name in TEXT else {"channels": channels}
+        )
+        options |= {"blocks": 1} if name != "aligned_phones" else {}
+        members[name] = {"_target_": f"{made.__module__}.{made.__name__}", "width": W, "hidden": 8, **options}
+    network = {"channels": channels, "width": W, "layers": 1, "heads": 2, "hidden": 16}
     return {
         "_target_": "codec.flow.model.FlowModel",
         "network": {"_target_": "codec.flow.dit.DiT", **network},
@@ -39,7 +38,7 @@ def configuration(names: tuple[str, ...], mark: str, seconds: float) -> dict:
 
 
 def saved_flow(folder: Path, *names: str, seconds: float = 4.0) -> tuple[Path, Path]:
-    """(flow model with these conditions, its codec), which the first names as the one of its training."""
+    """Checkpoints of a flow model with these conditions and of its codec, whose path the first has."""
     folder.mkdir(parents=True, exist_ok=True)
     codec = saved_codec(folder / "codec.ckpt", "none")
     config = configuration(names, latent_fingerprint(codec, "pre"), seconds)
@@ -49,6 +48,6 @@ def saved_flow(folder: Path, *names: str, seconds: float = 4.0) -> tuple[Path, P
         for p in flow.parameters():
             p.add_(0.05 * torch.randn_like(p))
     state = {f"flow.{name}": value for name, value in flow.state_dict().items()}
-    content = {"config": {"flow": config, "codec": str(folder / "codec.ckpt")}, "state_dict": state, "global_step": 7}
-    torch.save(content, folder / "flow.ckpt")
+    config = {"flow": config, "codec_ckpt": str(folder / "codec.ckpt")}
+    torch.save({"config": config, "state_dict": state, "global_step": 7}, folder / "flow.ckpt")
     return folder / "flow.ckpt", folder / "codec.ckpt"

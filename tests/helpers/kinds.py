@@ -67,7 +67,7 @@ def _checkpoint(folder: Path) -> Path:
 def _flow(path: Path) -> Any:
     """What inpainting takes of it."""
     flow, config = load_with_config(path)
-    return flow.state_dict(), statistics_of(flow).plain(), config.get("codec")
+    return flow.state_dict(), statistics_of(flow).plain(), config["codec_ckpt"]
 
 
 def _checkpoints(folder: Path) -> Path:

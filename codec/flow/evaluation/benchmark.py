@@ -212,7 +212,7 @@ def inpaint(
 def _unusable(flow: FlowModel, masked: Masked) -> str:
     """Why a model cannot inpaint a recording; "" if it can."""
     recording, frames = masked.recording, len(masked.span)
-    if flow.condition.whole and frames > flow.max_frames:
+    if flow.condition.needs_whole and frames > flow.max_frames:
         return f"longer than the {flow.max_frames / flow.frame_rate:g} s that the model was trained on"
     return flow.condition.refusal({"text": recording.text, "phones": recording.phones}, frames)
 
@@ -224,7 +224,7 @@ def conditioning(flow: FlowModel, batch: Sequence[Masked], known: Sequence[Tenso
         "phones": [one.recording.phones for one in batch],
         "lengths": torch.tensor([len(one.span) for one in batch]),
     }
-    if flow.condition.prompted:
+    if flow.condition.needs_prompt:
         most = max(1, round(PROMPT * flow.frame_rate))
         prompts = [prompt(x, one.span, most) for x, one in zip(known, batch, strict=True)]
         fields["prompt"] = pad_sequence([x.t() for x in prompts], batch_first=True).transpose(1, 2)
