@@ -1,4 +1,4 @@
-"""What a codec's latents are taught beside how to be decoded: the contract, and which latents are meant."""
+"""The contract of losses on a codec's latents, and the choice of the latents."""
 
 from collections.abc import Sequence
 
@@ -8,22 +8,21 @@ from codec.quantizers.base import Quantizer
 from codec.utils.errors import InputError
 
 TARGETS = ("semantic", "full", "bottleneck", "split")
-Phones = Sequence[Sequence[tuple[str, float]]]
-"""Of each clip (symbol, start in seconds); see codec/data/base.py."""
+PhoneBatch = Sequence[Sequence[tuple[str, float]]]
+"""(symbol, start in seconds) of the phones of each clip; see codec/data/base.py."""
 
 
 class LatentLoss(nn.Module):
-    """A loss on one linear layer of some of the latents.
+    """A loss on a linear projection of some of the latents.
 
     Args:
-        dim: channels D between encoder and decoder. Where the target has other channels, :meth:`attach` says how many.
-        out: channels of what the layer gives.
-        target: what is taught: "semantic", the output of the first codebook alone, as in Mimi; "full", the D channels
-            before quantization; "bottleneck", the C channels that a latent generative model works on
-            (``Quantizer.to_latents``: the mean of a VAE); "split", the first half of these, so that the other half is
-            free for what the loss is not about (where ``sigma_vae`` scales the channels of a frame together, that scale
-            is all that links the halves).
-        weight: of the loss, for the training step.
+        dim: latent channels D. Where the target has others, :meth:`attach` changes the projection.
+        out: channels of the projection's output.
+        target: "semantic", the output of the first codebook alone, as in Mimi; "full", the D channels before
+            quantization; "bottleneck", the C channels of which a latent generative model is made
+            (``Quantizer.to_latents``: the mean of a VAE); "split", the first half of these, which leaves the other half
+            free (``sigma_vae`` may scale all channels of a frame together, which links the halves).
+        weight: of the loss in the training step.
 
     Raises:
         ValueError: if there is no such target.
@@ -38,56 +37,46 @@ class LatentLoss(nn.Module):
 
     @property
     def teacher(self) -> nn.Module:
-        """What teaches, to be listed among the parts of a run."""
+        """The module to list as teacher among the parts of a run."""
         raise NotImplementedError
 
     def attach(self, quantizer: Quantizer) -> None:
-        """Make the layer as wide as what this quantizer has for the target.
+        """Give the projection the input channels that this quantizer has for the target.
 
         Raises:
-            InputError: if it has no such thing.
+            InputError: if it has none.
         """
         if self.target == "semantic" and not quantizer.has_semantic:
-            raise InputError(NO_FIRST)
+            raise InputError(
+                "distill.target=semantic needs the output of the first codebook alone, which this quantizer does not "
+                "have: set distill.target=full for the latents before it, or bottleneck for the channels of a "
+                "continuous one"
+            )
         if self.target == "split" and quantizer.latent_dim < 2:
             raise InputError("distill.target=split has one channel to divide: set distill.target=bottleneck")
-        wide = {"bottleneck": quantizer.latent_dim, "split": quantizer.latent_dim // 2}.get(self.target, quantizer.dim)
-        if wide != self.projection.in_features:
-            self.projection = nn.Linear(wide, self.projection.out_features)
+        channels = {"bottleneck": quantizer.latent_dim, "split": quantizer.latent_dim // 2}
+        width = channels.get(self.target, quantizer.dim)
+        if width != self.projection.in_features:
+            self.projection = nn.Linear(width, self.projection.out_features)
 
-    def select(self, latents: Tensor, first: Tensor | None, quantizer: Quantizer | None = None) -> Tensor:
-        """The student ``[B, channels of the target, F]``.
+    def select(self, latents: Tensor, semantic: Tensor | None, quantizer: Quantizer) -> Tensor:
+        """The target's latents ``[B, channels, F]``.
 
         Args:
             latents: ``[B, D, F]`` before quantization.
-            first: ``[B, D, F]``, the first codebook's output, where there is one.
-            quantizer: leads to the bottleneck.
-
-        Raises:
-            ValueError: if the first codebook is wanted of a quantizer that has none of its own.
+            semantic: ``[B, D, F]``, the first codebook's output, where :meth:`attach` accepts that target.
         """
-        match self.target:
-            case "full":
-                return latents
-            case "semantic" if first is None:
-                raise ValueError(NO_FIRST)
-            case "semantic":
-                return first
+        if self.target in ("full", "semantic"):
+            return latents if self.target == "full" else semantic
         channels = quantizer.to_latents(latents)
         return channels if self.target == "bottleneck" else channels[:, : channels.shape[1] // 2]
 
-    def forward(self, student: Tensor, wav: Tensor, phones: Phones | None = None) -> Tensor:
+    def forward(self, latents: Tensor, wav: Tensor, phones: PhoneBatch | None = None) -> Tensor:
         """-> scalar.
 
         Args:
-            student: of :meth:`select`.
-            wav: ``[B, 1, T]`` at the codec's rate, which it was made of.
-            phones: of each clip, from its first sample; None where nobody knows of any.
+            latents: of :meth:`select`.
+            wav: ``[B, 1, T]`` at the codec's sample rate, the input of the encoder.
+            phones: of each clip, from its first sample; None if the corpus was not asked for them.
         """
         raise NotImplementedError
-
-
-NO_FIRST = (
-    "distill.target=semantic draws on the first codebook's output, and this quantizer has none of its own: set "
-    "distill.target=full for the latents before it, or bottleneck for the channels of a continuous one"
-)

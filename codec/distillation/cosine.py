@@ -1,12 +1,12 @@
-"""Semantic distillation: latents that point where a teacher's features point. Mimi, arXiv 2410.00037, section 3.3.
+"""Semantic distillation from a teacher's features by cosine distance: Mimi, arXiv 2410.00037, section 3.3.
 
-The projection is on the student's side: one on the teacher's side could make the target collapse.
+Only the latents are projected: a projection of the features could make the target collapse.
 """
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from codec.distillation.base import LatentLoss, Phones
+from codec.distillation.base import LatentLoss, PhoneBatch
 from codec.distillation.teachers.base import Teacher
 from codec.distillation.teachers.rate import to_frame_rate
 from codec.layers.precision import fp32
@@ -16,11 +16,11 @@ class Distillation(LatentLoss):
     """1 - mean over frames of the cosine between projected latents and the teacher's features.
 
     Args:
-        teacher: held outside the module tree, so that it is in no checkpoint, no moving average, no optimiser and no
-            DDP bucket; it follows the waveforms to their device.
+        teacher: held outside the module tree, so that it is in no checkpoint, EMA, optimizer or DDP bucket; it follows
+            the waveforms to their device.
         sample_rate, frame_rate: the codec's, in Hz.
-        dim, target: what is distilled; see :class:`~codec.distillation.base.LatentLoss`.
-        weight: of the loss, for the training step. Mimi's is unpublished; Semantic-VAE uses 1.
+        dim, target, weight: see :class:`~codec.distillation.base.LatentLoss`. Mimi's weight is unpublished;
+            Semantic-VAE's is 1.
 
     Raises:
         ValueError: if there is no such target.
@@ -44,18 +44,18 @@ class Distillation(LatentLoss):
         return self._teacher[0]
 
     @fp32
-    def forward(self, student: Tensor, wav: Tensor, phones: Phones | None = None) -> Tensor:
-        """student ``[B, channels, F]``, wav ``[B, 1, T]`` at the codec's rate -> scalar in [0, 2].
+    def forward(self, latents: Tensor, wav: Tensor, phones: PhoneBatch | None = None) -> Tensor:
+        """latents ``[B, channels, F]``, wav ``[B, 1, T]`` at the codec's sample rate -> scalar in [0, 2].
 
         Raises:
             ValueError: if F frames at the codec's frame rate are not as long as T samples.
         """
         expected = wav.shape[-1] / self.sample_rate * self.frame_rate
-        if abs(student.shape[-1] - expected) > 1:
+        if abs(latents.shape[-1] - expected) > 1:
             raise ValueError(
-                f"{student.shape[-1]} latent frames for a waveform that has {expected:g} at {self.frame_rate:g} Hz: "
+                f"{latents.shape[-1]} latent frames for a waveform that has {expected:g} at {self.frame_rate:g} Hz: "
                 "give the distillation the codec's own sample_rate and frame_rate."
             )
         features = self.teacher.to(wav.device)(wav, self.sample_rate)
-        target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, student.shape[-1])
-        return 1 - F.cosine_similarity(self.projection(student.transpose(1, 2)), target, dim=-1).mean()
+        target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, latents.shape[-1])
+        return 1 - F.cosine_similarity(self.projection(latents.transpose(1, 2)), target, dim=-1).mean()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from codec.discriminators.base import DiscriminatorSet
-from codec.distillation.base import LatentLoss, Phones
+from codec.distillation.base import LatentLoss, PhoneBatch
 from codec.losses.base import Losses
 from codec.model import Codec
 from codec.training.base_task import BaseTask
@@ -98,7 +98,7 @@ class CodecTask(BaseTask):
             self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["wav"]))
         return {"loss": total, "values": values}
 
-    def one_pass(self, wav: Tensor, phones: Phones | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def one_pass(self, wav: Tensor, phones: PhoneBatch | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """wav ``[B, 1, T]``, phones of each clip -> a scalar whose gradient trains all parameters, and values to log.
 
         The scalar's own value has no meaning: ``(out.wav * gradient).sum()`` only carries a gradient. If a loss is not

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from codec.checkpoints.load import CheckpointError, load_checkpoint, load_weights
 from codec.checkpoints.safe_instantiate import STEP, build
-from codec.distillation.base import Phones
+from codec.distillation.base import PhoneBatch
 from codec.training.codec_task import PARTS, CodecTask
 from codec.utils.safe_io import parse_json
 
@@ -40,7 +40,7 @@ class BatchDump:
     step: int
     rank: int
     random: dict[str, Tensor]
-    phones: Phones | None = None
+    phones: PhoneBatch | None = None
 
     def save(self, folder: str | Path) -> Path:
         """Write it into a run folder -> the file."""
@@ -72,7 +72,7 @@ def load_batch(path: str | Path) -> BatchDump:
         raise CheckpointError(f"{path} is no batch of a run that diverged: {error}") from error
 
 
-def _phones(content: Any, clips: int) -> Phones | None:
+def _phones(content: Any, clips: int) -> PhoneBatch | None:
     if content is None:
         return None
     if len(content) != clips:

@@ -1,4 +1,4 @@
-"""The contract of a teacher: a frozen network whose features a codec's latents are drawn towards."""
+"""The contract of a teacher: a frozen network that gives the features for distillation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +12,17 @@ from codec.layers.precision import fp32
 
 
 class Teacher(nn.Module):
-    """Waveforms ``[B, 1, T]`` -> features ``[B, F', C]`` float32; without gradients, and always in eval mode.
+    """Waveforms ``[B, 1, T]`` -> features ``[B, F', C]`` float32, without gradients and always in eval mode.
 
-    An example's features are a function of that example alone, whatever else is in the batch: caches rely on it.
+    The features of an example do not depend on the rest of the batch.
 
     Args:
-        network: what computes the features; it is frozen here.
+        network: computes the features; it is frozen here.
         dim: channels C of the features.
         frame_rate: of the features, in Hz.
         identity: a short name of the architecture, the layer and the origin of the weights, for the keys of caches:
-            two teachers may share it only if their features are equal.
-        sample_rate: that the network wants, in Hz.
+            teachers with one identity have equal features.
+        sample_rate: of the network's input, in Hz.
     """
 
     def __init__(self, network: nn.Module, dim: int, frame_rate: float, identity: str, sample_rate: int = 16_000):
@@ -38,8 +38,8 @@ class Teacher(nn.Module):
         return self.features(torchaudio.functional.resample(wav.squeeze(1), sample_rate, self.sample_rate))
 
     def features(self, wav: Tensor) -> Tensor:
-        """wav ``[B, T]`` float32 at the network's own rate -> ``[B, F', C]`` float32."""
-        raise NotImplementedError
+        """wav ``[B, T]`` float32 at the network's sample rate -> ``[B, F', C]`` float32."""
+        return self.network(wav)
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)  # dropout in a target would be noise
@@ -47,10 +47,10 @@ class Teacher(nn.Module):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Random numbers on the CPU follow from ``seed`` inside, and outside go on as if nothing had been.
+    """Seeds the CPU's random numbers inside the block, and restores their state after it.
 
-    Teachers are built on the CPU, so that a seed means the same weights on every machine.
+    Networks are built on the CPU, so that a seed means the same weights on every machine.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the generators of GPUs, too
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reset the generators of GPUs
         yield

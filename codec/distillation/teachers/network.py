@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from codec.layers.convnext import ConvNeXtBlock
 
-VERSION = 1  # raise it when anything here changes what comes out: caches are keyed by it
+VERSION = 1  # of its output, part of cache keys: increase it with every change here
 SAMPLE_RATE, WINDOW, HOP, MELS = 16_000, 1024, 320, 80  # Hz, samples, samples, bands
 FRAME_RATE = SAMPLE_RATE / HOP  # Hz
 FLOOR = 1e-4  # of the mel energies of a waveform of unit power
@@ -16,7 +16,7 @@ class FrameNetwork(nn.Module):
     """wav ``[B, T]`` at 16 kHz -> features ``[B, ceil(T / 320), width]`` at 50 Hz, after a LayerNorm.
 
     Frame i is centred on samples 320 i ... 320 i + 319, as a codec's frame is, and sees 3 * ``blocks`` frames on either
-    side. The level of the waveform has no influence.
+    side. The output does not depend on the level of the waveform.
     """
 
     def __init__(self, width: int = 256, blocks: int = 6):
@@ -33,7 +33,7 @@ class FrameNetwork(nn.Module):
 
     def log_mel(self, wav: Tensor) -> Tensor:
         """``[B, T] -> [B, MELS, F']``, of mean 0 and variance 1 in each example."""
-        wav = wav / wav.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-5)  # before the floor, which has a level
+        wav = wav / wav.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-5)  # FLOOR is relative to the power
         edge = (WINDOW - HOP) // 2
         x = self.mel(F.pad(wav, (edge, edge + -wav.shape[-1] % HOP))).clamp(min=FLOOR).log()
         return F.layer_norm(x, x.shape[1:])

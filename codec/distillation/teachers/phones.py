@@ -1,13 +1,11 @@
-"""A supervised phone teacher: it learns to name phones from synthetic speech, whose phones and times are known.
+"""A supervised phone teacher, trained on synthetic speech with known phones and times.
 
-For where WavLM's weights cannot be had, and for asking whether a self-supervised teacher is needed at all: phones as
-the only target are the idea of PAST, arXiv 2505.14470. It knows what eSpeak NG says and nothing else; what is found
-with it is about the mechanism, not about WavLM.
+For machines without WavLM's weights, and as a comparison with a self-supervised teacher: phones as the only target are
+the idea of PAST, arXiv 2505.14470. It knows eSpeak NG's speech only: results with it are about the mechanism.
 """
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +20,7 @@ from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corp
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when anything here changes what is learnt
+VERSION = 1  # of the training, part of cache keys: increase it with every change here
 CROP = 2 * SAMPLE_RATE  # samples of a training example
 CROPS = 2000  # training examples, at most: an hour
 BATCH = 16
@@ -32,10 +30,9 @@ SHIFT = 4  # mel bands
 
 
 class PhoneTeacher(Teacher):
-    """The last hidden layer of a :class:`~codec.distillation.teachers.network.FrameNetwork` that was trained to name
-    phones.
+    """The last hidden layer of a frame-wise phone classifier.
 
-    Trained when it is first asked for and kept in the user's cache folder; a second process waits for the first.
+    It is trained on first use and cached in the user's cache folder; a second process waits for the first.
 
     Args:
         corpus: map-style at 16 kHz, whose items have ``phones`` (codec/data/base.py): the espeak corpus, or a folder
@@ -44,8 +41,8 @@ class PhoneTeacher(Teacher):
         steps: of training, with 16 crops of 2 s each.
 
     Attributes:
-        accuracy: share of the frames of the held-out clips whose phone is named, of all phones seen in training.
-        chance: what always naming the commonest phone would reach there.
+        accuracy: share of the frames of the held-out clips whose phone is predicted, of all phones seen in training.
+        chance: the accuracy of always predicting the commonest phone.
 
     Raises:
         ValueError: if the corpus does not fit or the cache cannot be written; says what to do.
@@ -67,32 +64,28 @@ class PhoneTeacher(Teacher):
         super().__init__(frames, width, FRAME_RATE, f"phones-{name}")
         self.accuracy, self.chance = float(about["accuracy"]), float(about["chance"])
         log.info(
-            "supervised phone teacher: names %.1f %% of the held-out frames, %s phones (commonest phone: %.1f %%)",
+            "supervised phone teacher: accuracy %.1f %% on held-out frames, %s phones (commonest phone: %.1f %%)",
             100 * self.accuracy,
             about["phones"],
             100 * self.chance,
         )
 
-    def features(self, wav: Tensor) -> Tensor:
-        return self.network(wav)
-
 
 def learn(frames: FrameNetwork, crops: Any, clips: Sequence[dict], steps: int) -> Stored:
     """Train ``frames`` in place -> its weights, and "accuracy", "chance" and "phones" (how many) as text."""
     log.info("training the supervised phone teacher, %d steps", steps)
-    drawn = [crops[n] for n in range(min(CROPS, BATCH * steps))]
-    names = {symbol: i for i, symbol in enumerate(sorted({s for item in drawn for s, _ in item["phones"]}))}
-    if not names or not len(clips):
+    items = [crops[n] for n in range(min(CROPS, BATCH * steps))]
+    vocabulary = {symbol: i for i, symbol in enumerate(sorted({s for item in items for s, _ in item["phones"]}))}
+    if not vocabulary or not len(clips):
         raise ValueError(
             "the phone teacher needs a corpus with phones and with held-out clips to be measured on: use the espeak "
             "corpus, with holdout above 0."
         )
     with torch.no_grad():
-        mels = torch.cat([frames.log_mel(item["wav"]) for item in drawn])  # [N, MELS, F']
-    truth = torch.stack([labels(item, names) for item in drawn])  # [N, F']
-    head = nn.Linear(frames.norm.normalized_shape[0], len(names))
-    parameters = [*frames.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, weight_decay=0.05)
+        mels = torch.cat([frames.log_mel(item["wav"]) for item in items])  # [N, MELS, F']
+    truth = torch.stack([labels(item, vocabulary) for item in items])  # [N, F']
+    head = nn.Linear(frames.norm.normalized_shape[0], len(vocabulary))
+    optimizer = torch.optim.AdamW([*frames.parameters(), *head.parameters()], weight_decay=0.05)
     for step in range(steps):
         rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
         optimizer.param_groups[0]["lr"] = rate
@@ -104,35 +97,39 @@ def learn(frames: FrameNetwork, crops: Any, clips: Sequence[dict], steps: int) -
         optimizer.step()
         if (step + 1) % 100 == 0:
             log.info("step %d of %d: cross entropy %.2f", step + 1, steps, loss.item())
-    return frames.state_dict(), measured(frames, head, clips, names)
+    return frames.state_dict(), evaluated(frames, head, clips, vocabulary)
 
 
 @torch.no_grad()
-def measured(frames: FrameNetwork, head: nn.Linear, clips: Sequence[dict], names: dict[str, int]) -> dict[str, str]:
-    right, seen = 0, Counter()
-    for item in clips:
-        truth = labels(item, names)
-        right += int((head(frames(item["wav"]))[0].argmax(-1) == truth).sum())
-        seen.update(truth.tolist())
-    total = sum(seen.values())
-    commonest = max((n for label, n in seen.items() if label >= 0), default=0)
-    return {"accuracy": str(right / total), "chance": str(commonest / total), "phones": str(len(names))}
+def evaluated(
+    frames: FrameNetwork, head: nn.Linear, clips: Sequence[dict], vocabulary: dict[str, int]
+) -> dict[str, str]:
+    truth = [labels(item, vocabulary) for item in clips]
+    predicted = [head(frames(item["wav"]))[0].argmax(-1) for item in clips]
+    right = sum(int((a == b).sum()) for a, b in zip(predicted, truth, strict=True))
+    counts = torch.bincount(torch.cat(truth) + 1, minlength=2)  # first the frames without a phone
+    total = int(counts.sum())
+    return {
+        "accuracy": str(right / total),
+        "chance": str(int(counts[1:].max()) / total),
+        "phones": str(len(vocabulary)),
+    }
 
 
 def shifted(mel: Tensor) -> Tensor:
-    """Each example ``[MELS, F']`` moved up or down by up to SHIFT bands: other pitches and vocal tracts.
+    """Each example ``[MELS, F']`` shifted by up to SHIFT bands: other pitches and vocal tracts.
 
-    The one augmentation that helped, from 49 % to 64 % of held-out frames after 300 steps; noise cost some.
+    The one augmentation that helps: from 49 % to 64 % of held-out frames after 300 steps; noise makes it worse.
     """
     by = torch.randint(-SHIFT, SHIFT + 1, (len(mel), 1, 1))
     bands = (torch.arange(MELS)[None, :, None] + by).clamp(0, MELS - 1)
     return mel.gather(1, bands.expand_as(mel))
 
 
-def labels(item: dict, names: dict[str, int]) -> Tensor:
-    """Number of the phone that sounds at the centre of each frame ``[F']`` int64; -1 where it has none."""
+def labels(item: dict, vocabulary: dict[str, int]) -> Tensor:
+    """The index of the phone at the centre of each frame ``[F']`` int64; -1 for none or an unknown one."""
     count = math.ceil(item["wav"].shape[-1] * FRAME_RATE / SAMPLE_RATE)
     starts = torch.tensor([start for _, start in item["phones"]])
-    numbers = torch.tensor([-1, *(names.get(symbol, -1) for symbol, _ in item["phones"])])
+    indices = torch.tensor([-1, *(vocabulary.get(symbol, -1) for symbol, _ in item["phones"])])
     centres = (torch.arange(count) + 0.5) / FRAME_RATE  # seconds
-    return numbers[torch.searchsorted(starts, centres, right=True)]
+    return indices[torch.searchsorted(starts, centres, right=True)]

@@ -1,10 +1,7 @@
-"""The placebo: a teacher that knows nothing.
+"""The placebo of the phone teacher: its network with untrained weights.
 
-What a codec gains from it, it gains from having any smooth target at all; only what another teacher adds to that is due
-to the other teacher's knowledge.
+What a codec gains with it is due to any smooth target; another teacher's knowledge is only what it adds to that.
 """
-
-from torch import Tensor
 
 from codec.distillation.teachers import network
 from codec.distillation.teachers.base import Teacher, seeded
@@ -18,6 +15,3 @@ class RandomTeacher(Teacher):
             frames = network.FrameNetwork(width, blocks)
         identity = f"random-v{network.VERSION}-{width}x{blocks}-seed{seed}"
         super().__init__(frames, width, network.FRAME_RATE, identity)
-
-    def features(self, wav: Tensor) -> Tensor:
-        return self.network(wav)

@@ -1,4 +1,4 @@
-"""Features at another frame rate."""
+"""Resampling of features to another frame rate."""
 
 import torch
 import torch.nn.functional as F
@@ -9,21 +9,21 @@ def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: in
     """Features ``[B, F', C]`` at ``rate_from`` Hz -> ``[B, frames, C]`` at ``rate_to`` Hz, non-causal.
 
     With an integer ratio r > 1 each output is the mean of the 2 r features around its centre (Mimi, from 50 to 12.5 Hz:
-    kernel 8, stride 4), at the ends of those that are there. Otherwise it is interpolated at its centre between two
-    features. The last feature is repeated where some are missing at the end.
+    kernel 8, stride 4), at the ends of fewer. Other ratios interpolate linearly between two features. The last feature
+    is repeated where features are missing at the end.
     """
-    r = rate_from / rate_to
-    whole = round(r)
-    if whole < 1 or abs(r - whole) > 1e-6:
-        at = ((torch.arange(frames, device=features.device) + 0.5) * r - 0.5).clamp(0, features.shape[1] - 1)
+    ratio = rate_from / rate_to
+    r = round(ratio)
+    if r < 1 or abs(ratio - r) > 1e-6:
+        at = ((torch.arange(frames, device=features.device) + 0.5) * ratio - 0.5).clamp(0, features.shape[1] - 1)
         below = at.floor().long()
         above = (below + 1).clamp(max=features.shape[1] - 1)
         return torch.lerp(features[:, below], features[:, above], (at - below)[:, None])
-    missing = max(0, frames * whole - features.shape[1])
-    features = torch.cat([features, features[:, -1:].expand(-1, missing, -1)], dim=1)[:, : frames * whole]
-    if whole == 1:
+    missing = max(0, frames * r - features.shape[1])
+    features = torch.cat([features, features[:, -1:].expand(-1, missing, -1)], dim=1)[:, : frames * r]
+    if r == 1:
         return features
-    if whole % 2:  # r / 2 features on either side: with halves of features, r is even
-        features, whole = features.repeat_interleave(2, dim=1), 2 * whole
-    x = F.avg_pool1d(features.transpose(1, 2), 2 * whole, whole, padding=whole // 2, count_include_pad=False)
+    if r % 2:  # the window of an odd r begins in the middle of a feature
+        features, r = features.repeat_interleave(2, dim=1), 2 * r
+    x = F.avg_pool1d(features.transpose(1, 2), 2 * r, r, padding=r // 2, count_include_pad=False)
     return x.transpose(1, 2)

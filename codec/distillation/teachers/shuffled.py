@@ -1,8 +1,7 @@
-"""The placebo that knows what a teacher knows, but not when.
+"""The placebo without timing: another teacher's features in shuffled order.
 
-Its targets are those of another teacher, each frame of them, in an order that has nothing to do with the sound: what a
-codec gains from it, it gains from targets of this kind and from what a whole clip has in common (who speaks, in which
-language), not from what is said at each moment.
+What a codec gains with it is due to targets of this kind and to what a whole clip has in common (speaker, language),
+not to the content of each moment.
 """
 
 import hashlib
@@ -16,14 +15,12 @@ from codec.distillation.teachers.rate import to_frame_rate
 
 
 class ShuffledTeacher(Teacher):
-    """``teacher``, with the frames of each clip in another order, which follows from ``seed`` and the clip's samples.
+    """``teacher`` with each clip's frames permuted, as ``seed`` and the clip's samples determine.
 
-    They change places at the rate at which they are taught: means over frames in disorder would be near the mean of the
-    whole clip, and an easier target than the teacher's own. The order is another for each clip, since a codec could
-    learn one that is always the same.
+    Frames are permuted at the codec's frame rate: means over permuted frames would be near the clip's mean, an easier
+    target than the teacher's own. Each clip has its own permutation, since a codec could learn a constant one.
 
     Args:
-        teacher: whose features these are.
         frame_rate: the codec's, in Hz.
     """
 
@@ -35,11 +32,9 @@ class ShuffledTeacher(Teacher):
     def features(self, wav: Tensor) -> Tensor:
         frames = math.ceil(wav.shape[-1] / self.sample_rate * self.frame_rate - 1e-6)
         features = to_frame_rate(self.network.features(wav), self.network.frame_rate, self.frame_rate, frames)
-        orders = torch.stack([self._order(one.numpy().tobytes(), frames) for one in wav.cpu()])
-        return features.gather(1, orders.to(wav.device)[..., None].expand_as(features))
+        orders = torch.stack([self._order(clip.numpy().tobytes(), frames) for clip in wav.cpu()]).to(wav.device)
+        return features.gather(1, orders[..., None].expand_as(features))
 
     def _order(self, clip: bytes, frames: int) -> Tensor:
-        """Its frames ``[frames]`` int64, each once."""
         digest = hashlib.blake2b(clip, digest_size=8, key=str(self.seed).encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
-        return torch.randperm(frames, generator=generator)
+        return torch.randperm(frames, generator=torch.Generator().manual_seed(int.from_bytes(digest) >> 1))
