@@ -49,17 +49,6 @@ def test_a_convolution_and_an_lstm_cost_what_they_cost_on_paper(lstm):
     assert gflop_per_second(codec.eval().for_inference()) == pytest.approx(found)
 
 
-def test_a_transposed_convolution_and_a_parameter_cost_two_operations_per_use():
-    # every weight of a decoder is used once per input (transposed) or output of its layer
-    codec, outputs, expected = small_codec(NoQuantizer(8, 100)), 1, 0
-    for module in codec.decoder.modules():
-        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
-            expected += 2 * module.weight.numel() * outputs
-            outputs *= module.stride[0] if isinstance(module, nn.ConvTranspose1d) else 1
-    assert outputs == 8
-    assert gflop_per_second(codec)["decode"] == pytest.approx(expected * 100 / 1e9)
-
-
 @pytest.mark.parametrize("n_q", [1, 3])
 def test_the_search_costs_a_product_with_each_codebook(n_q):
     bare, codec = (gflop_per_second(small_codec(q), n) for q, n in ((NoQuantizer(8, 100), None), (None, n_q)))
@@ -70,44 +59,32 @@ def test_the_search_costs_a_product_with_each_codebook(n_q):
     assert projected["decode"] - bare["decode"] == pytest.approx(2 * 8 * 4 * 100 / 1e9)
 
 
-def test_attention_is_counted_over_the_whole_context():
-    layers, contexts, costs = 2, (10, 110), []
-    for context in contexts:
-        codec = small_mimi(layers=layers)
-        codec.encoder.transformer.context = codec.decoder.transformer.context = context
-        costs.append(gflop_per_second(codec))
-    for side in ("encode", "decode"):  # at 200 Hz, and two products with 8 channels for each key
-        assert costs[1][side] - costs[0][side] == pytest.approx(layers * 2 * 2 * 8 * 100 * 200 / 1e9)
-
-
-@pytest.mark.parametrize("samples", [8 * 100, 8 * 700])  # at once, and in pieces of 200 frames
 @pytest.mark.parametrize("quantizer", [RVQ(8, 100, n_q=3, codebook_size=16), FSQ(8, 100, [4, 4], 2)])
-def test_it_is_what_a_real_clip_costs(samples, quantizer):
-    codec, found = small_codec(quantizer), gflop_per_second(small_codec(quantizer))
+def test_it_is_what_a_real_clip_costs(quantizer):
+    codec, samples = small_codec(quantizer), 8 * 700  # in pieces of 200 frames
+    found = gflop_per_second(codec)
     with torch.no_grad():
-        for side, call, x in (("encode", codec.encode, torch.randn(1, 1, samples)), ("decode", codec.decode, None)):
-            x = codec.encode(torch.randn(1, 1, samples)) if x is None else x
+        wav = torch.randn(1, 1, samples)
+        for side, call, x in (("encode", codec.encode, wav), ("decode", codec.decode, codec.encode(wav))):
             with FlopCounterMode(display=False) as counter:
                 call(x)
             assert found[side] == pytest.approx(counter.get_total_flops() * 800 / samples / 1e9)
-
-
-def test_the_length_of_the_clip_does_not_matter():
     assert gflop_per_second(spectral(), seconds=1.0) == pytest.approx(gflop_per_second(spectral()))
 
 
 def test_rings_of_keys_cost_their_spare_places():
-    codec = small_mimi()
+    codec = small_mimi(layers=1)
     expected = gflop_per_second(codec)
     found = gflop_per_second(codec.eval().for_inference())
-    spare = 14 * 2 * 2 * 2 * 8 * 200 / 1e9  # 25 keys per query where a piece of 2 frames has 11; two layers
+    spare = 14 * 2 * 2 * 8 * 200 / 1e9  # 25 keys per query where a piece of 2 frames has 11
     assert found["encode"] - expected["encode"] == pytest.approx(spare)
 
 
 def test_mimi_at_its_size():
     with initialize(version_base="1.3", config_path="../../conf"):
         cfg = compose("train", overrides=["model=mimi_transformer"])
-    codec = instantiate(cfg.codec, _convert_="all")
+    with torch.device("meta"):
+        codec = instantiate(cfg.codec, _convert_="all")
     rate, convolutions = 24_000, 0
     for conv in (m for m in codec.encoder.modules() if isinstance(m, nn.Conv1d)):  # in the order of the signal
         rate /= conv.stride[0]
@@ -185,5 +162,7 @@ def test_every_option_can_be_counted(option):
     with initialize(version_base="1.3", config_path="../../conf"):
         overrides = [option, *fitting[option.partition("=")[0]], *small]
         cfg = compose("train", overrides=overrides)
-    found = gflop_per_second(instantiate(cfg.codec, _convert_="all"))
+    with torch.device("meta"):
+        codec = instantiate(cfg.codec, _convert_="all")
+    found = gflop_per_second(codec)
     assert min(found.values()) > 0
