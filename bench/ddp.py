@@ -1,8 +1,8 @@
-"""Two processes that train together (`trainer=ddp`, gloo) against one, a thread each: examples per second.
+"""Two DDP ranks (gloo, one thread each) against one process, in steps per second. A case of faults.py.
 
-A case of bench/faults.py. A third side is two processes that know nothing of each other: what the machine gives to two
-at once. All sides are runs of train.py that live all the time; each is let go for some seconds in turn, in an order
-drawn for each round, while the others are stopped (SIGSTOP). Ratios are those of a round, and their medians.
+A third side is two independent processes: what the machine can give to two at once. All sides are runs of train.py;
+each continues for some seconds in turn, in an order drawn for each round, while the others are stopped (SIGSTOP).
+Ratios are of the same round.
 """
 
 import os
@@ -17,16 +17,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from bench.common import ROOT
 from bench.kills import witness, witnessed
 
-ROOT = Path(__file__).parents[1]
 ENDLESS = ["max_steps=1000000", "val_every=1000000", "logger=csv", "data.workers=0", "~callbacks.progress"]
 ENDLESS += ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
-
-
 STRATEGY = "trainer.strategy={_target_:lightning.pytorch.strategies.DDPStrategy,"
 HOOKS = "torch.distributed.algorithms.ddp_comm_hooks.default_hooks"
-WAYS = {  # of training together: `together` is trainer=ddp, the others exchange gradients in other ways
+WAYS = {  # of gradient exchange: `together` is trainer=ddp
     "together": [],
     "bucket_view": [f"{STRATEGY}gradient_as_bucket_view:true}}"],
     "static_graph": [f"{STRATEGY}gradient_as_bucket_view:true,static_graph:true}}"],
@@ -36,7 +34,7 @@ WAYS = {  # of training together: `together` is trainer=ddp, the others exchange
 
 
 class Side:
-    """One or two processes that train until they are told otherwise."""
+    """One or two processes that train until they are ended."""
 
     def __init__(self, run: Path, processes: int, way: str | None, options: list[str]):
         self.run, self.processes, together = run, processes, way is not None
@@ -55,7 +53,7 @@ class Side:
                 command += ["trainer=ddp", f"trainer.devices={processes}", *WAYS[way]]
                 about |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
                 about |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_PORT": port}
-                about |= {"TORCHELASTIC_RUN_ID": "bench"}  # that it is torchrun who has started them
+                about |= {"TORCHELASTIC_RUN_ID": "bench"}  # as if started by torchrun
             with open(run / f"output{rank}", "w") as output:
                 self.children.append(
                     subprocess.Popen(command, env=os.environ | about, stdout=output, stderr=subprocess.STDOUT)
@@ -75,7 +73,7 @@ class Side:
         return [[at for *_, at in witnessed(path)] for path in sorted(self.run.glob("steps*"))]
 
     def warm(self, steps: int) -> None:
-        """Wait until so many steps are done, and stop it."""
+        """Wait for so many steps, then stop."""
         while len(found := self.steps()) < self.writers or min(map(len, found)) < steps:
             if any(child.poll() is not None for child in self.children):
                 raise RuntimeError((self.run / "output0").read_text()[-3000:])
@@ -83,8 +81,7 @@ class Side:
         self.signal(signal.SIGSTOP)
 
     def rate(self, seconds: float) -> tuple[float, float]:
-        """Let it go for some seconds -> (steps per second of all its processes, between the first and the last; seconds
-        of computing per second of each process)."""
+        """Continue for some seconds -> (steps per second of all its processes, CPU seconds per second of each)."""
         begin, used = time.monotonic(), self.cpu()
         self.signal(signal.SIGCONT)
         time.sleep(seconds)
@@ -97,7 +94,7 @@ class Side:
         return sum(rates) * (self.processes / len(rates)), busy
 
     def cpu(self) -> float:
-        """Seconds of computing so far."""
+        """CPU seconds so far."""
         stats = [Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split() for child in self.children]
         return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 

@@ -4,14 +4,14 @@
     python bench/eval.py --data DIR --model mimi_transformer --clips 120
     python bench/eval.py --model none           # the metrics alone
 
-The codec has random weights: it takes the time of a trained one, but metrics would hear noise, and some of them are
-quick or slow on that. So its sound is thrown away, and they hear the recording with white noise at 20 dB SNR.
+The codec has random weights, whose output is discarded: metrics, whose time depends on the signal, get the recording
+with white noise at 20 dB SNR.
 
-Each repeat is a process of its own, like a call of eval.py: `wall_s` is that of `codec.evaluation.evaluate`, start and
-end of the metrics' processes included, `process_s` is that of the whole process with its imports. `cpu_s` are seconds
-of computing of all processes. `peak_mb` is the most memory that the parent, and the largest of the metrics' processes,
-ever held until the last clip was decoded (Linux only). `metric_cpu_ms` is the time that each metric takes of a clip, in
-the order of the table, in one process and thread; the second of two metrics that share a computation finds it done.
+Each repeat is a process of its own, as a call of eval.py is. `wall_s` is the time of `codec.evaluation.evaluate`,
+start and end of the metrics' processes included, `process_s` that of the whole process. `cpu_s` is of all processes.
+`peak_mb` is the peak memory of the parent, and of the largest of the metrics' processes until the last clip was decoded
+(Linux only). `metric_cpu_ms` is the CPU time of each metric per clip, in the order of the table, in one process and
+thread; of two metrics that share a computation the first pays for it.
 """
 
 import argparse
@@ -30,11 +30,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize
-from hydra.utils import instantiate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.common import built, composed, machine, parser, peak_mb, show
 from codec.data.espeak import EspeakCorpus
 from codec.data.folder import FolderCorpus
 from codec.evaluation.baselines.base import System
@@ -49,7 +48,7 @@ SNR = 20.0  # dB
 
 
 class Noisy(System):
-    """The recording with white noise at 20 dB SNR, after the codec, if there is one, has done its work for nothing."""
+    """The recording with white noise at 20 dB SNR, after the codec, if any, has run."""
 
     def __init__(self, codec: Codec | None):
         self.inner = None if codec is None else CodecSystem(codec)
@@ -64,9 +63,10 @@ class Noisy(System):
 
 
 def speech(data: str | None, sample_rate: int, count: int, seconds: float) -> list[dict[str, Any]]:
-    """`count` clips of exactly `seconds`, cut from recordings that are joined where they are shorter."""
+    """`count` clips of exactly `seconds`, cut from concatenated recordings."""
     corpus = FolderCorpus(data, sample_rate, holdout=1) if data else EspeakCorpus(sample_rate, holdout=1)
-    recordings, samples, left, clips = corpus.clips("test"), int(seconds * sample_rate), torch.zeros(1, 0), []
+    samples, left, clips = int(seconds * sample_rate), torch.zeros(1, 0), []
+    recordings = corpus.clips("test")
     for index in range(len(recordings)):
         left = torch.cat([left, recordings[index]["wav"]], dim=-1)
         while left.shape[-1] >= samples:
@@ -80,35 +80,23 @@ def speech(data: str | None, sample_rate: int, count: int, seconds: float) -> li
 def prepare(options: argparse.Namespace) -> tuple[Codec | None, int, list[dict[str, Any]]]:
     codec, rate = None, 16_000
     if options.model != "none":
-        with initialize(version_base="1.3", config_path="../conf"):
-            cfg = compose("train", overrides=[f"model={options.model}"])
-        codec, rate = instantiate(cfg.codec, _convert_="all"), cfg.sample_rate
+        cfg = composed(f"model={options.model}")
+        codec, rate = built(cfg.codec), cfg.sample_rate
     return codec, rate, speech(options.data, rate, options.clips, options.seconds)
 
 
 def one(options: argparse.Namespace) -> dict[str, Any]:
     codec, rate, clips = prepare(options)
-    before = cpu_seconds()
-    start = time.perf_counter()
-    system = Noisy(codec)
+    before, start, system = cpu_seconds(), time.perf_counter(), Noisy(codec)
     report = evaluate(system, clips, rate, workers=options.workers)
-    wall = time.perf_counter() - start
     return {
-        "wall_s": wall,
+        "wall_s": time.perf_counter() - start,
         "cpu_s": cpu_seconds() - before,
-        "parent_peak_mb": peak_mb("self"),
+        "parent_peak_mb": peak_mb(),
         "worker_peak_mb": max(system.peaks),
         "failures": len(report.failures),
         "means": {name: report.summary()[name]["mean"] for name in report.metrics},
     }
-
-
-def peak_mb(process: int | str) -> float:
-    """The most memory that a process ever held; getrusage would give that of the process that started it, if larger."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    return 0.0  # it has just ended
 
 
 def cpu_seconds() -> float:
@@ -117,7 +105,7 @@ def cpu_seconds() -> float:
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
-def shares(options: argparse.Namespace) -> dict[str, float]:
+def per_metric(options: argparse.Namespace) -> dict[str, float]:
     """metric -> milliseconds of CPU time per clip (median over the clips)."""
     _, rate, clips = prepare(options)
     system, seconds = Noisy(None), defaultdict(list)
@@ -137,46 +125,37 @@ def shares(options: argparse.Namespace) -> dict[str, float]:
     return {name: round(1000 * statistics.median(values), 1) for name, values in seconds.items()}
 
 
-def call(*extra: str, **environment: str) -> tuple[dict[str, Any], float]:
-    """This program once more, in a process of its own -> its JSON and the seconds it took."""
+def call(case: str, **environment: str) -> tuple[dict[str, Any], float]:
+    """One case in a process of its own -> its JSON and the seconds it took."""
     start = time.perf_counter()
-    command = [sys.executable, __file__, *sys.argv[1:], *extra]
+    command = [sys.executable, __file__, *sys.argv[1:], "--only", case]
     done = subprocess.run(command, env=os.environ | environment, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout), time.perf_counter() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of recordings; default: generated speech")
-    parser.add_argument("--model", default="soundstream_tiny", help="a preset, or none")
-    parser.add_argument("--clips", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--workers", type=int, default=None, help="processes for the metrics; default: one per core")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", choices=["one", "shares"], help="what a repeat does, in its own process")
-    options = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--data", help="folder of recordings; default: generated speech")
+    arguments.add_argument("--model", default="soundstream_tiny", help="a preset, or none")
+    arguments.add_argument("--clips", type=int, default=40)
+    arguments.add_argument("--seconds", type=float, default=6.0)
+    arguments.add_argument("--workers", type=int, default=None, help="processes for the metrics; default: one per core")
+    arguments.add_argument("--repeats", type=int, default=3)
+    arguments.add_argument("--only", choices=["one", "per_metric"], help=argparse.SUPPRESS)
+    options = arguments.parse_args()
     if options.only:
-        print(json.dumps({"one": one, "shares": shares}[options.only](options)))
+        show({"one": one, "per_metric": per_metric}[options.only](options))
         return
-    prepare(options)  # generated speech is made now, and the index of a folder
+    prepare(options)  # generates the speech, or the index of a folder
     runs = []
-    for repeat in range(options.repeats):
-        run, seconds = call("--only", "one")
+    for _ in range(options.repeats):
+        run, seconds = call("one")
         runs.append(run | {"process_s": seconds})
-        print(f"repeat {repeat}: {run['wall_s']:.1f} s", file=sys.stderr, flush=True)
-    per_metric, _ = call("--only", "shares", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
+    metrics, _ = call("per_metric", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
     names = ("wall_s", "process_s", "cpu_s", "parent_peak_mb", "worker_peak_mb")
-    result = {name: value for name, value in vars(options).items() if name not in ("data", "only")}
-    result |= {
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 1),
-        "median": {name: round(statistics.median(run[name] for run in runs), 1) for name in names},
-        "wall_s": [round(run["wall_s"], 1) for run in runs],
-        "metric_cpu_ms": per_metric,
-        "failures": runs[0]["failures"],
-        "means": runs[0]["means"],
-    }
-    print(json.dumps(result, indent=2))
+    median = {name: round(statistics.median(run[name] for run in runs), 1) for name in names}
+    result = {"median": median, "wall_s": [round(run["wall_s"], 1) for run in runs], "metric_cpu_ms": metrics}
+    show(machine() | vars(options) | result | {name: runs[0][name] for name in ("failures", "means")})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""A small run of train.py that is killed again and again, goes on each time, and is compared with one left alone.
+"""A small training run that is killed again and again and resumed, compared with one that was not: a case of faults.py.
 
-A case of bench/faults.py. Each life of the run is a process of its own that does what ``python train.py`` does (forked
-from one that has imported everything, which spares 10 seconds). The moments are drawn evenly over the time of the run,
-which is counted in steps at the pace of the life before: the machine may be slower now than it was for the undisturbed
-run. The clock stands still until a life has done a step. Of the kills at chosen moments one half comes
-while a life starts, the other a moment after a checkpoint has begun to be written (``last.ckpt.part`` is there).
+Each life of the run is a process that does what ``python train.py`` does, forked from one that has imported everything.
+The moments are drawn evenly over the time of the run, counted in steps at the pace of the life before; the clock stands
+still until a life has done a step. Of the kills at chosen moments one half comes while a life starts, the other just
+after a checkpoint has begun to be written (``last.ckpt.part`` exists).
 """
 
 import contextlib
@@ -12,9 +11,10 @@ import multiprocessing
 import os
 import random
 import statistics
+import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,21 @@ from lightning.pytorch.callbacks import Callback
 
 from codec.checkpoints.save import damage, step_of
 from codec.training.resume import resume_point
-from tests.helpers.checkpoints import differences, state
-from tests.helpers.programs import call
-from tests.helpers.training import CHOICES, SHORT, TINY
 
-# Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.
-PARTS = ["disc=msd", "disc.members.msd.width=4", "loss=balancer", "quantizer.n_q=3", "quantizer.check_every=2"]
-PARTS += ["quantizer.quantization_rate=0.7", "warmup=3", "report.audio=0"]
+# Small, with all that has state or draws random numbers: dropout and replacement of codes, discriminators, balancer.
+SMALL = ["encoder=seanet_small", "decoder=seanet_small", "disc=msd", "logger=csv", "trainer=cpu", "loss=balancer"]
+SMALL += ["channels=4", "latent_dim=16", "batch_size=2", "segment=0.52", "warmup=3", "disc.members.msd.width=4"]
+SMALL += ["quantizer.codebook_size=16", "quantizer.kmeans_iters=2", "quantizer.n_q=3", "quantizer.check_every=2"]
+SMALL += ["quantizer.quantization_rate=0.7", "data.val_clips=1", "data.val_seconds=0.6", "report.clips=1"]
+SMALL += ["report.seconds=0.6", "report.audio=0", "callbacks.validation.metrics=[mel_distance]"]
+SMALL += ["~callbacks.progress", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"]
 
 
 class Witness(Callback):
-    """A line for every step that is done: its number, a checksum of its batch, and when. It survives a kill."""
+    """Writes a line for every finished step, at once: its number, a checksum of its batch, and the time."""
 
     def __init__(self, path: str):
-        self.path = path
-        self.file = -1
+        self.path, self.file = path, -1
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -50,20 +50,20 @@ class Witness(Callback):
             os.write(self.file, line.encode())
 
 
+def witness(path: Path) -> list[str]:
+    """Overrides that put a Witness into a run."""
+    return ["+callbacks.witness._target_=bench.kills.Witness", f"+callbacks.witness.path={path}"]
+
+
 def witnessed(path: Path) -> list[tuple[int, int, float]]:
-    """(step, checksum, seconds) of each line that is complete."""
+    """(step, checksum, seconds) of each complete line."""
     lines = path.read_text().split("\n")[:-1] if path.is_file() else []
     return [(int(step), int(checksum), float(at)) for step, checksum, at in map(str.split, lines)]
 
 
 def per_step(lines: list[tuple[int, int, float]]) -> float:
-    """Seconds from one step to the next, validation and checkpoints included; 0 where too few were done to tell."""
+    """Seconds per step, validation and checkpoints included; 0 for fewer than 6 steps."""
     return (lines[-1][2] - lines[0][2]) / (len(lines) - 1) if len(lines) > 5 else 0.0
-
-
-def witness(path: Path) -> list[str]:
-    """Overrides that put a Witness into a run."""
-    return ["+callbacks.witness._target_=bench.kills.Witness", f"+callbacks.witness.path={path}"]
 
 
 def started(run: Path, *overrides: str) -> multiprocessing.Process:
@@ -76,16 +76,19 @@ def started(run: Path, *overrides: str) -> multiprocessing.Process:
 
 
 def _life(run: Path, arguments: list[str]) -> None:
+    import train
+
     torch.set_num_threads(1)
     with open(run / "output", "a") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    if code := call("train.py", *arguments):
-        raise SystemExit(code)
+    os.environ["HYDRA_MAIN_MODULE"] = "__main__"  # conf/ is then beside train.py
+    sys.argv = ["train.py", *arguments]
+    train.main()
 
 
 def until(condition: Callable[[], Any], process: multiprocessing.Process) -> bool:
-    """Wait for something; False if the process ended first."""
+    """Wait for a condition; False if the process ended first."""
     while not condition():
         if not process.is_alive():
             return False
@@ -94,7 +97,7 @@ def until(condition: Callable[[], Any], process: multiprocessing.Process) -> boo
 
 
 def unfinished(run: Path, since: float) -> bool:
-    """Whether a checkpoint is being written that was begun after a time of the clock: an earlier kill may leave one."""
+    """Whether a checkpoint that was begun after ``since`` is being written."""
     for name in ("last", "best"):
         with contextlib.suppress(FileNotFoundError):
             if (run / "checkpoints" / f"{name}.ckpt.part").stat().st_mtime >= since:
@@ -102,26 +105,42 @@ def unfinished(run: Path, since: float) -> bool:
     return False
 
 
-def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, every: int) -> dict[str, Any]:
-    """What `count` random kills, and half as many at chosen moments, cost and change."""
-    choices = [f"{group}={option}" for group, option in {**CHOICES, "disc": "msd"}.items()]
-    options = [*choices, *SHORT, *TINY, *PARTS, "dataset=folder", f"dataset.path={speech}", "dataset.holdout=0.25"]
-    options += [f"max_steps={steps}", f"val_every={every}", f"data.workers={workers}"]
-    whole, run = scratch / f"whole{workers}", scratch / f"killed{workers}"
-    begin = time.monotonic()
-    process = started(whole, *options)
-    until(lambda: witnessed(whole / "steps"), process)
-    first = time.monotonic()
-    process.join()
-    starting, pace = first - begin, per_step(witnessed(whole / "steps"))
-    if process.exitcode:
-        raise RuntimeError(f"the undisturbed run failed: {(whole / 'output').read_text()[-2000:]}")
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, tensor or plain value) of nested containers."""
+    if isinstance(value, dict | list | tuple):
+        yield path, len(value)
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, f"{path}/{key}")
+    else:
+        yield path, value
 
-    rng = random.Random(workers)
-    plan = ["random"] * count + ["writing"] * (count // 4) + ["starting"] * (count // 4)
-    rng.shuffle(plan)
-    moments = iter(sorted(rng.uniform(0, steps) for _ in range(count)))
-    clock, rows = 0.0, []
+
+def content(run: Path, name: str) -> dict[str, Any]:
+    """Everything in a checkpoint but the configuration and the paths of its run."""
+    checkpoint = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    checkpoint["callbacks"] = {k: v for k, v in checkpoint["callbacks"].items() if "ModelCheckpoint" not in k}
+    del checkpoint["config"]
+    return dict(leaves(checkpoint))
+
+
+def unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+    """Paths at which two checkpoints are not equal to the bit."""
+    same = lambda x, y: torch.equal(x, y) if torch.is_tensor(x) and torch.is_tensor(y) else x == y  # noqa: E731
+    return sorted(key for key in a.keys() | b.keys() if key not in a or key not in b or not same(a[key], b[key]))
+
+
+def finished(run: Path, *options: str) -> None:
+    process = started(run, *options)
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"the run failed: {(run / 'output').read_text()[-2000:]}")
+
+
+def killed(
+    run: Path, options: list[str], plan: list[str], rng: random.Random, starting: float, pace: float, steps: int
+):
+    """Start and kill the run as planned -> a row for each kill."""
+    moments, clock, rows = iter(sorted(rng.uniform(0, steps) for how in plan if how == "random")), 0.0, []
     for how in plan:
         before, since = len(witnessed(run / "steps")), time.time()
         process = started(run, *options)
@@ -137,7 +156,7 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
                 time.sleep(rng.uniform(0, 0.03))
         process.kill()
         process.join()
-        if process.exitcode == 0:  # it was done before
+        if process.exitcode == 0:  # it had finished
             break
         done = witnessed(run / "steps")
         pace = per_step(done[before:]) or pace
@@ -145,35 +164,39 @@ def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, eve
         row = {"how": how, "step": done[-1][0] if len(done) > before else None, "back": step_of(found) if found else 0}
         row |= {"part": unfinished(run, since), "previous": bool(found and "previous" in found)}
         rows.append(row | {"damaged": bool(found and damage(found))})
-    process = started(run, *options)
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"the run did not go on: {(run / 'output').read_text()[-2000:]}")
-    expected = {step: checksum for step, checksum, _ in witnessed(whole / "steps")}
-    lines = witnessed(run / "steps")
+    return rows
+
+
+def kills(speech: Path, scratch: Path, workers: int, count: int, steps: int, every: int) -> dict[str, Any]:
+    """Cost and effect of `count` random kills, and half as many at chosen moments."""
+    options = [*SMALL, "dataset=folder", f"dataset.path={speech}", "dataset.holdout=0.25", f"max_steps={steps}"]
+    options += [f"val_every={every}", f"data.workers={workers}"]
+    whole, run = scratch / f"whole{workers}", scratch / f"killed{workers}"
+    begin = time.monotonic()
+    finished(whole, *options)
+    undisturbed = witnessed(whole / "steps")
+    starting, pace = undisturbed[0][2] - begin, per_step(undisturbed)
+    rng = random.Random(workers)
+    plan = ["random"] * count + ["writing"] * (count // 4) + ["starting"] * (count // 4)
+    rng.shuffle(plan)
+    rows = killed(run, options, plan, rng, starting, pace, steps)
+    finished(run, *options)
+    expected, lines = {step: checksum for step, checksum, _ in undisturbed}, witnessed(run / "steps")
     lost = [row["step"] - row["back"] for row in rows if row["step"] is not None]
-    unlike = {name: differences(state(whole, name), state(run, name)) for name in ("last", "best")}
+    differences = {name: unlike(content(whole, name), content(run, name)) for name in ("last", "best")}
     return {
         "workers": workers,
         "steps": steps,
         "val_every": every,
-        "undisturbed_s_per_step": round(per_step(witnessed(whole / "steps")), 3),
+        "undisturbed_s_per_step": round(pace, 3),
         "kills": {how: sum(row["how"] == how for row in rows) for how in ("random", "writing", "starting")},
         "killed_while_writing": sum(row["part"] for row in rows),
-        "went_on_from_previous": sum(row["previous"] for row in rows),
+        "resumed_from_previous": sum(row["previous"] for row in rows),
         "lost_steps_median": statistics.median(lost),
         "lost_steps_max": max(lost),
-        "lost_steps": lost,
         "steps_taken": len(lines),
-        "equal": not any(unlike.values()),
-        "unlike": unlike,
-        "compared": sum(map(torch.is_tensor, _leaves(state(whole)))),
+        "equal": not any(differences.values()),
+        "unlike": differences,
+        "compared": sum(map(torch.is_tensor, content(whole, "last").values())),
         "batches_unlike": sum(expected[step] != checksum for step, checksum, _ in lines),
     }
-
-
-def _leaves(content: Any) -> list[Any]:
-    if isinstance(content, dict | list | tuple):
-        parts = content.values() if isinstance(content, dict) else content
-        return [leaf for part in parts for leaf in _leaves(part)]
-    return [content]

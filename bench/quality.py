@@ -1,10 +1,10 @@
-"""What a recipe reaches in a given time: train, watch the curve, score on other recordings. JSON with intervals.
+"""Quality that a recipe reaches in a given time: train, then score on other recordings. JSON with intervals.
 
     python bench/quality.py --train DIR --test DIR experiment=tiny_20min
     python bench/quality.py model=soundstream_tiny max_steps=300          # generated speech, held-out voices
 
-Everything else on the command line goes to train.py. The curve is of clips held out from the training data; the test
-scores are of the averaged weights on all recordings of --test.
+Further arguments go to train.py. The curve is of clips held out from the training data; the test scores are of the
+averaged weights on all recordings of --test.
 """
 
 import argparse
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def program(name: str, *arguments: str) -> float:
-    """Run it in the foreground -> seconds."""
+    """Run it -> seconds."""
     start = time.monotonic()
     subprocess.run([sys.executable, str(ROOT / name), *arguments], check=True, stdout=sys.stderr)
     return time.monotonic() - start
@@ -34,6 +34,10 @@ def curve(run: Path) -> list[dict[str, float]]:
     return [{"step": int(r["step"]) + 1} | {n: round(float(r[f"val/{n}"]), 4) for n in names} for r in rows]
 
 
+def folder(path: str | None, *more: str) -> list[str]:
+    return ["dataset=folder", f"dataset.path={Path(path).resolve()}", *more] if path else []
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", help="folder of recordings; default: generated speech")
@@ -41,23 +45,12 @@ def main() -> None:
     parser.add_argument("--run-dir", default=None)
     options, overrides = parser.parse_known_args()
     run = Path(options.run_dir or tempfile.mkdtemp(prefix="quality-"))
-    data = ["dataset=folder", f"dataset.path={Path(options.train).resolve()}"] if options.train else []
-    seconds = program("train.py", *overrides, *data, f"run_dir={run}")
-
-    checkpoint = run / "checkpoints" / "last.ckpt"
-    test = (
-        ["dataset=folder", f"dataset.path={Path(options.test).resolve()}", "dataset.holdout=1"] if options.test else []
-    )
-    program("eval.py", f"ckpt={checkpoint}", *test, f"out={run / 'test'}")
+    seconds = program("train.py", *overrides, *folder(options.train), f"run_dir={run}")
+    test = folder(options.test, "dataset.holdout=1")
+    program("eval.py", f"ckpt={run / 'checkpoints' / 'last.ckpt'}", *test, f"out={run / 'test'}")
     report = json.loads(next(p for p in (run / "test").glob("*.json") if p.name != "timing.json").read_text())
-    result = {
-        "overrides": overrides,
-        "train_minutes": round(seconds / 60, 2),
-        "curve": curve(run),
-        "test": report["summary"],
-        "facts": report["facts"],
-    }
-    print(json.dumps(result, indent=2))
+    result = {"overrides": overrides, "train_minutes": round(seconds / 60, 2), "curve": curve(run)}
+    print(json.dumps(result | {"test": report["summary"], "facts": report["facts"]}, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""What checkpoints cost: seconds of each part of writing one, beside the steps between two.
+"""Cost of checkpoints: seconds of each part of writing one, beside the steps between two. A case of faults.py.
 
-A case of bench/faults.py. train.py's `fit` takes a few steps (their median, without the first two) and then saves its
-checkpoint again and again as it does after a validation: Lightning collects it, and codec/checkpoints/save.py writes,
-forces it to the disk, reads it back and renames it.
+train.py's `fit` takes a few steps (their median, without the first two) and then saves its checkpoint repeatedly, as
+after a validation: Lightning collects it, and codec/checkpoints/save.py writes, syncs, reads back and renames it.
 """
 
 import os
@@ -15,13 +14,12 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from hydra import compose, initialize
 from omegaconf import OmegaConf
 
 import train
+from bench.common import composed
 from bench.kills import witness, witnessed
-from codec.checkpoints import lightning_plugin as checkpoint_io
-from codec.checkpoints import save as storage
+from codec.checkpoints import lightning_plugin, save
 
 FEW = ["val_every=1000000", "data.workers=0", "logger=csv", "trainer=cpu", "warmup=1", "data.val_clips=1"]
 FEW += ["trainer.enable_progress_bar=false"]
@@ -31,9 +29,8 @@ EVERY = 1000  # steps between two checkpoints: val_every of conf/train.yaml
 
 def saving(speech: Path, scratch: Path, options: list[str], steps: int, saves: int) -> dict[str, Any]:
     """Medians over `steps` steps and `saves` checkpoints of one kind of run."""
-    data = ["dataset=folder", f"dataset.path={speech}", f"run_dir={scratch}"]
-    with initialize(version_base="1.3", config_path="../conf"):
-        cfg = compose("train", overrides=[*FEW, *data, *witness(scratch / "steps"), f"max_steps={steps + 3}", *options])
+    data = ["dataset=folder", f"dataset.path={speech}", f"run_dir={scratch}", f"max_steps={steps + 3}"]
+    cfg = composed(*FEW, *data, *witness(scratch / "steps"), *options)
     OmegaConf.update(cfg, "trainer.enable_checkpointing", False, force_add=True)
     scratch.mkdir(parents=True)
     trainer, _ = train.fit(cfg)
@@ -43,29 +40,29 @@ def saving(speech: Path, scratch: Path, options: list[str], steps: int, saves: i
     for _ in range(saves + 2):  # the first two have less to replace
         seconds: dict[str, float] = {}
         with (
-            patch.object(checkpoint_io, "write", timed(seconds, "all", storage.write)),
+            patch.object(lightning_plugin, "write", timed(seconds, "all", save.write)),
             patch.object(torch, "save", timed(seconds, "write", torch.save)),
             patch.object(os, "fsync", timed(seconds, "fsync", os.fsync)),
-            patch.object(storage, "damage", timed(seconds, "read back", storage.damage)),
+            patch.object(save, "damage", timed(seconds, "read back", save.damage)),
         ):
             begin = time.perf_counter()
             trainer.save_checkpoint(path)
         seconds["collect"] = time.perf_counter() - begin - seconds["all"]
         seconds["link, rename"] = seconds.pop("all") - sum(seconds[part] for part in ("write", "fsync", "read back"))
         parts.append(seconds)
-    median = {part: statistics.median(seconds[part] for seconds in parts[2:]) for part in parts[0]}
-    save = statistics.median(sum(seconds.values()) for seconds in parts[2:])
+    saves_s = [sum(seconds.values()) for seconds in parts[2:]]
+    cost = statistics.median(saves_s)
     return {
         "options": options,
         "threads": torch.get_num_threads(),
         "megabytes": round(path.stat().st_size / 1e6, 1),
         "step_s": round(step, 4),
-        "save_s": round(save, 3),
-        "saves_s": [round(sum(seconds.values()), 3) for seconds in parts[2:]],
-        "parts_s": {part: round(value, 4) for part, value in median.items()},
-        # `last` after every validation; `best` too, where that one was the best so far
-        "share_percent": {n: round(100 * n * save / (n * save + EVERY * step), 3) for n in (1, 2)},
-        "step_s_at_2_percent": {n: round(n * save * 0.98 / 0.02 / EVERY, 4) for n in (1, 2)},
+        "save_s": round(cost, 3),
+        "saves_s": [round(value, 3) for value in saves_s],
+        "parts_s": {part: round(statistics.median(s[part] for s in parts[2:]), 4) for part in parts[0]},
+        # `last` after every validation; `best` as well, after the best so far
+        "share_percent": {n: round(100 * n * cost / (n * cost + EVERY * step), 3) for n in (1, 2)},
+        "step_s_at_2_percent": {n: round(n * cost * 0.98 / 0.02 / EVERY, 4) for n in (1, 2)},
     }
 
 

@@ -29,28 +29,6 @@ def small_codec(quantizer: Quantizer | None = None, seed: int = 0, **changes) ->
     return Codec(SEANetEncoder(**options), quantizer, SEANetDecoder(**options), 800, 100)
 
 
-def full_mimi(seed: int = 0) -> Codec:
-    """Mimi at its size, with transformers that matter and codebooks as wide as what they quantize; in eval mode."""
-    torch.manual_seed(seed)
-    encoder, decoder = SEANetEncoder(**MIMI), SEANetDecoder(**MIMI)
-    quantizer = SplitRVQ(512, 12.5)
-    codec = Codec(
-        MimiEncoder(encoder, Transformer(512, scale=0.3)),
-        quantizer,
-        MimiDecoder(decoder, Transformer(512, scale=0.3)),
-        24_000,
-        12.5,
-    ).eval()
-    with torch.no_grad():
-        z = codec.latents(0.3 * torch.randn(1, 1, 24 * 1920))
-        for part in (quantizer.semantic, quantizer.acoustic):
-            residual = part.project_in(z)[0].t()
-            for k, book in enumerate(part.codebooks):
-                book.copy_(residual.mean(0) + residual.std(0) * torch.randn_like(book))
-                residual = residual - book[part._nearest(residual, k)]
-    return codec
-
-
 def small_mimi(seed: int = 0, layers: int = 2, **changes) -> Codec:
     """Mimi's structure at 1,600 Hz with hop 16 (100 frames per second) and windows of 10 frames."""
     torch.manual_seed(seed)

@@ -6,12 +6,13 @@ import random
 import pytest
 import torch
 
+from bench.common import full_mimi
 from codec.decoders.istft import ISTFTDecoder
 from codec.encoders.stft import STFTEncoder
 from codec.model import Codec
 from codec.quantizers.rvq import RVQ
 from tests.helpers.codes import assert_codes_equal
-from tests.helpers.parts import full_mimi, small_codec, small_mimi
+from tests.helpers.parts import small_codec, small_mimi
 
 HOP = 1920
 OTHERS = (torch.int16, torch.float64, torch.float16)

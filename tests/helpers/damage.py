@@ -1,20 +1,27 @@
-"""Damaged files of every kind, each read in a guarded process: who is refused, who is left out, who does harm.
+"""Thousands of damaged files of every kind, each read in a guarded process. JSON.
 
-A case of bench/faults.py. Damage is a function of (kind, number): parts are cut off, bits flipped, the header replaced,
-stretches overwritten with noise, numbers made to lie, and one file is empty. A process of its own reads one file after
-another, with no more than 2 GB beyond what it has when it begins (RLIMIT_AS) and 10 seconds of computing for each; when
-it dies or hangs, another one goes on with the next file.
+    python -m tests.helpers.damage --count 1000          # of every kind; --kinds for some of them
+
+Damage is a function of (kind, number): truncated, bits flipped, header replaced, parts overwritten with noise, numbers
+replaced, and one empty file. A process reads one file after another, with at most 2 GB more than at its start
+(RLIMIT_AS) and 10 CPU seconds for each; if it dies or hangs, another process continues with the next file. Results:
+docs/results/faults.md.
 """
 
+import argparse
 import dataclasses
 import hashlib
+import json
+import logging
 import multiprocessing
 import random
 import re
 import resource
 import signal
+import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -178,3 +185,21 @@ def digest(value: Any) -> str:
 
     add(value)
     return found.hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1000, help="files of each kind (%(default)s)")
+    parser.add_argument("--kinds", nargs="*", choices=list(KINDS), default=list(KINDS))
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    results = []
+    for kind in options.kinds:
+        results.append(damage(kind, options.count))
+        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    print(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    main()
