@@ -2,13 +2,10 @@
 
 import json
 import shutil
-from contextlib import contextmanager
 
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from torch.utils.data import DataLoader
@@ -18,7 +15,6 @@ from codec.data.folder import FolderCorpus
 from codec.latents.latent_corpus import LatentCorpus, collate
 from codec.latents.latent_space import LatentSpace
 from tests.helpers.codecs import RATE
-from tests.test_fuzz import BRIEF, FEW, changed, damage, damaged, only
 
 
 @pytest.fixture(scope="module")
@@ -205,58 +201,3 @@ def test_a_unit_that_was_cut_or_exchanged_is_refused(split, tmp_path):
         path.write_bytes(content)
         with pytest.raises(CorpusError, match=r"train-000000\.safetensors is .*remove it and extract again"):
             LatentCorpus(tmp_path / "out").train[0]
-
-
-@pytest.fixture(scope="module")
-def copy(split, tmp_path_factory):
-    """A folder of latents that may be damaged."""
-    return shutil.copytree(split.folder, tmp_path_factory.mktemp("copy") / "latents")
-
-
-def everything(folder):
-    return collate([*LatentCorpus(folder).train])
-
-
-@contextmanager
-def put_back(*paths):
-    """Files as they were, afterwards."""
-    wholes = [path.read_bytes() for path in paths]
-    try:
-        yield
-    finally:
-        for path, whole in zip(paths, wholes, strict=True):
-            path.write_bytes(whole)
-
-
-@pytest.mark.parametrize("name", ["index.json", "train-000000.safetensors"])
-@given(data=st.data())
-@BRIEF
-def test_a_damaged_file_is_refused_in_a_sentence(copy, name, data):
-    path, whole = copy / name, (copy / name).read_bytes()
-    with put_back(path):
-        path.write_bytes(damaged(whole, data.draw(st.lists(damage(len(whole)), min_size=1, max_size=3))))
-        only(CorpusError, lambda: everything(copy))
-
-
-@given(data=st.data())
-@FEW
-def test_an_index_that_says_anything_is_refused_in_a_sentence(copy, data):
-    path = copy / "index.json"
-    with put_back(path):
-        path.write_text(json.dumps(data.draw(changed(json.loads(path.read_bytes())))))
-        only(CorpusError, lambda: everything(copy))
-
-
-@given(data=st.data())
-@BRIEF
-def test_a_unit_that_says_anything_is_refused_in_a_sentence(copy, data):
-    path, index = copy / "train-000000.safetensors", copy / "index.json"
-
-    def change(tensors, about):
-        new = data.draw(changed(about))
-        about.clear()
-        about |= new if isinstance(new, dict) else {"recordings": new}
-
-    with put_back(path, index):
-        rewritten(path, change)
-        only(CorpusError, lambda: everything(copy))
