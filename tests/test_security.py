@@ -16,12 +16,12 @@ from codec.checkpoints.load import load_checkpoint, load_codec
 from codec.checkpoints.safe_instantiate import DATA, CheckpointError, build
 from codec.checkpoints.save import damage
 from codec.cli.app import one_sentence
-from codec.evaluation.html.base import Entry
+from codec.evaluation.html.base import SystemResult
 from codec.evaluation.html.listening import write_listening_test
 from codec.evaluation.html.report import write_page
 from codec.evaluation.report import Report, ReportError
 from codec.evaluation.runs.run_folder import Run, RunError
-from codec.evaluation.systems import corpus_of, find
+from codec.evaluation.systems import corpus_of, find_checkpoints
 from codec.utils.errors import InputError
 from codec.utils.redact import HIDDEN, redact, redact_hydra, redact_override
 from codec.utils.safe_io import UntrustedFileError, inside, read_yaml
@@ -169,7 +169,7 @@ def test_a_checkpoint_that_names_a_command_runs_nothing(tmp_path, name):
     with pytest.raises(CheckpointError, match="not a class of this package"):
         load_codec(tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match="not a class of this package"):
-        corpus_of(find(str(tmp_path / "a.ckpt")), 16_000)
+        corpus_of(find_checkpoints(str(tmp_path / "a.ckpt")), 16_000)
     assert victim.exists()
 
 
@@ -334,10 +334,10 @@ def test_a_page_carries_no_sound_from_outside_of_the_reports_folder(tmp_path, ki
         found = Report.read(path)
     for write in (write_page, write_listening_test):
         with pytest.raises(ReportError, match="not a file inside"):
-            write(tmp_path / "page.html", [Entry("x", found, folder)], "title")
+            write(tmp_path / "page.html", [SystemResult("x", found, folder)], "title")
     assert not (tmp_path / "page.html").exists()
     found.audio["a"]["decoded"] = "audio/a.flac"
-    assert write_page(tmp_path / "page.html", [Entry("x", found, folder)], "title").is_file()
+    assert write_page(tmp_path / "page.html", [SystemResult("x", found, folder)], "title").is_file()
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "a/../../b", "/etc/passwd", "x\0y", None, 3, ["a"]])
@@ -388,7 +388,7 @@ def test_a_run_folder_cannot_name_a_log_elsewhere(tmp_path):
     hydra = yaml.safe_load((run / ".hydra" / "hydra.yaml").read_text())
     hydra["hydra"]["job"]["name"] = "../secret"
     (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
-    assert "secret" not in Run(run).reason
+    assert "secret" not in Run(run).status.reason
 
 
 # Secrets

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from codec.evaluation.runs.summary import common_folder, compare, in_words, write_files
+from codec.evaluation.runs.summary import common_folder, compare, format_comparison, write_files
 from codec.utils.errors import InputError
 
 
@@ -18,7 +18,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 def run_compare(options: argparse.Namespace) -> None:
     result = compare(options.runs, options.scores, options.metrics)
     folder = options.out or common_folder(result.runs) / "compare"
-    print(in_words(result, options.metrics))
+    print(format_comparison(result, options.metrics))
     written = write_files(result, folder, options.title)
     print(f"\nwritten to {', '.join(map(str, written))}")
     if not result.scored:

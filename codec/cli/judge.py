@@ -1,7 +1,6 @@
 """``judge``: scores of what flow models inpaint, and probes of a codec's latents."""
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from codec.data.folder import FolderCorpus
 from codec.evaluation.evaluate import file_name
 from codec.evaluation.judges.mel import SAMPLE_RATE
 from codec.evaluation.probing.content import content, summary
-from codec.evaluation.report import plain
-from codec.evaluation.runs.run_folder import unique_ends
+from codec.evaluation.report import write_json
+from codec.evaluation.runs.run_folder import unique_suffixes
 from codec.flow import load
 from codec.flow.evaluation.benchmark import InpaintingBenchmark
 from codec.flow.evaluation.examples import write_examples
@@ -79,7 +78,7 @@ def run_judge(options: argparse.Namespace) -> None:
 def judge_models(options: argparse.Namespace) -> None:
     """Print the table of flow models on one codec; without any, of the codec's bounds; without a codec, the judges."""
     loaded = [load.load_with_config(path, not options.raw) for path in options.ckpt]
-    models = dict(zip(unique_ends(options.ckpt), [flow for flow, _ in loaded], strict=True))
+    models = dict(zip(unique_suffixes(options.ckpt), [flow for flow, _ in loaded], strict=True))
     codec_ckpt = options.codec_ckpt or next((config.get("codec") for _, config in loaded), None)
     if models and not (isinstance(codec_ckpt, str | Path) and Path(codec_ckpt).is_file()):
         raise InputError(f"the codec of {options.ckpt[0]} is not where it was: give its checkpoint, --codec-ckpt PATH")
@@ -132,7 +131,7 @@ def probe_latents(options: argparse.Namespace) -> None:
     found = content(latents, options.split, seed=options.seed)
     print(summary(found))
     if options.out:
-        write_atomic(options.out / "latents.json", json.dumps(plain(found), indent=2, sort_keys=True) + "\n")
+        write_json(options.out / "latents.json", found)
 
 
 def panel_for(corpus, split: str, folders: Sequence[str]) -> Panel:

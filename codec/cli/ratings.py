@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from codec.evaluation.html.ratings import read_results, screened, summarise
+from codec.evaluation.html.ratings import read_ratings, screen_listeners, summarise
 from codec.utils.errors import InputError
 
 
@@ -13,12 +13,9 @@ def add_ratings(parser: argparse.ArgumentParser) -> None:
 
 
 def run_ratings(options: argparse.Namespace) -> None:
-    try:
-        kept, excluded = screened(read_results(options.results))
-        if excluded:
-            print(f"excluded, for not hearing the hidden reference (BS.1534-3): {', '.join(excluded)}\n")
-        if kept.empty:
-            raise InputError("no listener is left: all rated the hidden reference below 90 too often")
-        print(summarise(kept, options.against).to_string(index=False, float_format="%.1f"))
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    ratings, excluded = screen_listeners(read_ratings(options.results))
+    if excluded:
+        print(f"excluded, for not hearing the hidden reference (BS.1534-3): {', '.join(excluded)}\n")
+    if ratings.empty:
+        raise InputError("no listener is left: all rated the hidden reference below 90 too often")
+    print(summarise(ratings, options.against).to_string(index=False, float_format="%.1f"))

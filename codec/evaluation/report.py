@@ -1,32 +1,28 @@
-"""What an evaluation found: numbers with intervals, and what failed.
-
-A report is reproducible: the same evaluation written twice gives the same bytes (no time stamps, sorted keys,
-six significant digits). What could not be scored is NaN in the table, null in JSON, counted per metric and
-listed.
-"""
+"""`Report`: scores of one system on clips, with bootstrap intervals, failures and facts; reproducible to the byte."""
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas
 
 from codec.evaluation.metrics.intervals import bootstrap
-from codec.evaluation.metrics.table import ALL_METRICS
-from codec.evaluation.report_schema import ABOUT_CLIP, check_report
+from codec.evaluation.report_schema import CLIP_COLUMNS, ReportFile
+from codec.utils.atomic import write_atomic
 from codec.utils.errors import InputError
-from codec.utils.safe_io import read_json
+from codec.utils.safe_io import UntrustedFileError, parse_as, read_json
+
+if TYPE_CHECKING:
+    import pandas
 
 LARGEST = 64_000_000  # bytes of a report that is read; one of 100,000 clips has about 30 million
 
 
 class ReportError(InputError):
-    """A file is no report; the message says which and why."""
+    """A report, or a file beside it, cannot be used; the message says which and why."""
 
 
 @dataclass
@@ -34,76 +30,71 @@ class Report:
     """The result of one evaluation of one system.
 
     clips: one row per clip: clip (unique), speaker, seconds, then one column per metric, NaN where it failed.
-    failures: {clip, metric, reason}; the metric is "system" where the system itself raised.
-    facts: what the numbers belong to (sample_rate Hz, frame_rate Hz, n_q, kbit/s, parameters, checkpoint
-        step ...): numbers, text, None, and lists or dicts of them.
-    audio: clip -> {"reference": FILE, "decoded": FILE} for those that can be heard, FILE from the folder that the
-        report is written to.
+    failures: {clip, metric, reason}; the metric is "system" where the system raised, "file" for an unreadable file.
+    facts: JSON values that describe the system and the evaluation (sample_rate Hz, frame_rate Hz, n_q, kbps, step ...).
+    audio: clip -> {"reference": FILE, "decoded": FILE}, relative to the folder of the report.
     """
 
-    clips: pandas.DataFrame
+    clips: "pandas.DataFrame"
     failures: list[dict[str, str]]
     facts: dict[str, Any]
     audio: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> "Report":
-        """The report that `write` left at `path`, a JSON file.
+        """The report in a JSON file that `write` wrote.
 
-        Raises ReportError if there is none, or it is no report: everything in it is checked, since reports are passed
-        around, and pages show what they say and embed the files that they name.
+        Raises:
+            ReportError: if there is none, or it does not fit `ReportFile`, since reports are exchanged.
         """
-        path = Path(path)
+        import pandas
+
         try:
-            content = read_json(path, LARGEST)
-            metrics = check_report(content)
+            content = read_json(Path(path), LARGEST)
+            metrics = parse_as(ReportFile, content, "content").metric_names
         except OSError as error:
             raise ReportError(f"there is no report at {path}: {error.strerror}") from error
-        except ValueError as error:
+        except UntrustedFileError as error:
             raise ReportError(f"{path} is no report of this project: {error}") from error
         clips = pandas.DataFrame(content["clips"])
-        clips = clips[[*ABOUT_CLIP, *metrics]].astype(dict.fromkeys(metrics, float))
+        clips = clips[[*CLIP_COLUMNS, *metrics]].astype(dict.fromkeys(metrics, float))
         return cls(clips, content["failures"], content["facts"], content.get("audio", {}))
 
     @property
     def metrics(self) -> list[str]:
         """The names of the metrics, in the order of the table."""
-        return [column for column in self.clips.columns if column not in ABOUT_CLIP]
+        return [column for column in self.clips.columns if column not in CLIP_COLUMNS]
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """metric -> {mean, low, high, n, failed}: 95 % bootstrap interval over the `n` clips with a score."""
+        """metric -> {mean, low, high, n, failed}: 95 % bootstrap interval over the ``n`` clips with a score."""
         return {
             name: {**bootstrap(self.clips[name])._asdict(), "failed": int(self.clips[name].isna().sum())}
             for name in self.metrics
         }
 
     def table(self) -> str:
-        """Plain text for the terminal."""
-        lines = aligned(list(self._rows()))
-        lines += ["", *(f"{name}: {show(value)}" for name, value in self.facts.items())]
+        """Plain text for the terminal; at most ten failures."""
+        lines = [*text_table(list(self._rows())), ""]
+        lines += [f"{name}: {format_fact(value)}" for name, value in self.facts.items()]
         if self.failures:
-            lines += ["", f"failures: {len(self.failures)}"]
-            lines += [f"  {line}" for line in self._failure_lines(most=10)]
+            lines += ["", f"failures: {len(self.failures)}", *(f"  {line}" for line in self._failure_lines()[:10])]
+        if len(self.failures) > 10:
+            lines.append(f"  ... and {len(self.failures) - 10} more")
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """The same as Markdown, with every failure listed."""
+        """The same as Markdown, with all failures."""
         header, *rows = self._rows()
         lines = ["# Evaluation", "", *_markdown_table(header, rows), ""]
         lines += ["Mean over clips with a 95 % bootstrap interval; the arrow points to better.", ""]
-        facts = [[name, show(value)] for name, value in self.facts.items()]
-        lines += _markdown_table(["fact", "value"], facts)
+        lines += _markdown_table(["fact", "value"], [[name, format_fact(value)] for name, value in self.facts.items()])
         if self.failures:
-            lines += ["", "## Failures", "", *(f"- {_cell(line)}" for line in self._failure_lines())]
+            lines += ["", "## Failures", "", *(f"- {_markdown_cell(line)}" for line in self._failure_lines())]
         return "\n".join(lines) + "\n"
 
     def write(self, folder: str | Path, stem: str = "report") -> Path:
-        """Write `stem`.json, .md and .csv (one row per clip) into `folder`; returns the JSON file's path.
-
-        Each file appears whole or not at all (temporary file, then rename).
-        """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write ``stem``.json, .md and .csv (one row per clip) into ``folder`` atomically; returns the JSON file."""
+        path = Path(folder) / f"{stem}.json"
         content = {
             "facts": self.facts,
             "metrics": self.metrics,
@@ -112,68 +103,59 @@ class Report:
             "failures": self.failures,
             "clips": self.clips.to_dict(orient="records"),
         }
-        text = json.dumps(plain(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         rows = self.clips.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_atomic(folder / f"{stem}.json", text + "\n")
-        write_atomic(folder / f"{stem}.md", self.markdown())
-        write_atomic(folder / f"{stem}.csv", rows)
-        return folder / f"{stem}.json"
+        write_json(path, content)
+        write_atomic(path.with_name(f"{stem}.md"), self.markdown())
+        write_atomic(path.with_name(f"{stem}.csv"), rows)
+        return path
 
     def _rows(self) -> Iterator[list[str]]:
         yield ["metric", "mean", "95 % interval", "clips", "failed"]
-        for key, entry in self.summary().items():
-            mean, low, high = (f"{entry[name]:.3f}" for name in ("mean", "low", "high"))
-            interval = f"[{low}, {high}]" if entry["n"] > 1 else ""
-            yield [metric_title(key), mean, interval, str(entry["n"]), str(entry["failed"])]
+        for key, row in self.summary().items():
+            interval = f"[{row['low']:.3f}, {row['high']:.3f}]" if row["n"] > 1 else ""
+            yield [metric_title(key), f"{row['mean']:.3f}", interval, str(row["n"]), str(row["failed"])]
 
-    def _failure_lines(self, most: int | None = None) -> list[str]:
-        lines = [f"{failure['clip']}, {failure['metric']}: {failure['reason']}" for failure in self.failures]
-        if most is not None and len(lines) > most:
-            lines = [*lines[:most], f"... and {len(lines) - most} more"]
-        return lines
+    def _failure_lines(self) -> list[str]:
+        return [f"{failure['clip']}, {failure['metric']}: {failure['reason']}" for failure in self.failures]
 
 
 def overview(reports: Mapping[str, Report]) -> str:
-    """Plain text: one line per system, the means of all metrics, with their count of failures where there are any."""
+    """Plain text: a line per system with its bitrate, and each metric's mean and number of failures, if any."""
     keys = list(dict.fromkeys(key for report in reports.values() for key in report.metrics))
-    rows = [["system", "kbit/s", *(metric_title(key) for key in keys)]]
+    rows = [["system", "kbit/s", *map(metric_title, keys)]]
     for name, report in reports.items():
-        summary = report.summary()
-        kbps = report.facts.get("kbps")
+        summary, kbps = report.summary(), report.facts.get("kbps")
         cells = [f"{kbps:.2f}" if kbps and math.isfinite(kbps) else "-"]
         for key in keys:
-            entry = summary.get(key)
-            failed = f" ({entry['failed']} failed)" if entry and entry["failed"] else ""
-            cells.append(f"{entry['mean']:.3f}{failed}" if entry else "-")
+            row = summary.get(key)
+            failed = f" ({row['failed']} failed)" if row and row["failed"] else ""
+            cells.append(f"{row['mean']:.3f}{failed}" if row else "-")
         rows.append([name, *cells])
-    return "\n".join(aligned(rows))
+    return "\n".join(text_table(rows))
 
 
 def metric_title(key: str) -> str:
-    """Name, unit and direction of a metric, such as `SI-SDR (dB) ↑`."""
-    metric = ALL_METRICS.get(key)
-    if metric is None:
+    """Name, unit and direction of a metric, such as `SI-SDR (dB) ↑`; the key of an unknown one."""
+    from codec.evaluation.metrics.table import ALL_METRICS  # imports the metrics, which takes seconds
+
+    if (metric := ALL_METRICS.get(key)) is None:
         return key
     unit = f" ({metric.unit})" if metric.unit else ""
     return f"{metric.name}{unit} {'↑' if metric.higher_is_better else '↓'}"
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, the same bytes for the same content."""
+    text = json.dumps(json_values(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, f"{text}\n")
 
 
-def plain(value: Any) -> Any:
-    """NumPy scalars to Python's, floats to six significant digits, NaN and infinity to None, for JSON."""
+def json_values(value: Any) -> Any:
+    """NumPy scalars to Python's, floats to six significant digits, NaN and infinity to None."""
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): json_values(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(entry) for entry in value]
+        return [json_values(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):
@@ -181,24 +163,23 @@ def plain(value: Any) -> Any:
     return value
 
 
-def show(value: Any) -> str:
-    """A fact as text: floats with six significant digits, a dash for what is not known."""
+def format_fact(value: Any) -> str:
+    """A fact as text: floats with six significant digits, a dash for None."""
     if value is None:
         return "–"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table, a rule under the first."""
+def text_table(rows: list[list[str]]) -> list[str]:
+    """Lines with aligned columns, a rule under the first."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _markdown_table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
-    return [f"| {' | '.join(map(_cell, cells))} |" for cells in (header, ["---"] * len(header), *rows)]
+    return [f"| {' | '.join(map(_markdown_cell, cells))} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
-def _cell(text: str) -> str:
-    """Text on one line that ends no cell of a Markdown table."""
+def _markdown_cell(text: str) -> str:
     return " ".join(text.splitlines()).replace("|", r"\|")

@@ -1,77 +1,90 @@
-"""What a report file may hold: it may come from a stranger, and what it names ends up on pages."""
+"""Schema of report.json, which may come from others: what it names is shown on pages, and its files are read."""
 
-import re
 from pathlib import PureWindowsPath
-from typing import Any
+from typing import Annotated, Any, Literal
 
-ABOUT_CLIP = ("clip", "speaker", "seconds")  # every other column of `Report.clips` is a metric
-ROLES = ("reference", "decoded")  # of the two files of a clip that can be heard
-NUMBERS = ("sample_rate", "kbps", "n_q")  # facts that are numbers where they are known
-TEXTS = ("system", "run")  # facts that are text where they are known
+from pydantic import AfterValidator, ConfigDict, FailFast, Field, model_validator
 
+from codec.utils.safe_io import Schema
 
-def check_report(content: Any) -> list[str]:
-    """What JSON holds -> the names of its metrics; raises ValueError, a clause that says why it is no report."""
-    _need(isinstance(content, dict), "it is not a JSON object")
-    listed = content.get("metrics", content.get("summary"))  # older versions have the latter alone
-    metrics = list(listed) if isinstance(listed, list | dict) else None
-    _need(metrics is not None, "it does not name its metrics")
-    named = all(isinstance(name, str) and re.fullmatch("[A-Za-z0-9_]+", name) for name in metrics)
-    _need(named and not set(metrics) & set(ABOUT_CLIP), "a metric has a name that is none")
-    _need(len(set(metrics)) == len(metrics), "a metric is named twice")
-
-    clips = content.get("clips")
-    _need(isinstance(clips, list) and clips and all(isinstance(row, dict) for row in clips), "it has no table of clips")
-    for row in clips:
-        _need(isinstance(row.get("clip"), str), "a clip has no name")
-        known = set(row) >= {*ABOUT_CLIP, *metrics}
-        _need(known, f"the clip {row['clip']!r} lacks its speaker, its length or a metric")
-        _need(isinstance(row["speaker"], str | int | None), f"the speaker of {row['clip']!r} is no text")
-        _need(_is_number(row["seconds"]), f"the length of {row['clip']!r} is no number")
-        scored = all(row[name] is None or _is_number(row[name]) for name in metrics)
-        _need(scored, f"a score of {row['clip']!r} is no number")
-    names = {row["clip"] for row in clips}
-    _need(len(names) == len(clips), "a clip comes twice")
-
-    failures = content.get("failures")
-    _need(isinstance(failures, list), "it does not list its failures")
-    for failure in failures:
-        fine = isinstance(failure, dict) and all(isinstance(failure.get(k), str) for k in ("clip", "metric", "reason"))
-        _need(fine, "a failure is not text for a clip, a metric and a reason")
-    _check_facts(content.get("facts"))
-    _check_audio(content.get("audio", {}), names)
-    return metrics
+CLIP_COLUMNS = ("clip", "speaker", "seconds")  # every other column of `Report.clips` is a metric
+Role = Literal["reference", "decoded"]  # of a clip's two audio files
 
 
-def _check_facts(facts: Any) -> None:
-    _need(isinstance(facts, dict), "it has no facts")
-    for name in NUMBERS:
-        _need(facts.get(name) is None or _is_number(facts[name]), f"its {name} is no number")
-    for name in TEXTS:
-        _need(isinstance(facts.get(name), str | None), f"its {name} is no text")
-    books = [facts.get(name) for name in ("codebook_usage", "codebook_perplexity")]
-    fine = all(book is None or (isinstance(book, list) and all(map(_is_number, book))) for book in books)
-    _need(fine, "its codebooks' usage or perplexity is no list of numbers")
-    _need(None in books or len(books[0]) == len(books[1]), "its codebooks have a usage or a perplexity too few")
+def _inside_its_folder(name: str) -> str:
+    path = PureWindowsPath(name)  # splits at / and \: a report may have been written on either system
+    if not path.parts or path.anchor or ".." in path.parts or not name.isprintable():
+        raise ValueError("an audio file outside of its folder")
+    return name
 
 
-def _check_audio(audio: Any, clips: set[str]) -> None:
-    _need(isinstance(audio, dict), "it does not say which clips can be heard")
-    for clip, files in audio.items():
-        _need(clip in clips, f"it has sound of {clip!r}, which is no clip of it")
-        fine = isinstance(files, dict) and all(isinstance(files.get(role), str) for role in ROLES)
-        _need(fine, f"the sound of {clip!r} is not a reference and a decoded file")
-        for role in ROLES:
-            path = PureWindowsPath(files[role])  # of either system: a report may come from the other one
-            inside = path.parts and not path.anchor and ".." not in path.parts and files[role].isprintable()
-            _need(inside, f"the sound of {clip!r} is to be read from outside of its folder")
+Number = Annotated[float, Field(gt=-1e300, lt=1e300)]
+MetricName = Annotated[str, Field(pattern="^[A-Za-z0-9_]+$")]
+AudioFile = Annotated[str, AfterValidator(_inside_its_folder)]
 
 
-def _is_number(value: Any) -> bool:
-    """Whether it is a number that a float can hold, and neither a truth value nor infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+class Clip(Schema):
+    """A row of the table: the metrics are further columns, null where there is no score."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Number | None]
+    clip: str
+    speaker: str | int | None
+    seconds: Number
 
 
-def _need(true: Any, otherwise: str) -> None:
-    if not true:
-        raise ValueError(otherwise)
+class Failure(Schema):
+    clip: str
+    metric: str
+    reason: str
+
+
+class Facts(Schema):
+    """Facts that pages and tables compute with; any others are shown as text."""
+
+    sample_rate: Number | None = None
+    kbps: Number | None = None
+    n_q: Number | None = None
+    system: str | None = None
+    run: str | None = None
+    codebook_usage: list[Number] | None = None
+    codebook_perplexity: list[Number] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_each_codebook(self) -> "Facts":
+        usage, perplexity = self.codebook_usage, self.codebook_perplexity
+        if usage is not None and perplexity is not None and len(usage) != len(perplexity):
+            raise ValueError("codebook_usage and codebook_perplexity differ in length")
+        return self
+
+
+class ReportFile(Schema):
+    """The whole file. Reports of older versions name their metrics in ``summary`` alone, and have no ``audio``."""
+
+    metrics: list[MetricName] | None = None
+    summary: dict[MetricName, Any] | None = None
+    clips: Annotated[list[Clip], Field(min_length=1), FailFast()]
+    failures: Annotated[list[Failure], FailFast()]
+    facts: Facts
+    audio: dict[str, dict[Role, AudioFile]] = Field(default_factory=dict)
+
+    @property
+    def metric_names(self) -> list[str]:
+        return list(self.summary or ()) if self.metrics is None else self.metrics
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ReportFile":
+        metrics, clips = set(self.metric_names), {row.clip for row in self.clips}
+        if self.metrics is None and self.summary is None:
+            raise ValueError("it does not name its metrics")
+        if len(metrics) < len(self.metric_names) or metrics & set(CLIP_COLUMNS):
+            raise ValueError("a metric is named twice, or like a column of the clips")
+        if len(clips) < len(self.clips):
+            raise ValueError("a clip is listed twice")
+        for row in self.clips:
+            if missing := metrics - row.model_extra.keys():
+                raise ValueError(f"the clip {row.clip!r} lacks the metric {min(missing)}")
+        for clip, files in self.audio.items():
+            if clip not in clips or len(files) < 2:
+                raise ValueError(f"the audio of {clip!r} is not the reference and the decoded file of one of its clips")
+        return self

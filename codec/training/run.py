@@ -13,7 +13,7 @@ from codec.data.folder import FolderCorpus
 from codec.data.vocabulary import phones
 from codec.evaluation.evaluate import evaluate
 from codec.evaluation.html.write import write_pages
-from codec.evaluation.systems import build_systems, find
+from codec.evaluation.systems import build_systems, find_checkpoints
 from codec.training.codec_task import PARTS, CodecTask
 from codec.training.resume import check_fits
 from codec.training.setup import check, record, resolved
@@ -59,13 +59,14 @@ def report(
         audio: pairs of wav files to write.
     """
     run, skipped = Path(cfg.run_dir), []
-    one = build_systems(find(str(run / "checkpoints" / "last.ckpt")), device=trainer.strategy.root_device)[0]
+    checkpoints = find_checkpoints(str(run / "checkpoints" / "last.ckpt"))
+    one = build_systems(checkpoints, device=trainer.strategy.root_device)[0]
     system = one.make()  # what the file holds is what gets the score
     recordings = readable(data.corpus.clips("test", seconds), skipped, clips)
     options = {"folder": run, "audio": audio, "unread": [data.corpus.bad, skipped]}
     result = evaluate(system, recordings, system.sample_rate, one.facts, **options)
     result.write(run)
-    (page,) = write_pages(run, [one.entry(result, run, system)], cfg.name)
+    (page,) = write_pages(run, [one.result(result, run, system)], cfg.name)
     log_now("report", result)
     data.read_errors.add(skipped)
     print(f"\n{result.table()}\n\n{data.read_errors.summary()}\nrun folder  {run}\nlook, hear  {page}")

@@ -15,6 +15,7 @@ MOST_TEXT = 2**26
 # brackets, commas and colons of a JSON file. Each stands for 100 bytes of values or less ("[]," takes 73 bytes, and
 # '{"a":1.5},' 275), so that these are 0.6 GB at most; that report has 3 million.
 MOST_SIGNS = 6_000_000
+MOST_ERRORS = 1000  # that a schema may find and list; each takes about 1 kB
 MOST_YAML = 2**20  # bytes; PyYAML takes a minute for a few of them, and a configuration has some 10 kB
 
 
@@ -77,11 +78,14 @@ def parse_as(model: type[Model], content: Any, where: str | Path) -> Model:
     try:
         return model.model_validate(content)
     except ValidationError as error:
+        if error.error_count() > MOST_ERRORS:
+            raise UntrustedFileError(f"{where}: {error.error_count():,} values do not fit") from None
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(map(str, first["loc"]))
         reason = first["msg"].removeprefix("Value error, ").replace("Input should", "should")
         value = "" if first["type"] in ("missing", "value_error") else f", not {first['input']!r:.80}"
-        raise UntrustedFileError(f"{where}: {f'{field}: ' if field else ''}{reason}{value}") from None
+        message = f"{where}: {f'{field:.80}: ' if field else ''}{reason:.200}{value}"
+        raise UntrustedFileError(" ".join(message.split())) from None
     except RecursionError:
         raise UntrustedFileError(f"{where} is nested too deeply") from None
 

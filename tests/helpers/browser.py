@@ -1,13 +1,15 @@
-"""A real browser for the tests of pages: the system's Chromium, driven by selenium, without a window or a network."""
+"""Chromium for tests of pages, driven by selenium, headless and without a network."""
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 QUIET = "disable-gpu disable-quic disable-sync disable-background-networking disable-component-update no-first-run"
@@ -15,9 +17,8 @@ QUIET = "disable-gpu disable-quic disable-sync disable-background-networking dis
 
 @contextmanager
 def started(profile: Path) -> Iterator[webdriver.Chrome]:
-    """A browser with a fresh profile; skips the test, saying why, where there is none."""
-    browser = next(filter(None, map(shutil.which, NAMES)), None)
-    driver = shutil.which("chromedriver")
+    """A browser with a fresh profile; skips the test if there is none."""
+    browser, driver = next(filter(None, map(shutil.which, NAMES)), None), shutil.which("chromedriver")
     if browser is None or driver is None:
         pytest.skip("needs Chromium and chromedriver (Debian: apt install chromium chromium-driver)")
     options = webdriver.ChromeOptions()
@@ -33,13 +34,13 @@ def started(profile: Path) -> Iterator[webdriver.Chrome]:
 
 
 def resize(chrome: webdriver.Chrome, width: int, height: int, phone: bool = False) -> None:
-    """The viewport in CSS pixels; a phone's takes the page's own word for its width."""
+    """Set the viewport in CSS pixels; a phone's follows the page's own width."""
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone}
     chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
 
-def opened(chrome: webdriver.Chrome, path: Path) -> None:
-    """Load a page from its file, on a desktop, without smooth scrolling; the log begins anew."""
+def open_page(chrome: webdriver.Chrome, path: Path) -> None:
+    """Load a file at desktop size without smooth scrolling, and clear the console."""
     resize(chrome, 1280, 900)
     still = {"features": [{"name": "prefers-reduced-motion", "value": "reduce"}]}
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", still)
@@ -47,18 +48,24 @@ def opened(chrome: webdriver.Chrome, path: Path) -> None:
     chrome.get(path.as_uri())
 
 
-def complaints(chrome: webdriver.Chrome) -> list[str]:
-    """Errors in the console since the last look."""
-    return [entry["message"] for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
+def evaluate(chrome: webdriver.Chrome, expression: str) -> Any:
+    """The value of a JavaScript expression."""
+    return chrome.execute_script(f"return {expression}")
 
 
-def requests(chrome: webdriver.Chrome) -> list[str]:
-    """What the page asked for besides itself, but for what it carries."""
-    names = chrome.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
-    return [name for name in names if not name.startswith(("data:", "blob:"))]
+def wait_until(chrome: webdriver.Chrome, expression: str) -> Any:
+    """The value of a JavaScript expression once it is true."""
+    return WebDriverWait(chrome, 10, poll_frequency=0.05).until(lambda it: evaluate(it, expression))
+
+
+def problems(chrome: webdriver.Chrome) -> list[str]:
+    """Errors in the console since the page was opened, and requests for anything that the page does not contain."""
+    names = evaluate(chrome, "performance.getEntriesByType('resource').map((entry) => entry.name)")
+    requests = [name for name in names if not name.startswith(("data:", "blob:"))]
+    return requests + [entry["message"] for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def table_rows(chrome: webdriver.Chrome, name: str) -> list[list[str]]:
-    """The cells of a table's body, as they are seen."""
-    script = "return [...document.querySelectorAll(arguments[0])].map((r) => [...r.cells].map((c) => c.innerText))"
-    return chrome.execute_script(script, f"#{name} tbody tr")
+    """The visible text of the cells of a table's body."""
+    rows = f"document.querySelectorAll('#{name} tbody tr')"
+    return evaluate(chrome, f"[...{rows}].map((row) => [...row.cells].map((cell) => cell.innerText))")

@@ -18,11 +18,11 @@ from codec.data.shard_corpus import ShardCorpus
 from codec.data.work_units import cut
 from codec.distillation.teachers.random import RandomTeacher
 from codec.evaluation.html import sound
-from codec.evaluation.html.base import Entry, timings
-from codec.evaluation.html.ratings import read_results
+from codec.evaluation.html.base import SystemResult, read_timings
+from codec.evaluation.html.ratings import read_ratings
 from codec.evaluation.report import Report, ReportError
-from codec.evaluation.runs.run_folder import RunError, discover, names
-from codec.evaluation.systems import find
+from codec.evaluation.runs.run_folder import RunError, find_runs, run_names
+from codec.evaluation.systems import find_checkpoints
 from codec.flow.load import load_with_config, statistics_of
 from codec.latents.audio_files import FileError, encode_file, read_blocks
 from codec.latents.export import LatentExtractor
@@ -174,8 +174,8 @@ def _run(folder: Path, file: str) -> Path:
 
 def _compare(path: Path) -> Any:
     """What a comparison does with a run."""
-    runs = discover([next(folder for folder in path.parents if folder.name == "run")])
-    return names(runs), [(run.state, run.reason, run.seed, run.command, run.curves()) for run in runs]
+    runs = find_runs([next(folder for folder in path.parents if folder.name == "run")])
+    return run_names(runs), [(run.status, run.seed, run.command, run.curves()) for run in runs]
 
 
 def _speech(folder: Path, name: str, seconds: float = 1.0, **options: Any) -> Path:
@@ -222,7 +222,7 @@ def _listen(path: Path) -> Any:
 def _show(path: Path) -> Any:
     found = report({"stoi": 0.5})
     found.audio = {"a": {"decoded": path.name}}
-    return sound.read(Entry("x", found, path.parent), "a", "decoded")
+    return sound.read_audio(SystemResult("x", found, path.parent), "a", "decoded")
 
 
 def _encode(path: Path) -> Any:
@@ -265,7 +265,9 @@ LISTENERS = {
     "on a page": (_show, ReportError),
 }
 KINDS = {
-    "checkpoint": Kind(_checkpoint, lambda path: (load_codec(path)[0].state_dict(), find(str(path))), CheckpointError),
+    "checkpoint": Kind(
+        _checkpoint, lambda path: (load_codec(path)[0].state_dict(), find_checkpoints(str(path))), CheckpointError
+    ),
     "flow checkpoint": Kind(lambda folder: saved_flow(folder, "characters", "prompt")[0], _flow, CheckpointError),
     "last.ckpt": Kind(_checkpoints, _go_on, CheckpointError),
     "diverged batch": Kind(_batch, load_batch, CheckpointError),
@@ -291,8 +293,8 @@ KINDS = {
     "shard entries": Kind(partial(_shards, name="train-000000.entries"), _listen_shards, CorpusError),
     "shard tar": Kind(partial(_shards, name="train-000000.tar"), _listen_shards, CorpusError),
     "report.json": Kind(_report, _use, ReportError),
-    "ratings.json": Kind(_ratings, lambda path: read_results([path]), ValueError),
-    "timing.json": Kind(_timing, lambda path: timings(path.parent), ReportError),
+    "ratings.json": Kind(_ratings, lambda path: read_ratings([path]), ValueError),
+    "timing.json": Kind(_timing, lambda path: read_timings(path.parent), ReportError),
     **{f"run: {file}": Kind(partial(_run, file=file), _compare, RunError) for file in RUN},
     **{
         f"{use}: {name}": Kind(partial(_speech, name=name, **options), read, refusal)

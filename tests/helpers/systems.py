@@ -1,4 +1,4 @@
-"""Three systems with their reports and their sound, and a sweep, small and with awkward names."""
+"""Results of three small systems with audio, and a sweep, with hostile names."""
 
 import math
 from pathlib import Path
@@ -7,44 +7,48 @@ import pandas
 import torch
 
 from codec.evaluation.evaluate import evaluate
-from codec.evaluation.html.base import Effect, Entry, Grid
+from codec.evaluation.html.base import Effect, Grid, SystemResult
 from codec.evaluation.metrics.intervals import Interval
 from codec.evaluation.metrics.table import METRICS
+from codec.evaluation.report import Report
 from tests.helpers.speech import RATE, Rounding, clip
 
 FAST = {name: METRICS[name] for name in ("stoi", "si_sdr", "mel_distance")}
 EVIL = "<script>document.title = 'broken'</script><img src=x onerror=\"document.title = 'broken'\">'\"&"
-CLIPS, HEARD = 8, 3
+CLIPS, AUDIBLE = 8, 3
 
 
-def systems(folder: Path, bits=(4, 6, 9), seconds: float = 1.0) -> list[Entry]:
-    """The last one is a baseline; all have the same clips, the first few with sound."""
-    made = []
+def rounding_results(folder: Path, bits=(4, 6, 9)) -> list[SystemResult]:
+    """Results of rounding to so many bits on the same clips, the first few with audio; the last one is a baseline."""
+    results = []
     for number in bits:
-        items = [noisy(clip(i, seconds + 0.1 * i), i) for i in range(CLIPS)]
-        items[1]["speaker"], items[2]["file"] = EVIL, '/data/</script><b>odd/it\'s "2".wav'
-        place, system = folder / str(number), Rounding(number)
-        report = evaluate(system, items, RATE, {}, str(number), 0, FAST, folder=place, audio=HEARD)
+        clips = [clip(i, 1 + 0.1 * i) for i in range(CLIPS)]
+        for i, item in enumerate(clips):  # noise, without which FLAC would be smaller than Opus
+            noise = torch.randn(item["wav"].shape, generator=torch.Generator().manual_seed(i))
+            item["wav"] = item["wav"] + 0.06 * noise
+        clips[1]["speaker"], clips[2]["file"] = EVIL, '/data/</script><b>odd/it\'s "2".wav'
+        place = folder / str(number)
+        options = {"workers": 0, "metrics": FAST, "folder": place, "audio": AUDIBLE}
+        report = evaluate(Rounding(number), clips, RATE, {}, str(number), **options)
         report.failures += [{"clip": f"lost {i}", "metric": "file", "reason": EVIL} for i in range(number)]
         name = f"{number} bits </script>" if number == 6 else f"{number} bits"
-        entry = Entry(name, report, place, "rounding", number == bits[-1], f'python eval.py ckpt="{EVIL}"')
-        made.append(entry)
-    return made
+        command = f'python eval.py ckpt="{EVIL}"'
+        results.append(SystemResult(name, report, place, "rounding", number == bits[-1], command))
+    return results
 
 
-def noisy(item: dict, seed: int) -> dict:
-    """The clip with noise, without which FLAC would be smaller than Opus."""
-    noise = torch.randn(item["wav"].shape, generator=torch.Generator().manual_seed(seed))
-    return item | {"wav": item["wav"] + 0.06 * noise}
+def stoi_report(count: int, speakers=("s",), offset: float = 0.0) -> Report:
+    """A report of so many clips without audio, of these speakers in turn."""
+    rows = [[f"c{i}", speakers[i % len(speakers)], 1.0, 0.5 + i / 100 + offset] for i in range(count)]
+    return Report(pandas.DataFrame(rows, columns=["clip", "speaker", "seconds", "stoi"]), [], {"kbps": 1.0})
 
 
 def grid() -> Grid:
     """Four runs, one of them with a score, and an effect of one pair."""
-    states = ["finished", "failed", "diverged", "unfinished"]
     runs = pandas.DataFrame(
         {
             "name": [f"run-{i}" for i in range(4)],
-            "state": states,
+            "state": ["finished", "failed", "diverged", "unfinished"],
             "reason": ["", f"out of memory {EVIL}", "loss was nan at step 7", "killed"],
             "disc": ["none", "none", "msd", "msd"],
             "command": [f"python train.py disc=x seed={i} 'note={EVIL}'" for i in range(4)],

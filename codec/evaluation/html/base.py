@@ -1,69 +1,43 @@
-"""What a page is made of: systems with their reports, and, for a sweep, its runs and main effects."""
+"""What a page shows: results of systems, and of a sweep its runs and main effects."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas
+from pydantic import ConfigDict, Field, RootModel
 
 from codec.evaluation.metrics.intervals import Interval
 from codec.evaluation.report import Report, ReportError
 from codec.utils.errors import InputError
-from codec.utils.safe_io import UntrustedFileError, read_json
+from codec.utils.safe_io import Schema, UntrustedFileError, read_json_as
 
-TIMING = "timing.json"  # beside reports: name of a system -> `Entry.timing`
-FACTORS = ("rtf_encode", "rtf_decode")  # of a timing: its numbers
+if TYPE_CHECKING:
+    import pandas
+
+TIMING = "timing.json"  # beside reports: name of a system -> `SystemResult.timing`
+MOST_CONDITIONS = 12  # of a trial of a listening test (ITU-R BS.1534-3)
+IDENTITY, LOW_PASS = "identity", "low_pass"  # baselines that are the hidden reference and the anchor of such a trial
 
 
 class PageError(InputError):
-    """No page can be made of this; the message is one sentence for the user."""
-
-
-def timings(folder: Path) -> dict[str, dict[str, Any]]:
-    """What was measured beside the reports in a folder, by system; {} where nothing was.
-
-    Raises ReportError if the file is damaged, or holds something else.
-    """
-    file = folder / TIMING
-    if not file.is_file():
-        return {}
-    try:
-        content = read_json(file)
-    except (OSError, UntrustedFileError) as error:
-        raise ReportError(f"{file} cannot be read: {error}") from error
-    if not all(isinstance(timing, dict) for timing in content.values()):
-        raise ReportError(f"{file} holds no timings by system: remove it, or evaluate again")
-    for name, timing in content.items():
-        if not all(_is_measured(timing[factor]) for factor in FACTORS if factor in timing):
-            raise ReportError(f"{file} has a timing of {name!r} that is no number: remove it, or evaluate again")
-    return content
-
-
-def _is_measured(value: Any) -> bool:
-    """Whether it is a number of seconds; None is one that could not be written."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value is None or (number and 0 <= value < 1e300)  # what a float can hold
-
-
-def family_of(name: str) -> str:
-    """What baselines that differ in bitrate alone share: the name without the number at its end."""
-    return re.sub(r"_(nq)?\d+$", "", name)
+    """A page cannot be made of these results; the message is one sentence for the user."""
 
 
 @dataclass
-class Entry:
-    """One system on the page.
+class SystemResult:
+    """One system on a page.
 
     name: unique and short: ``disc=msd seed=0``, ``opus 6 kbit/s``.
-    folder: where ``report.audio`` begins.
-    family: systems that differ in bitrate alone share one; a line joins them. Empty: the name.
-    baseline: it was not trained here; it is drawn apart, and is no side of a paired difference by default.
-    command: what made it, for the user to repeat.
-    timing: measured on this machine, so not in the report: ``rtf_encode``, ``rtf_decode`` (seconds of computing per
+    folder: the folder of the report, from which ``report.audio`` is relative.
+    family: shared by systems that differ in bitrate alone, which a line joins; empty: the name.
+    baseline: not trained here: drawn apart, and not compared by default.
+    command: repeats the training.
+    timing: measured on this machine, hence not in the report: ``rtf_encode``, ``rtf_decode`` (seconds of computing per
         second of audio), ``device``, ``threads``.
-    curves: a column ``step``, and one per logged value (``train/mel``, ``val/stoi``), NaN between; None: no training,
-        or that of another entry of the family.
+    curves: a column ``step``, and one per logged value (``train/mel``, ``val/stoi``), NaN where it was not logged.
+        None: no training, or that of another system of the family.
     """
 
     name: str
@@ -73,12 +47,15 @@ class Entry:
     baseline: bool = False
     command: str = ""
     timing: dict[str, Any] = field(default_factory=dict)
-    curves: pandas.DataFrame | None = None
+    curves: "pandas.DataFrame | None" = None
+
+    def __post_init__(self) -> None:
+        self.family = self.family or self.name
 
 
 @dataclass
 class Effect:
-    """What one level of a factor does to a metric, against the factor's first level, the rest of the grid being equal.
+    """The main effect of one level of a factor on a metric, against the factor's first level.
 
     difference: mean over the ``difference.n`` pairs of runs that differ in this factor alone, with a 95 % interval.
     """
@@ -95,11 +72,50 @@ class Effect:
 class Grid:
     """The runs of a sweep.
 
-    runs: one row per run, failed ones too: ``name``, ``state`` (finished, unfinished, failed, diverged), ``reason``,
-        one column per factor, ``command``, and one per metric (NaN where there is no score).
-    factors: name -> its levels, the first of which is the one that others are compared with.
+    runs: one row per run, failed ones included: ``name``, ``state`` (finished, unfinished, failed, diverged),
+        ``reason``, one column per factor, ``command``, and one per metric (NaN where there is no score).
+    factors: name -> its levels, the reference level first.
     """
 
-    runs: pandas.DataFrame
+    runs: "pandas.DataFrame"
     factors: dict[str, list[str]]
     effects: list[Effect]
+
+
+class Timing(Schema):
+    """Schema of a system's timing."""
+
+    model_config = ConfigDict(extra="allow")
+    rtf_encode: Annotated[float, Field(ge=0, lt=1e300)] | None = None
+    rtf_decode: Annotated[float, Field(ge=0, lt=1e300)] | None = None
+
+
+class Timings(RootModel[dict[str, Timing]]):
+    """Schema of timing.json: timings by system."""
+
+
+def read_timings(folder: Path) -> dict[str, dict[str, Any]]:
+    """The timings beside the reports in a folder, by system; {} if there are none.
+
+    Raises ReportError if the file is damaged.
+    """
+    file = folder / TIMING
+    if not file.is_file():
+        return {}
+    try:
+        timings = read_json_as(file, Timings).root
+    except (OSError, UntrustedFileError) as error:
+        raise ReportError(f"{error}: remove this file, or evaluate again") from error
+    return {name: timing.model_dump(exclude_unset=True) for name, timing in timings.items()}
+
+
+def family_of(name: str) -> str:
+    """The name of a baseline without the bitrate or number of codebooks at its end."""
+    return re.sub(r"_(nq)?\d+$", "", name)
+
+
+def check_listening_test(names: Sequence[str]) -> None:
+    """Raises PageError unless a trial of a listening test has room for these systems, a reference and an anchor."""
+    count, most = len(set(names) - {IDENTITY, LOW_PASS}), MOST_CONDITIONS - 2
+    if not 0 < count <= most:
+        raise PageError(f"listening: a trial has room for 1 to {most} systems, not for {count}")

@@ -1,11 +1,11 @@
-"""Plots as SVG that takes its colours and its typeface from the page around it."""
+"""Plots as SVG that take their colours and their typeface from the page."""
 
 import html
 import io
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from codec.evaluation.html.base import Entry
+from codec.evaluation.html.base import SystemResult
 from codec.evaluation.metrics.intervals import Interval
 from codec.evaluation.metrics.table import ALL_METRICS
 from codec.evaluation.report import metric_title
@@ -25,7 +25,7 @@ PANELS = 24
 PALETTE = 8  # colours, --c0 ... of the style sheet
 MARKERS = "osD^vPX*"
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
-# stand-ins that become the style sheet's colours, of light or dark
+# placeholders that are replaced by the style sheet's colours, of light or dark mode
 INK, RULE, MUTED, COLOURS = "#fa1200", "#fa1300", "#fa1400", [f"#fa11{i:02x}" for i in range(PALETTE)]
 RC = {
     "svg.fonttype": "none",
@@ -49,57 +49,54 @@ RC = {
 TICKS = [m * 10.0**e for e in range(-2, 4) for m in (1, 1.5, 2, 3, 4, 6, 8)]  # kbit/s
 
 
-@dataclass
-class Look:
-    """How a system is drawn. colour: index into the palette."""
+class LineStyle(NamedTuple):
+    """How a system is drawn."""
 
-    colour: int
+    colour: str
     marker: str
     dash: object
 
 
-def looks(entries: Sequence[Entry]) -> list[Look]:
-    """Systems of one family share a colour and a marker; beyond the palette the next dashes begin."""
+def line_styles(results: Sequence[SystemResult]) -> list[LineStyle]:
+    """Systems of a family share colour and marker, and differ in dashes; beyond the palette further dashes are used."""
     families: dict[str, list[str]] = {}
-    for entry in entries:
-        families.setdefault(entry.family or entry.name, []).append(entry.name)
-    found = []
-    for entry in entries:
-        family = list(families).index(entry.family or entry.name)
-        member = families[entry.family or entry.name].index(entry.name)
-        dash = DASHES[(family // PALETTE + member) % len(DASHES)]
-        found.append(Look(family % PALETTE, MARKERS[(family + family // PALETTE) % len(MARKERS)], dash))
-    return found
+    for result in results:
+        families.setdefault(result.family, []).append(result.name)
+    styles = []
+    for result in results:
+        family, member = list(families).index(result.family), families[result.family].index(result.name)
+        marker = MARKERS[(family + family // PALETTE) % len(MARKERS)]
+        styles.append(LineStyle(COLOURS[family % PALETTE], marker, DASHES[(family // PALETTE + member) % len(DASHES)]))
+    return styles
 
 
-def bitrate(entry: Entry) -> float:
-    """kbit/s, NaN where nothing is coded."""
-    rate = entry.report.facts.get("kbps")
+def bitrate(result: SystemResult) -> float:
+    """kbit/s, NaN for a system that codes nothing."""
+    rate = result.report.facts.get("kbps")
     return float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else math.nan
 
 
-def bitrate_plot(entries: Sequence[Entry], metric: str, means: Sequence[Interval]) -> str:
-    """Quality (one mean per entry) over ``kbps`` as SVG: 95 % intervals, a line per family, a level where nothing is
-    coded."""
-    rates = [bitrate(entry) for entry in entries]
+def bitrate_plot(results: Sequence[SystemResult], metric: str, means: Sequence[Interval]) -> str:
+    """Quality (one mean per result) over bitrate as SVG: 95 % intervals, a line per family, a horizontal line for a
+    system that codes nothing."""
+    rates, styles = [bitrate(result) for result in results], line_styles(results)
 
     def draw(axes: Axes) -> None:
-        families: dict[str, list[int]] = {}
-        for i, entry in enumerate(entries):
-            families.setdefault(entry.family or entry.name, []).append(i)
-        styles = looks(entries)
-        for members in families.values():
-            style, baseline = styles[members[0]], entries[members[0]].baseline
-            colour = COLOURS[style.colour]
+        for family in dict.fromkeys(result.family for result in results):
+            members = [i for i, result in enumerate(results) if result.family == family]
+            style, baseline = styles[members[0]], results[members[0]].baseline
             coded = sorted((i for i in members if not math.isnan(rates[i])), key=lambda i: rates[i])
-            x, y = [rates[i] for i in coded], [means[i].mean for i in coded]
-            spread = [[means[i].mean - means[i].low for i in coded], [means[i].high - means[i].mean for i in coded]]
-            line = ":" if baseline else "-"
-            face = "none" if baseline else colour
-            axes.errorbar(x, y, spread, color=colour, marker=style.marker, mfc=face, ms=5, lw=1.3, ls=line, capsize=2)
+            axes.errorbar(
+                [rates[i] for i in coded],
+                [means[i].mean for i in coded],
+                [[means[i].mean - means[i].low for i in coded], [means[i].high - means[i].mean for i in coded]],
+                **_family_style(style, baseline),
+                lw=1.3,
+                capsize=2,
+            )
             for i in set(members) - set(coded):
                 if not math.isnan(means[i].mean):
-                    axes.axhline(means[i].mean, color=colour, lw=1.2, ls="--")
+                    axes.axhline(means[i].mean, color=style.colour, lw=1.2, ls="--")
         known = [rate for rate in rates if not math.isnan(rate)]
         if known:
             low, high = min(known) / 1.25, max(known) * 1.25
@@ -116,36 +113,42 @@ def bitrate_plot(entries: Sequence[Entry], metric: str, means: Sequence[Interval
     return _svg(draw, metric_title(metric), f"{metric_title(metric)} against bitrate")
 
 
-def curve_names(entries: Sequence[Entry]) -> list[str]:
-    """What is worth a panel: validation first, then losses of training.
+def _family_style(style: LineStyle, baseline: bool) -> dict[str, object]:
+    """Baselines are dotted and hollow."""
+    face = "none" if baseline else style.colour
+    return {"color": style.colour, "marker": style.marker, "mfc": face, "ms": 5, "ls": ":" if baseline else "-"}
 
-    Left out of training: speeds, and what is a group of its own, such as gradient norms and each codebook's usage.
+
+def curve_names(results: Sequence[SystemResult]) -> list[str]:
+    """The logged values that are drawn: validation first, then training losses.
+
+    Speeds and values of a group of their own (``train/grad_norm/...``, ``train/usage/...``) are not drawn.
     """
-    names = {name: None for entry in entries if entry.curves is not None for name in entry.curves.columns}
-    names = [name for name in names if name.startswith(("val/", "train/"))]
-    names = [name for name in names if name.startswith("val/") or (name.count("/") == 1 and "per_s" not in name)]
-    drawn = [name for name in names if any(len(curve(entry, name)) > 1 for entry in entries)]
+    names = dict.fromkeys(name for result in results if result.curves is not None for name in result.curves.columns)
+    loss = re.compile(r"train/(?!.*per_s)[^/]*")
+    names = [name for name in names if name.startswith("val/") or loss.fullmatch(name)]
+    drawn = [name for name in names if any(len(curve(result, name)) > 1 for result in results)]
     return sorted(drawn, key=lambda name: (not name.startswith("val/"), name.startswith("val/loss/")))
 
 
-def curve(entry: Entry, name: str) -> pandas.DataFrame:
-    """Columns ``step`` and ``name`` where that was logged; a long curve becomes 300 means over neighbours, or fewer."""
-    if entry.curves is None or name not in entry.curves:
+def curve(result: SystemResult, name: str) -> pandas.DataFrame:
+    """Columns ``step`` and ``name`` where it was logged; a long curve becomes at most 300 means over neighbours."""
+    if result.curves is None or name not in result.curves:
         return pandas.DataFrame({"step": [], name: []})
-    rows = entry.curves[["step", name]].astype(float)
+    rows = result.curves[["step", name]].astype(float)
     rows = rows[np.isfinite(rows).all(axis=1)].sort_values("step", kind="stable")
     group = np.arange(len(rows)) // max(1, math.ceil(len(rows) / POINTS))
     return rows.groupby(group).mean()
 
 
-def curve_plot(entries: Sequence[Entry], name: str) -> str:
-    """One logged value over steps as SVG, a line per entry; logarithmic where it spans more than a factor of 30."""
-    lines = [curve(entry, name) for entry in entries]
+def curve_plot(results: Sequence[SystemResult], name: str) -> str:
+    """One logged value over steps as SVG, a line per result; logarithmic if it spans more than a factor of 30."""
+    lines = [curve(result, name) for result in results]
     values = pandas.concat([line[name] for line in lines])
 
     def draw(axes: Axes) -> None:
-        for style, line in zip(looks(entries), lines, strict=True):
-            axes.plot(line["step"], line[name], color=COLOURS[style.colour], ls=style.dash, lw=1.2)
+        for style, line in zip(line_styles(results), lines, strict=True):
+            axes.plot(line["step"], line[name], color=style.colour, ls=style.dash, lw=1.2)
         if values.min() > 0 and values.max() > 30 * values.min():
             axes.set_yscale("log")
             axes.yaxis.set_minor_locator(NullLocator())
@@ -157,31 +160,24 @@ def curve_plot(entries: Sequence[Entry], name: str) -> str:
     return _svg(draw, title, f"{title} over training steps")
 
 
-def swatch(look: Look, baseline: bool, coded: bool) -> str:
-    """A family's piece of the legend of `bitrate_plot` as SVG."""
-
-    def draw(axes: Axes) -> None:
-        colour, style = COLOURS[look.colour], ":" if baseline else "-"
-        marker, face = look.marker, "none" if baseline else colour
-        if coded:
-            axes.plot([0, 0.5, 1], [0, 0, 0], color=colour, ls=style, marker=marker, mfc=face, markevery=[1], ms=5)
-        else:
-            axes.plot([0, 1], [0, 0], color=colour, ls="--")
-
-    return _small(draw)
+def swatch(style: LineStyle, baseline: bool, coded: bool) -> str:
+    """A family's symbol in the legend of `bitrate_plot` as SVG."""
+    if coded:
+        return _small(lambda axes: axes.plot([0, 0.5, 1], [0, 0, 0], markevery=[1], **_family_style(style, baseline)))
+    return _small(lambda axes: axes.plot([0, 1], [0, 0], color=style.colour, ls="--"))
 
 
-def line_swatch(look: Look) -> str:
-    """An entry's piece of the legend of `curve_plot` as SVG."""
-    return _small(lambda axes: axes.plot([0, 1], [0, 0], color=COLOURS[look.colour], ls=look.dash))
+def line_swatch(style: LineStyle) -> str:
+    """A result's symbol in the legend of `curve_plot` as SVG."""
+    return _small(lambda axes: axes.plot([0, 1], [0, 0], color=style.colour, ls=style.dash))
 
 
 def _small(draw: Callable[[Axes], object]) -> str:
-    def drawn(axes: Axes) -> None:
+    def without_axes(axes: Axes) -> None:
         draw(axes)
         axes.set_axis_off()
 
-    return _svg(drawn, "", "", size=(0.42, 0.16), margins=(0.02, 0.02, 0.98, 0.98))
+    return _svg(without_axes, "", "", size=(0.42, 0.16), margins=(0.02, 0.02, 0.98, 0.98))
 
 
 def _svg(
@@ -189,13 +185,12 @@ def _svg(
     title: str,
     label: str,
     size: tuple[float, float] = SIZE,
-    margins: tuple[float, float, float, float] = (0.14, 0.17, 0.97, 0.89),
+    margins: tuple[float, float, float, float] = (0.14, 0.17, 0.97, 0.89),  # left, bottom, right, top
 ) -> str:
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=size, facecolor="none")
         axes = figure.subplots()
-        left, bottom, right, top = margins
-        figure.subplots_adjust(left, bottom, right, top)
+        figure.subplots_adjust(*margins)
         axes.patch.set_visible(False)
         axes.set_title(title, parse_math=False)  # names of metrics and losses come from files
         axes.grid(axis="y")

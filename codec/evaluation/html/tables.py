@@ -1,4 +1,4 @@
-"""The numbers of a page: means, paired differences, and what is the best of them."""
+"""Means, paired differences and rankings of systems on a page."""
 
 import math
 from collections.abc import Sequence
@@ -7,13 +7,14 @@ from itertools import combinations
 import numpy as np
 import pandas
 
-from codec.evaluation.html.base import Entry
+from codec.evaluation.html.base import SystemResult
 from codec.evaluation.metrics.intervals import Interval, bootstrap, paired
 from codec.evaluation.metrics.table import ALL_METRICS
 from codec.evaluation.report import metric_title
+from codec.evaluation.report_schema import CLIP_COLUMNS
 
 ALL_PAIRS = 12  # systems; of more, each is compared with the first only
-FEWEST = 6  # clips: even if all of five lie on one side, that is chance in more than 5 % of cases
+FEWEST = 6  # clips: five differences of one sign are no significant result at 5 % (sign test)
 
 
 class Scores:
@@ -25,16 +26,14 @@ class Scores:
         values: ``[systems, metrics, clips]``, NaN where there is no score.
     """
 
-    def __init__(self, entries: Sequence[Entry]):
-        found = {name: None for entry in entries for name in entry.report.metrics}
+    def __init__(self, results: Sequence[SystemResult]):
+        found = dict.fromkeys(name for result in results for name in result.report.metrics)
         known = [name for name in ALL_METRICS if name in found]
         self.metrics = known + [name for name in found if name not in known]
-        about = pandas.concat([entry.report.clips[["clip", "speaker", "seconds"]] for entry in entries])
-        self.clips = about.drop_duplicates("clip").reset_index(drop=True)
-        tables = [entry.report.clips.set_index("clip").reindex(self.clips["clip"]) for entry in entries]
-        self.values = np.stack(
-            [table.reindex(columns=self.metrics).to_numpy(dtype=np.float64).T for table in tables]
-        )  # [systems, metrics, clips]
+        clips = pandas.concat([result.report.clips[list(CLIP_COLUMNS)] for result in results])
+        self.clips = clips.drop_duplicates("clip").reset_index(drop=True)
+        tables = [result.report.clips.set_index("clip").reindex(self.clips["clip"]) for result in results]
+        self.values = np.stack([table.reindex(columns=self.metrics).to_numpy(dtype=np.float64).T for table in tables])
 
     def mean(self, system: int, metric: int) -> Interval:
         """The mean over clips with its 95 % interval."""
@@ -51,7 +50,7 @@ class Scores:
         return {f"{i},{j}": [self.difference(i, j, m) for m in range(len(self.metrics))] for i, j in pairs}
 
     def best(self, metric: int, systems: Sequence[int]) -> int | None:
-        """The system with the best mean, if its paired difference to the next one excludes 0; else None."""
+        """The system with the best mean, if its paired difference to the second excludes 0; else None."""
         higher = higher_is_better(self.metrics[metric])
         means = {system: self.mean(system, metric).mean for system in systems}
         ranked = sorted((s for s in systems if not math.isnan(means[s])), key=lambda s: means[s], reverse=bool(higher))
@@ -68,32 +67,31 @@ class Scores:
 
 
 def higher_is_better(metric: str) -> bool | None:
-    """None for a metric that is not in the table."""
-    known = ALL_METRICS.get(metric)
-    return known.higher_is_better if known else None
+    """None for a metric that is not in the metrics' table."""
+    return ALL_METRICS[metric].higher_is_better if metric in ALL_METRICS else None
 
 
 def title(metric: str) -> str:
-    """Name, unit and direction; the arrow begins no line."""
+    """Name, unit and direction, with the arrow on the line of the last word."""
     return metric_title(metric).replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
 
 
 def verdict(difference: Interval, higher: bool | None, fewest: int = FEWEST) -> str:
-    """better or worse where the interval excludes 0 and comes from enough clips, else undecided."""
+    """better or worse where the interval excludes 0 and rests on enough clips, else undecided."""
     if higher is None or difference.n < fewest or not (difference.low > 0 or difference.high < 0):
         return "undecided"
     return "better" if (difference.low > 0) == higher else "worse"
 
 
 def decimals(intervals: Sequence[Interval]) -> int:
-    """So many that the half width of all but the narrowest quarter of the intervals shows a digit; at most 4."""
+    """As many as show a digit of the half width of all but the narrowest quarter of the intervals; at most 4."""
     widths = [(interval.high - interval.low) / 2 for interval in intervals]
     widths = [width for width in widths if math.isfinite(width) and width > 0]
     return int(np.clip(-math.floor(math.log10(np.quantile(widths, 0.25))), 0, 4)) if widths else 2
 
 
 def number(value: float | None, digits: int, sign: bool = False) -> str:
-    """``1.64``, ``−0.3``, ``+0.3`` with ``sign``, and a dash where there is none."""
+    """``1.64``, ``−0.3``, ``+0.3`` with ``sign``, and a dash for None and NaN."""
     if value is None or not math.isfinite(value):
         return "–"
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"

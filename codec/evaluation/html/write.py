@@ -1,28 +1,26 @@
-"""Everything that is to be looked at, beside the reports."""
+"""The pages of an evaluation, beside its reports."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from codec.evaluation.html.base import TIMING, Entry
-from codec.evaluation.html.listening import write_listening_test
-from codec.evaluation.html.report import write_page
-from codec.evaluation.report import plain, write_atomic
+from codec.evaluation.html.base import TIMING, SystemResult
+from codec.evaluation.report import write_json
 
 
-def write_pages(folder: Path, entries: Sequence[Entry], title: str, listening: int = 0) -> list[Path]:
+def write_pages(folder: Path, results: Sequence[SystemResult], title: str, listening: int = 0) -> list[Path]:
     """Write ``report.html``, ``listening.html`` with so many clips (0: none), and ``timing.json`` -> the pages.
 
-    Timings are apart from the reports because they never come out equal twice. Each file appears whole or not at all.
+    Timings are not part of the reports since they differ from run to run.
 
     Raises:
         PageError: if a page cannot be made of these systems.
-        ReportError: if a report names a sound file that cannot be read.
+        ReportError: if a report names an audio file that cannot be read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    timing = plain({entry.name: entry.timing for entry in entries})
-    write_atomic(folder / TIMING, json.dumps(timing, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    pages = [write_page(folder / "report.html", entries, title)]
+    from codec.evaluation.html.listening import write_listening_test  # with matplotlib and jinja2
+    from codec.evaluation.html.report import write_page
+
+    write_json(folder / TIMING, {result.name: result.timing for result in results})
+    pages = [write_page(folder / "report.html", results, title)]
     if listening:
-        pages.append(write_listening_test(folder / "listening.html", entries, title, listening))
+        pages.append(write_listening_test(folder / "listening.html", results, title, listening))
     return pages

@@ -1,24 +1,23 @@
-"""What differs between runs: the settings that tell them apart, without those that follow from others."""
+"""Factors of a set of runs: the settings that differ, without those that follow from others."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 SEED = "seed"
-# by nature each run's own: its place, its name, where it goes on from, who is told of it, which file listed it
-OWN = {"run_dir", "name", "ckpt_path", "logger", "sweep"}
-ABSENT = "-"  # the level of a setting that a run does not have: quantizer.n_q where quantizer=none
-NOTHING = (ABSENT, "none", "off", "null", "false", "no")
+IDENTITY = {"run_dir", "name", "ckpt_path", "logger", "sweep"}  # settings that differ by nature
+ABSENT = "-"  # the level of a setting that a run does not have: quantizer.n_q with quantizer=none
+NULL_LEVELS = (ABSENT, "none", "off", "null", "false", "no")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run was told, and what came of it.
+    """The configuration of a run, as text.
 
-    overrides: as they were given: ``disc=msd``, ``lr=1e-3``.
-    groups: group -> the option taken (``disc`` -> ``msd``), given or not; empty where it is not known.
-    values: dotted key -> value as text, of the configuration.
-    complete: whether ``values`` is all of it, so that a key that is not there is absent, not unknown.
+    overrides: of the command line: ``disc=msd``, ``lr=1e-3``.
+    groups: group -> its option (``disc`` -> ``msd``), overridden or not; empty if not known.
+    values: dotted key -> value.
+    complete: ``values`` is the whole configuration, so that a key that is missing is absent and not unknown.
     """
 
     overrides: Sequence[str]
@@ -27,77 +26,74 @@ class Settings:
     complete: bool = True
 
     @property
-    def told(self) -> dict[str, str]:
-        """key -> value as text, of the overrides."""
+    def overridden(self) -> dict[str, str]:
+        """key -> value of the overrides."""
         pairs = (override.lstrip("+~").partition("=") for override in self.overrides)
         return {key.partition("@")[0]: value for key, _, value in pairs}
 
     def value(self, key: str, group: bool) -> str | None:
-        """The option of a group, or the value of any other key, as text; None: not known."""
+        """The option of a group, or the value of any other key; None: not known."""
         if group:
             return self.groups.get(key, ABSENT) if self.groups else None
-        known = self.values.get(key, self.told.get(key))
-        return ABSENT if known is None and self.complete else known
+        value = self.values.get(key, self.overridden.get(key))
+        return ABSENT if value is None and self.complete else value
 
 
 def differences(settings: Sequence[Settings]) -> dict[str, list[str | None]]:
-    """key -> its value in each run, for the keys that tell the runs apart; ``seed``, where it is one, last.
+    """key -> its value in each run, for the keys that tell the runs apart; ``seed`` last, if it is one.
 
-    A key that was given on the command line of any run is one if its values differ. After these come groups, then
-    single values, shared numbers before those inside of parts, and only such as do not follow from the keys before
-    them: a group's option decides all that is in it, and ``lr`` every learning rate that refers to it.
+    Keys that any run overrides come first, then groups, then single values, those of fewer dots first. Of the groups
+    and values only those count that do not follow from the keys before them: a group's option implies all values in
+    it, and ``lr`` every learning rate that refers to it.
     """
-    told = list(dict.fromkeys(key for run in settings for key in run.told))
+    overridden = dict.fromkeys(key for run in settings for key in run.overridden)
     groups = dict.fromkeys(key for run in settings for key in run.groups)
     values = dict.fromkeys(key for run in settings if run.complete for key in run.values)
-    found: dict[str, list[str | None]] = {}
-    for key in dict.fromkeys([*told, *groups, *sorted(values, key=lambda key: key.count("."))]):
-        if key in OWN or key.startswith(("hydra", "logger.")):
+    factors: dict[str, list[str | None]] = {}
+    for key in dict.fromkeys([*overridden, *groups, *sorted(values, key=lambda key: key.count("."))]):
+        if key in IDENTITY or key.startswith(("hydra", "logger.")):
             continue
-        column = [run.value(key, key in groups) if key in told or run.complete else None for run in settings]
-        if len({value for value in column if value is not None}) < 2:
-            continue
-        if key in told or not _follows(column, list(found.values())):
-            found[key] = column
-    if SEED in found:
-        found[SEED] = found.pop(SEED)
-    return found
+        column = [run.value(key, key in groups) if key in overridden or run.complete else None for run in settings]
+        varies = len({value for value in column if value is not None}) > 1
+        if varies and (key in overridden or not _follows(column, list(factors.values()))):
+            factors[key] = column
+    if SEED in factors:
+        factors[SEED] = factors.pop(SEED)
+    return factors
 
 
-def levels(column: Sequence[str | None], given: Sequence[bool]) -> list[str]:
-    """The values of a factor in order; the first is the one that others are compared with.
+def levels(column: Sequence[str | None], overridden: Sequence[bool]) -> list[str]:
+    """The values of a factor in order; the first is the reference level.
 
-    It is the level that stands for nothing (absent, none, off, null, false) if there is one, and else the smallest of
-    numbers, else the default, which is what a run has that was not told (``given`` says who was), else the first to
-    appear. The others follow by size, if they are numbers, else as they appear.
+    That is the level that means nothing (absent, none, off, null, false), if there is one, else the smallest number,
+    else the default (the value of runs that did not override it), else the first to appear. The others follow by size
+    if they are numbers, else as they appear.
     """
     seen = list(dict.fromkeys(value for value in column if value is not None))
-    default = {value for value, was_given in zip(column, given, strict=True) if not was_given}
-    nothing = [value for value in NOTHING if value in seen]
-    others = [value for value in seen if value not in nothing]
-    if all(_number(value) is not None for value in others):
-        return nothing + sorted(others, key=_number)
-    return nothing + sorted(others, key=lambda value: value not in default)
+    defaults = {value for value, given in zip(column, overridden, strict=True) if not given}
+    null = [value for value in NULL_LEVELS if value in seen]
+    others = [value for value in seen if value not in null]
+    try:
+        return null + sorted(others, key=float)
+    except ValueError:
+        return null + sorted(others, key=lambda value: value not in defaults)
 
 
-def flat(config: Mapping[str, Any], own: str | None = None, prefix: str = "") -> dict[str, str]:
-    """Dotted key -> value as text, of a nested configuration.
-
-    Left out is what mentions the folder ``own``, the run's, and what still is to be resolved (``${...}``).
-    """
-    found: dict[str, str] = {}
+def flatten(config: Mapping[str, Any], own: str | None = None, prefix: str = "") -> dict[str, str]:
+    """Dotted key -> value as text, without values that mention the run's folder ``own`` or are unresolved."""
+    values: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
-            found |= flat(value, own, f"{prefix}{key}.")
+            values |= flatten(value, own, f"{prefix}{key}.")
             continue
         text = as_text(value)
         if "${" not in text and not (own and own in text):
-            found[f"{prefix}{key}"] = text
-    return found
+            values[f"{prefix}{key}"] = text
+    return values
 
 
 def as_text(value: Any) -> str:
-    """A plain value as it is written on the command line."""
+    """A YAML value as Hydra's command line has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):
@@ -106,16 +102,9 @@ def as_text(value: Any) -> str:
 
 
 def _follows(column: Sequence[str | None], others: Iterable[Sequence[str | None]]) -> bool:
-    """Whether runs that agree in all others agree in this one, too."""
+    """Whether runs that agree in all others agree in this one."""
     seen: dict[tuple, str] = {}
-    for *key, value in zip(*others, column, strict=True):
-        if value is not None and seen.setdefault(tuple(key), value) != value:
-            return False
-    return True
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return all(
+        value is None or seen.setdefault(tuple(key), value) == value
+        for *key, value in zip(*others, column, strict=True)
+    )

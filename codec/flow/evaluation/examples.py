@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from codec.evaluation.evaluate import write_audio
-from codec.evaluation.html.base import Entry
+from codec.evaluation.html.base import SystemResult
 from codec.evaluation.html.report import write_page
 from codec.evaluation.report import Report
 from codec.flow.evaluation.benchmark import InpaintingBenchmark
@@ -24,7 +24,7 @@ def write_examples(folder: Path, benchmark: InpaintingBenchmark, reports: Mappin
     references = {
         r.clip: write_audio(folder, n, r.clip, "recording", r.wav, rate) for n, r in enumerate(benchmark.examples)
     }
-    entries = []
+    results = []
     for system, report in reports.items():
         if system == RECORDING:
             continue
@@ -37,5 +37,5 @@ def write_examples(folder: Path, benchmark: InpaintingBenchmark, reports: Mappin
         failures = [one | {"clip": names.get(one["clip"], one["clip"])} for one in report.failures]
         facts = {name: report.facts[name] for name in FACTS if name in report.facts}
         renamed = Report(clips, failures, {"sample_rate": rate, **facts}, audio)
-        entries.append(Entry(system.removesuffix(".ckpt"), renamed, folder, baseline=system in (CEILING, FLOOR)))
-    return write_page(folder / "examples.html", sorted(entries, key=lambda entry: entry.baseline), "Inpainted spans")
+        results.append(SystemResult(system.removesuffix(".ckpt"), renamed, folder, baseline=system in (CEILING, FLOOR)))
+    return write_page(folder / "examples.html", sorted(results, key=lambda result: result.baseline), "Inpainted spans")

@@ -12,8 +12,8 @@ from codec.evaluation.judges.frechet import frechet_distance
 from codec.evaluation.metrics.base import MetricError
 from codec.evaluation.metrics.intervals import Interval, bootstrap
 from codec.evaluation.metrics.table import SPANS
-from codec.evaluation.report import Report, aligned, metric_title, show
-from codec.evaluation.report_schema import ABOUT_CLIP
+from codec.evaluation.report import Report, format_fact, metric_title, text_table
+from codec.evaluation.report_schema import CLIP_COLUMNS
 from codec.flow.evaluation.panel import Panel
 from codec.flow.evaluation.spans import Recording
 from codec.utils.errors import InputError
@@ -71,7 +71,7 @@ def span_report(
         if reason:
             failures.append({"clip": "all", "metric": fact, "reason": reason})
     about["frechet_n"] = sum(map(len, features))
-    report = Report(pandas.DataFrame(rows, columns=[*ABOUT_CLIP, *SPANS]), failures, about)
+    report = Report(pandas.DataFrame(rows, columns=[*CLIP_COLUMNS, *SPANS]), failures, about)
     about["intervals"] = {metric: interval(report, metric)._asdict() for metric in SPANS}
     return report
 
@@ -122,19 +122,19 @@ def table(reports: Mapping[str, Report], panel: Panel) -> str:
         cells = [_cell(interval(report, metric), len(report.clips)) for metric in SPANS]
         frechet = report.facts["frechet"]
         place = _cell(relative_to_bounds(reports, name), 0, 2) if {CEILING, FLOOR} <= set(reports) else "–"
-        rows.append([name, *cells, show(frechet if frechet is None else round(frechet, 2)), place])
+        rows.append([name, *cells, format_fact(frechet if frechet is None else round(frechet, 2)), place])
     first = next(iter(reports.values()))
     speakers = first.clips["speaker"].fillna("").nunique()
     silenced = any(report.facts.get("silenced") for report in reports.values())
     lines = [
-        *aligned(rows),
+        *text_table(rows),
         "",
         f"Spans of {len(first.clips)} recordings, {first.clips['seconds'].mean():.2f} s each on average, as decoded; "
         "95 % bootstrap intervals over " + (f"{speakers} speakers." if speakers > 1 else "recordings."),
         *([SILENCED] if silenced else []),
         panel.summary(),
-        f"Frechet distance: between two halves of the recordings it is {show(first.facts['frechet_halves'])}; compare "
-        "only distances of equally many spans.",
+        f"Frechet distance: between two halves of the recordings it is {format_fact(first.facts['frechet_halves'])}; "
+        "compare only distances of equally many spans.",
     ]
     return "\n".join(lines)
 

@@ -1,6 +1,5 @@
 """Validation: metrics of the held-out clips, and audio and spectrograms of some of them."""
 
-import io
 import math
 from typing import Any
 
@@ -9,11 +8,10 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from PIL import Image
 
-from codec.evaluation.html.pictures import spectrograms
 from codec.evaluation.metrics.table import METRICS
 from codec.evaluation.metrics.workers import score_clips
+from codec.evaluation.spectrogram import comparison
 
 
 class ValidationReport(Callback):
@@ -57,8 +55,7 @@ class ValidationReport(Callback):
 
 def _log_clip(trainer: lightning.Trainer, rate: int, name: str, reference: np.ndarray, estimate: np.ndarray) -> None:
     step, audio = trainer.global_step, {"reference": reference, "decoded": np.nan_to_num(estimate.clip(-1, 1))}
-    pictures = spectrograms([((wav.clip(-1, 1) * 32767).astype(np.int16), rate) for wav in audio.values()], height=192)
-    picture = np.concatenate([np.asarray(Image.open(io.BytesIO(one))) for one in pictures])  # the reference on top
+    picture = comparison(reference, estimate, rate)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             for kind, wav in audio.items():

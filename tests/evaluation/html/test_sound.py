@@ -1,59 +1,69 @@
-"""Sound of a report is read from its own folder, or it is said which file cannot be."""
+"""Audio of a page: files of the report's folder only, FLAC or Ogg Opus."""
 
+import base64
 import dataclasses
+import io
 import shutil
 
 import numpy as np
 import pytest
 import soundfile
 
-from codec.evaluation.html.listening import write_listening_test
+from codec.evaluation.baselines.opus import RATES
 from codec.evaluation.html.report import write_page
+from codec.evaluation.html.sound import audio_uri, int16, read_audio
 from codec.evaluation.report import ReportError
-from tests.helpers.speech import RATE
+from tests.helpers.speech import RATE, clip
+
+STEREO = np.zeros((RATE, 2), np.int16)
 
 
-def linked(entry, folder, change):
-    """The system with copies of its files in another folder, the decoded one of the first clip replaced."""
-    shutil.copytree(entry.folder, folder)
-    clip, files = next(iter(entry.report.audio.items()))
-    file = folder / files["decoded"]
-    file.unlink()
-    change(file)
-    report = dataclasses.replace(entry.report, audio={clip: files})
-    return dataclasses.replace(entry, report=report, folder=folder)
-
-
-def test_sound_that_cannot_be_read_is_named(entries, tmp_path):
-    stereo = np.zeros((RATE, 2), np.int16)
-    damages = [
+@pytest.mark.parametrize(
+    ("damage", "word"),
+    [
         (lambda file: file.write_text("no sound"), "cannot be read"),
         (lambda file: file.symlink_to(file), "outside of its folder"),
-        (lambda file: file.symlink_to(file.parent / "none"), "not there"),
-        (lambda file: soundfile.write(file, stereo, RATE), "one channel"),
-        (lambda file: soundfile.write(file, stereo[:0, 0], RATE), "cannot be read"),
-    ]
-    for n, (damage, why) in enumerate(damages):
-        system = linked(entries[0], tmp_path / str(n), damage)
-        for write in (write_page, write_listening_test):
-            with pytest.raises(ReportError, match=why) as caught:
-                write(tmp_path / "page.html", [system], "Damaged")
-            assert next(iter(system.report.audio.values()))["decoded"] in str(caught.value)
+        (lambda file: file.symlink_to(file.parent / "none"), "does not exist"),
+        (lambda file: soundfile.write(file, STEREO, RATE), "one channel"),
+        (lambda file: soundfile.write(file, STEREO[:0, 0], RATE), "cannot be read"),
+        (lambda file: file.symlink_to("/etc/hostname"), "outside of its folder"),
+    ],
+)
+def test_unusable_files_are_named_and_no_page_is_written(results, tmp_path, damage, word):
+    shutil.copytree(results[0].folder, tmp_path / "report")
+    name, files = next(iter(results[0].report.audio.items()))
+    file = tmp_path / "report" / files["decoded"]
+    file.unlink()
+    damage(file)
+    report = dataclasses.replace(results[0].report, audio={name: files})
+    result = dataclasses.replace(results[0], report=report, folder=tmp_path / "report")
+    with pytest.raises(ReportError, match=word) as error:
+        write_page(tmp_path / "page.html", [result], "Damaged")
+    assert files["decoded"] in str(error.value)
     assert not (tmp_path / "page.html").exists()
 
 
-def test_sound_from_outside_of_the_folder_is_not_embedded(entries, tmp_path):
+@pytest.mark.parametrize("file", ["../secret.wav", "ABSOLUTE"])
+def test_paths_out_of_the_folder_are_refused_and_links_inside_followed(results, tmp_path, file):
     secret = tmp_path / "secret.wav"
     soundfile.write(secret, np.zeros(RATE, np.int16), RATE)
-    link = linked(entries[0], tmp_path / "link", lambda file: file.symlink_to(secret))
-    clip, files = next(iter(link.report.audio.items()))
-    named = []
-    for file in ("../secret.wav", str(secret)):  # as `Report.read` would not let pass
-        report = dataclasses.replace(link.report, audio={clip: files | {"reference": file}})
-        named.append(dataclasses.replace(link, report=report))
-    for system in (link, *named):
-        for write in (write_page, write_listening_test):
-            with pytest.raises(ReportError, match="outside of its folder"):
-                write(tmp_path / "page.html", [system], "Secret")
-    inside = linked(entries[0], tmp_path / "in", lambda f: f.symlink_to(f.parent.parent / files["reference"]))
-    assert write_page(tmp_path / "page.html", [inside], "Inside").is_file()
+    folder, files = tmp_path / "report", {"reference": file.replace("ABSOLUTE", str(secret)), "decoded": "link.wav"}
+    folder.mkdir()
+    soundfile.write(folder / "file.wav", np.zeros(RATE, np.int16), RATE)
+    (folder / "link.wav").symlink_to(folder / "file.wav")
+    report = dataclasses.replace(results[0].report, audio={"a": files})
+    result = dataclasses.replace(results[0], report=report, folder=folder)
+    with pytest.raises(ReportError, match="outside of its folder"):
+        read_audio(result, "a", "reference")
+    assert read_audio(result, "a", "decoded")[1] == RATE
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
+def test_opus_is_the_clip_at_the_next_rate_that_it_supports(rate):
+    wav = int16(clip(0, 1.3, rate)["wav"][0].numpy())
+    file = base64.b64decode(audio_uri((wav, rate), 64).removeprefix("data:audio/ogg;base64,"))
+    decoded, known = soundfile.read(io.BytesIO(file))
+    assert known == next(supported for supported in RATES if supported >= rate)
+    assert len(decoded) / known == pytest.approx(1.3, abs=0.001)
+    assert len(file) * 8 / 1.3 < 100_000
+    assert np.abs(np.fft.rfft(decoded))[: len(decoded) // 8].argmax() / 1.3 == pytest.approx(110, abs=5)

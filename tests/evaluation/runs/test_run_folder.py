@@ -1,4 +1,4 @@
-"""Run folders: found, told apart, and known by how they ended."""
+"""Run folders: found, named by what differs, with their final state, curves and command."""
 
 import logging
 import math
@@ -6,11 +6,11 @@ import shlex
 
 import pytest
 
-from codec.utils.errors import InputError
-from codec.evaluation.runs.factors import Settings, differences, levels
 from codec.cli.app import one_sentence
-from codec.evaluation.runs.run_folder import Run, RunError, discover, names
-from tests.helpers.run_folders import ERROR, INFO, STEPS, report, write_csv, write_hydra, write_run
+from codec.evaluation.runs.factors import Settings, differences, levels
+from codec.evaluation.runs.run_folder import Run, RunError, find_runs, run_names
+from codec.utils.errors import InputError
+from tests.helpers.run_folders import ERROR, INFO, write_csv, write_hydra, write_run
 
 GOOD = {"stoi": 0.5}
 
@@ -20,41 +20,40 @@ def test_runs_are_found_once_in_natural_order(tmp_path):
     for number in (0, 1, 2, 10):
         write_run(top / str(number))
     write_run(tmp_path / "other" / "deep" / "down")
-    (top / "10" / "wandb" / "offline-run-20260102_030405-abc" / "files").mkdir(parents=True)
-    write_run(top / "1" / "inside")  # nobody looks inside of a run
-    (top / "multirun.yaml").write_text("{}")
+    wandb = top / "10" / "wandb"
+    (wandb / "offline-run-20260102_030405-abc" / "files").mkdir(parents=True)
+    write_run(top / "1" / "inside")  # runs inside of runs are not searched for
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "a").symlink_to(top / "2")
+    (tmp_path / "links" / "up").symlink_to(tmp_path / "links")
 
     def found(*paths):
-        return [str(run.folder.relative_to(tmp_path)) for run in discover(paths)]
+        return [str(run.folder.resolve().relative_to(tmp_path)) for run in find_runs(paths)]
 
     here = ["multirun/0", "multirun/1", "multirun/2", "multirun/10"]
-    assert found(top) == here
-    assert found(tmp_path) == [*here, "other/deep/down"]
     assert found(top / "10", top / "2", top, top / "2") == here
-    wandb = top / "10" / "wandb"
+    assert found(tmp_path) == [*here, "other/deep/down"]
     assert found(wandb) == found(wandb / "offline-run-20260102_030405-abc") == ["multirun/10"]
+    assert found(tmp_path / "links") == ["multirun/2"]
 
 
 def test_a_path_without_runs_is_named(tmp_path):
     (tmp_path / "empty" / ".hydra").mkdir(parents=True)
     (tmp_path / "empty" / ".hydra" / "hydra.yaml").write_text("hydra: {job: {name: eval}}")  # of another program
-    with pytest.raises(RunError, match=r"there is no run of train.py in .*empty"):
-        discover([write_run(tmp_path / "run"), tmp_path / "empty"])
+    with pytest.raises(RunError, match=r"no run of train.py in .*empty"):
+        find_runs([write_run(tmp_path / "run"), tmp_path / "empty"])
     with pytest.raises(RunError, match="nowhere is no folder"):
-        discover([tmp_path / "nowhere"])
+        find_runs([tmp_path / "nowhere"])
 
 
-def test_the_command_is_what_a_shell_takes_apart_again(tmp_path):
+def test_the_command_repeats_the_run(tmp_path):
     overrides = ["disc=msd+mfd", "strides=[2, 4]", "name='a b'", "~callbacks.progress", "dataset.path=/a dir/$x"]
-    run = Run(write_run(tmp_path / "run", overrides))
-    assert shlex.split(run.command) == ["python", "train.py", *overrides]
-
-
-def test_a_run_without_hydras_files_repeats_its_configuration(tmp_path):
-    run = Run(write_run(tmp_path / "run", ["disc=msd"]))
+    other, own = "ckpt_path=elsewhere/last.ckpt", f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt"
+    run = Run(write_run(tmp_path / "run", [*overrides, other, own, "ckpt_path=last"]))
+    assert shlex.split(run.command) == ["python", "train.py", *overrides, other]
     for file in (run.folder / ".hydra").iterdir():
         file.unlink()
-    assert discover([tmp_path]) == [run]
+    assert find_runs([tmp_path]) == [run]
     assert shlex.split(run.command)[2:] == [f"--config-path={run.folder}", "--config-name=config", "run_dir=run-again"]
 
 
@@ -79,31 +78,29 @@ KeyError: 'x'
         ("finished", "", {"log": f"{ERROR}'x'\n", "scores": GOOD}),
         ("diverged", "train/mel is nan at step 9", {"losses": [{"step": 9, "train/mel": math.nan}], "scores": GOOD}),
         ("diverged", "train/l1 is inf at step 9", {"losses": [{"step": 9, "train/l1": math.inf}], "log": f"{ERROR}x"}),
+        ("diverged", "nan", {"losses": [{"step": 9, "train/l1": "nan"}, {"step": 9, "val/x": 1}, {"step": 19}]}),
         ("finished", "", {"losses": [{"step": 9, "train/l1": "nan"}, {"step": 19, "train/l1": 2}], "scores": GOOD}),
         ("finished", "", {"losses": [{"step": 9, "train/grad_norm/codec": "inf"}], "scores": GOOD}),
         ("diverged", "no clip of its report has a score", {"scores": {"stoi": math.nan}}),
     ],
 )
-def test_how_a_run_ended(tmp_path, state, reason, about):
-    run = Run(write_run(tmp_path / "run", **about))
-    assert (run.state, reason in run.reason) == (state, True)
-    assert "\n" not in run.reason
-    assert bool(run.reason) == (state != "finished")
+def test_the_status_of_a_run(tmp_path, state, reason, about):
+    status = Run(write_run(tmp_path / "run", **about)).status
+    assert (status.state, reason in status.reason) == (state, True)
+    assert "\n" not in status.reason
+    assert bool(status.reason) == (state != "finished")
 
 
-def test_losses_are_those_of_the_last_row_that_has_some(tmp_path):
-    rows = [{"step": 9, "train/mel": "nan"}, {"step": 9, "val/stoi": 0.5}, {"lr": 0.1, "step": 19}]
-    assert Run(write_run(tmp_path / "run", losses=rows)).state == "diverged"
-
-
-def test_a_broken_report_is_a_reason_and_a_broken_configuration_an_error(tmp_path):
+def test_a_broken_report_is_a_reason_and_other_broken_files_are_errors(tmp_path):
     run = Run(write_run(tmp_path / "run"))
     (run.folder / "report.json").write_text("{")
-    assert run.state == "unfinished"
-    assert "report.json is no report" in run.reason
-    (run.folder / "config.yaml").write_text("a: [")
-    with pytest.raises(RunError, match=r"config.yaml cannot be read"):
-        Run(run.folder).state  # noqa: B018
+    assert run.status.state == "unfinished"
+    assert "report.json is no report" in run.status.reason
+    for file, text in (("config.yaml", "a: ["), ("csv/metrics.csv", "a,b\n1,2\n"), ("csv/metrics.csv", "step,a\n1,x")):
+        broken = write_run(tmp_path / file.replace("/", "_") / text[-1].strip("\n") / "run")
+        (broken / file).write_text(text)
+        with pytest.raises(RunError, match=file.rpartition("/")[2]):
+            Run(broken).status  # noqa: B018
 
 
 def test_curves_join_the_parts_of_a_resumed_run(tmp_path):
@@ -121,72 +118,77 @@ def test_curves_join_the_parts_of_a_resumed_run(tmp_path):
     assert Run(write_run(tmp_path / "none", losses=[])).curves() is None
 
 
-def test_what_a_run_has(tmp_path):
-    run = Run(write_run(tmp_path / "run", ["seed=3"], config={"seed": 3}, scores=GOOD))
-    assert (run.seed, run.config["max_steps"], run.overrides) == ("3", STEPS, ["seed=3"])
-    assert run.checkpoint == run.folder / "checkpoints" / "last.ckpt"
-    assert run.report.facts == report(GOOD).facts
+def test_a_failed_run_has_its_error_in_the_log(tmp_path):
+    handler = logging.FileHandler(tmp_path / "train.log")
+    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
+    write_hydra(tmp_path, [], {}, {})
+    logging.root.addHandler(handler)
+    try:
+        with pytest.raises(SystemExit), one_sentence():
+            raise InputError("no step is asked for")
+        assert Run(tmp_path).status.reason == "no step is asked for"
+        with pytest.raises(KeyError), one_sentence():
+            raise KeyError("x")
+        assert Run(tmp_path).status.reason == "KeyError: 'x'"
+    finally:
+        logging.root.removeHandler(handler)
+        handler.close()
 
 
-def made(tmp_path, *runs):
-    """(overrides, groups, config) of each run -> the runs."""
-    return [Run(write_run(tmp_path / str(n), *about)) for n, about in enumerate(runs)]
+# Names and factors
 
 
-def test_names_are_what_differs(tmp_path):
-    """A group stands for all that is in it, a number for all that refer to it; what a run calls itself says nothing."""
+def named(folder, *runs):
+    """(overrides, groups, config) of each run -> the names of the runs."""
+    return run_names([Run(write_run(folder / str(n), *about)) for n, about in enumerate(runs)])
+
+
+def test_names_are_the_settings_that_differ(tmp_path):
+    """A group implies what is in it, a number what refers to it; name and folder are no settings."""
     runs = []
     for disc, members in (("none", {}), ("msd", {"msd": {"width": 4}})):
         for seed in (0, 1):
             config = {"name": f"run{seed}{disc}", "seed": seed, "disc": {"members": members}, "data": {"seed": seed}}
-            config["best"] = {"dirpath": str(tmp_path / str(len(runs)) / "checkpoints")}
+            config["best"] = {"dirpath": str(tmp_path / "grid" / str(len(runs)) / "checkpoints")}
             groups = {"disc": disc, "loss": "mel", "experiment": None}
             runs.append(([f"seed={seed}", f"disc={disc}", "lr=0.1"], groups, {**config, "lr": 0.1}))
     wanted = ["disc=none seed=0", "disc=none seed=1", "disc=msd seed=0", "disc=msd seed=1"]
-    assert names(made(tmp_path, *runs)) == wanted
+    assert named(tmp_path / "grid", *runs) == wanted
+    pairs = ((1e-3, 8), (1e-4, 12), (1e-4, 8))
+    numbers = [([], {}, {"lr": lr, "optim": {"lr": lr}, "codec": {"n_q": n_q}}) for lr, n_q in pairs]
+    assert named(tmp_path / "numbers", *numbers) == [f"lr={lr} codec.n_q={n_q}" for lr, n_q in pairs]
+    presets = [([f"model={m}"], {"encoder": m * 2, "model": m}, {"channels": m * 3}) for m in "ab"]
+    assert named(tmp_path / "presets", *presets) == ["model=a", "model=b"]
 
 
-def test_names_of_numbers_and_of_presets(tmp_path):
-    numbers = [([], {}, {"lr": lr, "optim": {"lr": lr}, "codec": {"n_q": n_q}}) for lr, n_q in ((1e-3, 8), (1e-4, 12))]
-    numbers.append(([], {}, {"lr": 1e-4, "optim": {"lr": 1e-4}, "codec": {"n_q": 8}}))
-    wanted = ["lr=0.001 codec.n_q=8", "lr=0.0001 codec.n_q=12", "lr=0.0001 codec.n_q=8"]
-    assert names(made(tmp_path / "numbers", *numbers)) == wanted
-    presets = [
-        ([f"model={m}"], {"encoder": e, "model": m}, {"channels": c}) for m, e, c in (("a", "x", 1), ("b", "y", 2))
-    ]
-    assert names(made(tmp_path / "presets", *presets)) == ["model=a", "model=b"]
-
-
-def test_runs_that_nothing_tells_apart_have_their_folders_names(tmp_path):
+def test_runs_without_differences_are_named_by_their_folders(tmp_path):
     same = [Run(write_run(tmp_path / part / "0", ["lr=1"], {}, {"lr": 1})) for part in ("a", "b")]
-    assert names(same[:1]) == ["0"]
-    assert names(same) == ["a/0", "b/0"]
+    assert run_names(same[:1]) == ["0"]
+    assert run_names(same) == ["a/0", "b/0"]
     other = Run(write_run(tmp_path / "c" / "1", ["lr=2"], {}, {"lr": 2}))
-    assert names([*same, other]) == ["lr=1 (a/0)", "lr=1 (b/0)", "lr=2"]
+    assert run_names([*same, other]) == ["lr=1 (a/0)", "lr=1 (b/0)", "lr=2"]
 
 
-def test_a_run_that_ended_before_its_configuration_was_resolved(tmp_path):
-    """What it was told is known from Hydra; what it was not told is not mistaken for a difference."""
+def test_a_run_that_failed_before_its_configuration_was_resolved(tmp_path):
+    """Its overrides are known; settings that are not known are no differences."""
     config = {"lr": 0.1, "optim": {"lr": 0.1}, "encoder": {"channels": 4}}
-    (good,) = made(tmp_path, (["encoder.channels=4"], {"disc": "none"}, config))
+    write_run(tmp_path / "0", ["encoder.channels=4"], {"disc": "none"}, config)
     bad = tmp_path / "bad"
     unresolved = {"lr": 0.1, "optim": {"lr": "${lr}"}, "encoder": {"channels": -3}}
     write_hydra(bad, ["encoder.channels=-3"], {"disc": "none"}, unresolved)
     (bad / "train.log").write_text(f"{ERROR}channels")
-    runs = discover([tmp_path])
-    assert names(runs) == ["encoder.channels=4", "encoder.channels=-3"]
-    assert [run.state for run in runs] == ["unfinished", "failed"]
-    assert good in runs
+    runs = find_runs([tmp_path])
+    assert run_names(runs) == ["encoder.channels=4", "encoder.channels=-3"]
+    assert [run.status.state for run in runs] == ["unfinished", "failed"]
 
 
-def test_overrides_that_change_together_stay_apart():
-    """Nothing says which of the two does it, so neither may stand for the other."""
-    told = [Settings([f"disc={d}", f"lr={lr}"], {"disc": d}, {"lr": lr}) for d, lr in (("a", "1"), ("b", "2"))]
-    assert list(differences(told)) == ["disc", "lr"]
+def test_overrides_that_change_together_are_both_factors():
+    settings = [Settings([f"disc={d}", f"lr={lr}"], {"disc": d}, {"lr": lr}) for d, lr in (("a", "1"), ("b", "2"))]
+    assert list(differences(settings)) == ["disc", "lr"]
 
 
 @pytest.mark.parametrize(
-    ("column", "given", "wanted"),
+    ("column", "overridden", "wanted"),
     [
         (["msd", "none", "mfd"], [1, 1, 1], ["none", "msd", "mfd"]),
         (["16", "4", "8.0"], [1, 1, 1], ["4", "8.0", "16"]),
@@ -196,39 +198,5 @@ def test_overrides_that_change_together_stay_apart():
         (["1e-3", None, "1e-4"], [1, 0, 1], ["1e-4", "1e-3"]),
     ],
 )
-def test_the_first_level_is_nothing_the_smallest_the_default_or_the_first(column, given, wanted):
-    assert levels(column, [bool(g) for g in given]) == wanted
-
-
-def test_a_run_alone_keeps_its_error(tmp_path):
-    """In its log, as a run of a sweep does, with the trace where the input is not at fault."""
-    handler = logging.FileHandler(tmp_path / "train.log")
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    write_hydra(tmp_path, [], {}, {})
-    logging.root.addHandler(handler)
-    try:
-        with pytest.raises(SystemExit), one_sentence():
-            raise InputError("no step is asked for")
-        assert Run(tmp_path).reason == "no step is asked for"
-        with pytest.raises(KeyError), one_sentence():
-            raise KeyError("x")
-        assert Run(tmp_path).reason == "KeyError: 'x'"
-    finally:
-        logging.root.removeHandler(handler)
-        handler.close()
-
-
-def test_the_command_of_a_resumed_run_begins_anew(tmp_path):
-    own, other = f"ckpt_path={tmp_path}/run/checkpoints/last.ckpt", "ckpt_path=elsewhere/last.ckpt"
-    run = Run(write_run(tmp_path / "run", ["lr=1", own]))
-    assert shlex.split(run.command) == ["python", "train.py", "lr=1"]
-    run = Run(write_run(tmp_path / "next", ["lr=1", other]))
-    assert shlex.split(run.command) == ["python", "train.py", "lr=1", other]
-
-
-def test_links_to_runs_are_followed_once(tmp_path):
-    run = write_run(tmp_path / "store" / "run", scores={"stoi": 0.5})
-    (tmp_path / "chosen").mkdir()
-    (tmp_path / "chosen" / "a").symlink_to(run)
-    (tmp_path / "chosen" / "up").symlink_to(tmp_path)
-    assert [found.folder.resolve() for found in discover([tmp_path / "chosen"])] == [run]
+def test_the_reference_level_is_null_the_smallest_the_default_or_the_first(column, overridden, wanted):
+    assert levels(column, overridden) == wanted

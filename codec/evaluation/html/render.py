@@ -1,4 +1,4 @@
-"""Templates, styles and scripts beside this file -> one file that asks for nothing else."""
+"""Templates, styles and scripts of this folder -> a self-contained HTML file."""
 
 import functools
 import json
@@ -9,13 +9,12 @@ import jinja2
 from markupsafe import Markup
 
 from codec.evaluation.html.tables import number
-from codec.evaluation.report import write_atomic
 
 HERE = Path(__file__).parent
 MB = 1_000_000
 
 
-@functools.cache  # which keeps the templates that it has compiled
+@functools.cache  # the environment caches compiled templates
 def _environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(HERE, encoding="utf-8")
     environment = jinja2.Environment(
@@ -32,20 +31,9 @@ def render(template: str, scripts: list[str], **values: Any) -> str:
     return _environment().get_template(template).render(style=style, script=script, **values)
 
 
-def embedded(data: Any) -> Markup:
-    """Data as JSON inside a script element: nothing in it can end that element.
-
-    Raises ValueError for NaN, which is no JSON.
-    """
+def embedded_json(data: Any) -> Markup:
+    """Data as JSON for a script element, which nothing in it can end. Raises ValueError for NaN."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def save(path: str | Path, text: str) -> Path:
-    """Write a page whole or not at all, with its folder if need be; returns its path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text)
-    return path
