@@ -73,7 +73,7 @@ def real_time_factors(
 
     One clip of noise of ``seconds``, in the codec's present form (see :meth:`Codec.for_inference`): the median of
     ``repeats`` after a warm-up -> ``rtf_encode``, ``rtf_decode``, ``device`` (its name), ``threads`` (of the CPU),
-    ``seconds``. Some call the inverse real-time factor: how many times real time.
+    ``seconds``.
 
     Raises:
         ValueError: if there are fewer than ``n_q`` codebooks.

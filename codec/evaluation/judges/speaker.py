@@ -147,8 +147,7 @@ def pooled(spectrum: np.ndarray) -> np.ndarray:
 def discriminants(stretches: np.ndarray, voices: Sequence[Any], dim: int) -> tuple[np.ndarray, np.ndarray]:
     """Stretches ``[n, d]`` and their voices -> mean ``[d]`` and directions ``[d, dim]`` (Fisher 1936, Rao 1948).
 
-    Along them the stretches of one voice have variance 1, and voices differ most. A ridge on the variance within voices
-    makes it regular, which scikit-learn's LinearDiscriminantAnalysis has as a shrinkage towards its mean only.
+    Along them the stretches of one voice have variance 1, and voices differ most.
 
     Raises:
         InputError: if there are not more than ``dim`` voices.

@@ -7,7 +7,7 @@ of its signal's loudest. Own code: torchaudio's tracker decides no voicing, libr
 lasts, and WORLD, which is built in C++, would cost every user more than these lines.
 """
 
-import hashlib
+import functools
 
 import numpy as np
 import scipy.fft
@@ -57,18 +57,16 @@ def voicing_error(reference, estimate, sample_rate: int) -> float:
 
 def _tracks(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
     reference, estimate = audible_pair(name, reference, estimate, sample_rate, PITCH_SHORTEST)
-    keys = [(sample_rate, hashlib.blake2b(np.ascontiguousarray(wav)).digest()) for wav in (reference, estimate)]
-    for key, wav in zip(keys, (reference, estimate), strict=True):
-        if key not in _tracks_of_pair:
-            _tracks_of_pair[key] = track(soxr.resample(wav, sample_rate, RATE))
-            _tracks_of_pair[key].flags.writeable = False
-    for key in set(_tracks_of_pair) - set(keys):
-        del _tracks_of_pair[key]
-    return _tracks_of_pair[keys[0]], _tracks_of_pair[keys[1]]
+    r, e = (_track(wav.tobytes(), sample_rate) for wav in (reference, estimate))
+    return r, e
 
 
-# The tracks of the last pair, by the rate and a hash of the samples: both metrics need them, and no clip is kept.
-_tracks_of_pair: dict[tuple[int, bytes], np.ndarray] = {}
+@functools.lru_cache(maxsize=2)
+def _track(samples: bytes, sample_rate: int) -> np.ndarray:
+    """Cached, as both metrics need the tracks of a pair."""
+    found = track(soxr.resample(np.frombuffer(samples), sample_rate, RATE))
+    found.flags.writeable = False
+    return found
 
 
 def track(wav: np.ndarray) -> np.ndarray:

@@ -50,9 +50,8 @@ class InpaintingBenchmark:
     """Recordings with spans in the latents of one codec, encoded once for all systems.
 
     Args:
-        space: with ``encode(wav [1, 1, T]) -> [1, C, F]``, ``decode(x, length=T) -> [1, 1, T]``, ``frame_rate``,
-            ``sample_rate`` and, for flow models, what else :class:`codec.latents.latent_space.LatentSpace` has.
-        recordings: as :func:`codec.flow.evaluation.spans.with_spans` gives them, at the sample rate of ``space``.
+        space: a :class:`codec.latents.latent_space.LatentSpace`.
+        recordings: at its sample rate (:func:`codec.flow.evaluation.spans.with_spans`).
         panel: the judges.
         examples: number of recordings whose decoded audio is stored in ``decoded``, by system and clip.
         silenced: the known latents are those of the recording with silence in the span; in the span they stay the true
@@ -95,9 +94,8 @@ class InpaintingBenchmark:
 
         Args:
             name: of the system, in the report.
-            steps, guidance, sampler: see :meth:`codec.flow.model.FlowModel.inpaint`.
             seed: of the noise: the same seed and recordings give the same numbers on one machine.
-            progress: called with the share that is done.
+            others: see :meth:`codec.flow.model.FlowModel.inpaint`.
 
         Raises:
             InputError: if it was trained on other latents, an option is not valid, or no recording can be used.
@@ -144,18 +142,9 @@ class InpaintingBenchmark:
 
 
 def interpolation(known: Tensor, span: Tensor) -> Tensor:
-    """Straight lines across the spans, between the known frames on either side; at an end of the recording the nearest
-    known frame repeats.
+    """Latents ``[C, F]`` with straight lines across the span ``[F]``, whose values are not read.
 
-    Args:
-        known: latents ``[C, F]``; values in the span are not read.
-        span: ``[F]`` bool, true where latents are to be inpainted.
-
-    Returns:
-        ``[C, F]``, equal to ``known`` outside of the span.
-
-    Raises:
-        InputError: if nothing is known.
+    They join the known frames on either side; at an end of the recording the nearest known frame repeats.
     """
     if span.all():
         raise InputError("the span covers a whole recording: there is nothing to interpolate between")
@@ -178,10 +167,7 @@ def inpaint(
     progress: Callable[[float], None] = lambda share: None,
     **sampling: Any,
 ) -> list[Tensor | InputError]:
-    """A flow model as a system, see :meth:`InpaintingBenchmark.evaluate`.
-
-    It may have been trained on latents that were normalised by other statistics than those of ``space``.
-    """
+    """A flow model as a system; its training may have normalised latents by other statistics than ``space`` does."""
     found: list[Tensor | InputError] = [
         InputError(f"the recording is {reason}") if (reason := _unusable(flow, one)) else one.known for one in masked
     ]

@@ -88,7 +88,3 @@ class Panel:
         if not found.phones:
             raise MetricError("The phone error rate has no phone to count in the span.")
         return found.edits / found.phones
-
-    def features(self, recording: Recording, decoded: np.ndarray, sample_rate: int) -> np.ndarray:
-        """The recogniser's hidden layer in the span, ``[n, 64]``: for the Frechet distance."""
-        return self.recogniser.features(decoded, sample_rate, recording.span)

@@ -58,10 +58,11 @@ def span_report(
         values, reasons = panel.score(recording, wav, sample_rate)
         rows[-1] |= values
         failures += [{"clip": recording.clip, "metric": m, "reason": reason} for m, reason in reasons.items()]
-        originals[counts[recording.speaker] % 2].append(panel.features(recording, recording.wav, sample_rate))
+        original = panel.recogniser.features(recording.wav, sample_rate, recording.span)
+        originals[counts[recording.speaker] % 2].append(original)
         counts[recording.speaker] += 1
         if np.isfinite(wav).all():
-            features.append(panel.features(recording, wav, sample_rate))
+            features.append(panel.recogniser.features(wav, sample_rate, recording.span))
     if not rows:
         raise InputError("there is no recording to judge")
     about: dict[str, Any] = {"system": name, "sample_rate": sample_rate, "clips": len(rows), **(facts or {})}

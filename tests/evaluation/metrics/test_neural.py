@@ -33,6 +33,11 @@ def install(monkeypatch, name: str, **content):
     monkeypatch.setitem(sys.modules, name, module)
 
 
+def install_transformers(monkeypatch, **parts):
+    content = {key: SimpleNamespace(from_pretrained=lambda name, part=part: part) for key, part in parts.items()}
+    install(monkeypatch, "transformers", **content)
+
+
 @pytest.mark.parametrize(("name", "package"), [("visqol", "visqol"), ("dnsmos", DNSMOS)])
 def test_a_missing_package_is_one_sentence(name, package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
@@ -103,9 +108,7 @@ def test_speaker_similarity_runs_a_network_of_its_kind(monkeypatch):
     torch.manual_seed(0)
     tdnn = {"tdnn_dim": (8, 8), "tdnn_kernel": (3, 1), "tdnn_dilation": (1, 1), "xvector_output_dim": 8}
     extractor, model = Wav2Vec2FeatureExtractor(), WavLMForXVector(WavLMConfig(**SIZES, **tdnn))
-    parts = {"AutoFeatureExtractor": extractor, "AutoModelForAudioXVector": model}
-    fakes = {k: SimpleNamespace(from_pretrained=lambda name, part=part: part) for k, part in parts.items()}
-    install(monkeypatch, "transformers", **fakes)
+    install_transformers(monkeypatch, AutoFeatureExtractor=extractor, AutoModelForAudioXVector=model)
     wav, metric = speech(), choose(["speaker_similarity"])["speaker_similarity"]
     assert metric.function(wav, wav, RATE) == pytest.approx(1)
     assert -1 <= metric.function(wav, noisy(wav, 0), RATE) < 1
@@ -121,9 +124,8 @@ def test_the_word_error_rate_runs_a_network_of_its_kind(monkeypatch):
             return [" ".join(map(str, row.tolist())) for row in ids]
 
     torch.manual_seed(0)
-    parts = {"AutoProcessor": Processor(), "AutoModelForCTC": HubertForCTC(HubertConfig(**SIZES, vocab_size=4))}
-    fakes = {k: SimpleNamespace(from_pretrained=lambda name, part=part: part) for k, part in parts.items()}
-    install(monkeypatch, "transformers", **fakes)
+    model = HubertForCTC(HubertConfig(**SIZES, vocab_size=4))
+    install_transformers(monkeypatch, AutoProcessor=Processor(), AutoModelForCTC=model)
     assert choose(["wer"])["wer"].function(speech(), speech(), RATE) == 0
 
 

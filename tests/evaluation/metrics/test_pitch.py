@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
-from codec.evaluation.metrics import pitch as module
 from codec.evaluation.metrics.base import MetricError
-from codec.evaluation.metrics.pitch import f0_error, track, voicing_error
+from codec.evaluation.metrics.pitch import _track, f0_error, track, voicing_error
 from tests.helpers.signals import RATE, noisy, speech
 
 
@@ -99,16 +98,14 @@ def test_voicing_error_is_the_share_of_the_pattern_that_differs(share):
     assert voicing_error(reference, estimate, RATE) == pytest.approx(abs(share) / 2, abs=0.03)
 
 
-def test_both_metrics_share_one_track_of_each_signal_and_rate(monkeypatch):
-    tracked = []
-    monkeypatch.setattr(module, "track", lambda wav: tracked.append(len(wav)) or track(wav))
-    module._tracks_of_pair.clear()
+def test_both_metrics_share_one_track_of_each_signal_and_rate():
+    _track.cache_clear()
     wav, changed = voice(200), voice(210)
     expected = f0_error(wav, changed, RATE)
     voicing_error(changed, wav, RATE)
     voicing_error(wav, wav, RATE)
-    assert (len(tracked), len(module._tracks_of_pair)) == (2, 1)
+    assert _track.cache_info().misses == 2
     changed[RATE:] = voice(220)[RATE:]  # in place, as buffers are used again
     assert f0_error(wav, changed, RATE) != expected
     assert f0_error(wav, voice(210), RATE // 2) == pytest.approx(expected, abs=2)  # half the pitch, for both
-    assert len(module._tracks_of_pair) == 2
+    assert _track.cache_info().currsize == 2
