@@ -1,4 +1,4 @@
-"""The distillation study: its commands compose, go on where they stopped, and are done once."""
+"""The distillation study: its commands compose, run once and resume; its tables and verdict follow the rule."""
 
 import importlib.util
 import re
@@ -15,7 +15,7 @@ STUDY = Path(__file__).parents[1] / "sweeps" / "distillation"
 
 
 def program(name: str):
-    """A file of the study, which is no package: another one is called sweeps."""
+    """A script of the study, which is no package."""
     spec = importlib.util.spec_from_file_location(f"study_{name}", STUDY / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -23,32 +23,26 @@ def program(name: str):
     return module
 
 
-RUN = program("run")
-Step, run_all, steps = RUN.Step, RUN.run_all, RUN.steps
+RUN, COST, TABLES = program("run"), program("cost"), program("tables")
+RESULTS = sys.modules["results"]
 PLAN = RUN.study()
 
 
-def every(scale: str, out: Path, **options) -> list[Step]:
-    """All steps of two seeds, or fewer."""
-    conditions = list(PLAN["scales"][scale]["flow_steps"])
-    chosen = {"arms": list(PLAN["arms"]), "conditions": conditions, "seeds": [0, 1]} | options
-    return steps(PLAN, scale, out, **chosen)
+def steps(scale: str, out: Path, seeds: list[int]) -> list:
+    return RUN.steps(PLAN, scale, out, list(PLAN["arms"]), list(PLAN["scales"][scale]["flow_steps"]), seeds)
 
 
 @pytest.mark.parametrize("scale", PLAN["scales"])
 def test_every_training_of_the_study_composes(scale):
+    own = ("hydra.", "codec_ckpt=", "max_steps=", "init_from=", "trainer=")
+    trainings = [step.command[2:] for step in steps(scale, Path("out"), [0]) if step.command[1] == "train.py"]
     with initialize(version_base="1.3", config_path="../conf"):
-        seen = set()
-        for step in every(scale, Path("out"), seeds=[0]):
-            own = ("hydra.", "codec_ckpt=", "max_steps=")
-            words = tuple(word for word in step.command[2:] if not word.startswith(own))
-            if step.command[1] == "train.py" and words not in seen:
-                compose("train", overrides=list(words))
-                seen.add(words)
+        for overrides in {tuple(word for word in words if not word.startswith(own)) for words in trainings}:
+            compose("train", overrides=list(overrides))
 
 
-def test_arms_differ_by_what_they_say_and_share_what_they_can(tmp_path):
-    found = {step.name: step for step in every("small", tmp_path)}
+def test_arms_share_codecs_and_differ_in_their_commands(tmp_path):
+    found = {step.name: step for step in steps("small", tmp_path, [0, 1])}
     commands = [tuple(word for word in step.command if "run.dir" not in word) for step in found.values()]
     assert len(set(commands)) == len(commands)
     assert "codec/a3-0" not in found
@@ -61,36 +55,33 @@ def test_arms_differ_by_what_they_say_and_share_what_they_can(tmp_path):
     curve = [word for word in found["judge/a1-aligned_phones-0"].command if word.endswith(".ckpt")]
     assert len(curve) == PLAN["scales"]["small"]["points"] + 1  # and the codec's
     quiet = [name for name, step in found.items() if "--silenced" in step.command]
-    asked = {arm + longer for arm in PLAN["silenced"] for longer in ("", "x4")}
-    assert {name.split("-")[0] for name in quiet} == {f"silenced/{arm}" for arm in asked}
+    assert {name.split("-")[0] for name in quiet} == {
+        f"silenced/{arm}{longer}" for arm in PLAN["silenced"] for longer in ("", "x4")
+    }
     assert quiet == [name for name in found if name.startswith("silenced/")]
     names = list(found)
     assert max(i for i, name in enumerate(names) if name.endswith("-0")) < names.index("codec/a0-1")
 
 
-def scripted(tmp_path: Path, name: str, code: str, *needs: str) -> Step:
-    return Step(name, [sys.executable, "-c", code], tmp_path / name, needs, tmp_path / f"{name}.log")
+def test_steps_run_once_and_after_those_that_they_need(tmp_path):
+    def scripted(name: str, code: str, *needs: str):
+        return RUN.Step(name, [sys.executable, "-c", code], tmp_path / name, needs, tmp_path / f"{name}.log")
 
-
-def test_steps_wait_for_what_they_need_and_are_done_once(tmp_path):
     line = f"open({str(tmp_path / 'order')!r}, 'a').write('{{}} ')"
     todo = [
-        scripted(tmp_path, "b", line.format("b"), "a"),
-        scripted(tmp_path, "a", "import time; time.sleep(0.2); " + line.format("a")),
-        scripted(tmp_path, "bad", "raise SystemExit('no')"),
-        scripted(tmp_path, "later", line.format("later"), "bad"),
+        scripted("b", line.format("b"), "a"),
+        scripted("a", "import time; time.sleep(0.2); " + line.format("a")),
+        scripted("bad", "raise SystemExit('no')"),
+        scripted("later", line.format("later"), "bad"),
     ]
     for _ in range(2):
-        assert set(run_all(todo, 2)) == {"bad", "later"}
+        assert set(RUN.run_all(todo, 2)) == {"bad", "later"}
         assert (tmp_path / "order").read_text() == "a b "
     assert "no" in (tmp_path / "bad.log").read_text()
 
 
-COST, TABLES = program("cost"), program("tables")
-
-
 def test_the_rule():
-    """What docs/distillation.md says, case by case."""
+    """That of docs/distillation.md."""
     seeds = {"a0": [0.50, 0.52], "a1": [0.40, 0.41], "a6": [0.50, 0.51], "a0x4": [0.45, 0.45]}
     assert TABLES.verdict(seeds, 0.9).startswith("useful, and necessary")
     assert TABLES.verdict(seeds | {"a0x4": [0.39, 0.40]}, 0.9).startswith("useful, not necessary")
@@ -103,7 +94,7 @@ def test_the_rule():
 
 
 def judged(out: Path, name: str, scores: dict[str, list[float]], kind: str = "judge") -> None:
-    """Reports as `python -m codec judge` leaves them; F0 of the first recording only."""
+    """Reports of `python -m codec judge`, with F0 of the first recording only."""
     for stem, values in scores.items():
         clips = [{"clip": f"c{n}", "speaker": f"s{n % 3}", "seconds": 1.0} for n in range(len(values))]
         table = pandas.DataFrame(clips)
@@ -115,7 +106,13 @@ def judged(out: Path, name: str, scores: dict[str, list[float]], kind: str = "ju
     (out / kind / name / "ended").touch()
 
 
-def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
+@pytest.fixture
+def _few_resamples(monkeypatch):
+    monkeypatch.setattr(RESULTS, "RESAMPLES", 200)
+
+
+@pytest.mark.usefixtures("_few_resamples")
+def test_tables_have_means_spreads_and_missing_seeds(tmp_path):
     bounds = {"copy_synthesis_ceiling": [0.1, 0.1, 0.1], "interpolation_floor": [0.9, 0.9, 0.9], "recording": [0, 0, 0]}
     for arm, level in (("a0", 0.5), ("a1", 0.3), ("a6", 0.5), ("a0x4", 0.4), ("a1x4", 0.35)):
         for seed in PLAN["seeds"]:
@@ -124,7 +121,8 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     judged(tmp_path, "a0-characters-0", {"last": [0.6, 0.7, 0.8], **bounds}, kind="silenced")
     judged(tmp_path, "a3-characters-0", {"last": [0.1] * 3, **bounds})  # one seed has no spread: the rule leaves it out
     judged(tmp_path, "a0-aligned_phones-0", {"last": [0.2, 0.2, 0.2], **bounds})
-    text = TABLES.tables(TABLES.read(tmp_path), tmp_path, PLAN)
+    found = TABLES.read(tmp_path)
+    text = TABLES.tables(found, tmp_path, PLAN)
     assert "| A1 | 3 | 0.410 [" in text
     assert "(0.400 to 0.420) | -0.200 [-0.200, -0.200] |" in text  # minus A0's, paired
     assert "| A1 x 4 | 3 | 0.460 [" in text
@@ -138,11 +136,11 @@ def test_tables_say_means_spreads_and_what_is_missing(tmp_path):
     assert re.search("By the rule: useful, and necessary.* reach a1; without A3, whose seeds are missing", text)
     assert "A1 is ahead of A0 by 0.200 (seed spread 0.020)" in text
     assert "By the rule: seeds are missing" in text
-    TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
+    TABLES.plots(found, tmp_path, PLAN)
     once = [(tmp_path / name).read_bytes() for name in ("scores.svg", "curves.svg")]
-    TABLES.plots(TABLES.read(tmp_path), tmp_path, PLAN)
+    TABLES.plots(found, tmp_path, PLAN)
     assert once == [(tmp_path / name).read_bytes() for name in ("scores.svg", "curves.svg")]
-    rows = TABLES.scores(TABLES.read(tmp_path), TABLES.read(tmp_path, "silenced"))
+    rows = TABLES.scores(found, TABLES.read(tmp_path, "silenced"))
     assert len(rows) == 5 * 3 * 5 + 4 + 4 + 4
     assert rows["silenced"].sum() == 4
     assert set(rows["spans_with_f0"]) == {1}

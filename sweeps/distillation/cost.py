@@ -1,8 +1,8 @@
-"""What a training step of each arm's codec computes: ``python sweeps/distillation/cost.py small --out OUT``.
+"""Cost of a training step of each arm's codec: ``python sweeps/distillation/cost.py small --out OUT``.
 
-Writes OUT/cost.json, which tables.py reads: by arm, GFLOP for each second of audio, forward and backward, of codec,
-discriminators and teacher. Counted are convolutions, matrix products and attention, a multiplication and an addition as
-2; FFTs and LSTMs are not. A teacher that has to be trained first is (it is kept), which is not counted.
+Writes OUT/cost.json, which tables.py reads: by arm, GFLOP per second of audio, forward and backward, of codec,
+discriminators and teacher. Convolutions, matrix products and attention count, a multiplication and an addition as 2;
+FFTs and LSTMs do not, nor does the training of a teacher.
 """
 
 import argparse
@@ -24,21 +24,20 @@ from codec.training.run import build  # noqa: E402
 
 
 class Untracked(contextlib.nullcontext):
-    """Notes no module of an operation: the hooks that do break ``autograd.grad``, which the losses use."""
+    """Tracks no modules: hooks for that break ``autograd.grad``, which the losses use."""
 
     parents = frozenset({"Global"})
 
 
 def training_gflop(words: list[str]) -> float:
-    """Of one batch of a training with these overrides, for each second of its audio, from the step on at which all
-    parts learn."""
+    """Of a step with these overrides in which all parts are trained, per second of audio."""
     with tempfile.TemporaryDirectory() as folder, initialize(version_base="1.3", config_path="../../conf"):
         task, data = build(compose("train", [*words, "adversarial_start=0", f"run_dir={folder}"]), None)
         data.setup("fit")
         batch = next(iter(data.train_dataloader()))
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = Untracked()
-    with counter, sdpa_kernel(SDPBackend.MATH):  # attention is then the two matrix products that it is
+    with counter, sdpa_kernel(SDPBackend.MATH):  # attention as two matrix products
         task.one_pass(batch["wav"], batch["phones"])[0].backward()
     return counter.get_total_flops() / task.seconds(batch) / 1e9
 
@@ -47,7 +46,7 @@ def main() -> None:
     plan = study()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scale", choices=list(plan["scales"]))
-    parser.add_argument("--out", type=Path, required=True, help="what run.py was given as --out")
+    parser.add_argument("--out", type=Path, required=True, help="the --out of run.py")
     options = parser.parse_args()
     scale, found = plan["scales"][options.scale], {}
     for arm in plan["arms"]:

@@ -1,9 +1,9 @@
-"""The distillation study: trains codecs, flow models on their latents, and judges what these fill in.
+"""The distillation study: trains codecs and flow models on their latents, and evaluates what these inpaint.
 
-    python sweeps/distillation/run.py small --out runs/distillation       # everything; the same line goes on
+    python sweeps/distillation/run.py small --out runs/distillation       # everything; the same line resumes
     python sweeps/distillation/run.py small --arms a1 --seeds 0 --dry     # the commands of one arm
 
-Each step is a command that anybody can give alone. What has ended well is not done again, what was stopped goes on.
+Each step is a command that can be run alone. Steps that succeeded are not repeated, interrupted trainings resume.
 ``python sweeps/distillation/tables.py OUT`` makes the tables.
 """
 
@@ -11,9 +11,8 @@ import argparse
 import shlex
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,7 +25,7 @@ LAST = "checkpoints/last.ckpt"
 
 @dataclass(frozen=True)
 class Step:
-    """One command, what it must wait for, and where it says that it has ended well."""
+    """One command, the steps that it needs, and the file that marks its success."""
 
     name: str
     command: list[str]
@@ -40,7 +39,7 @@ def study() -> dict:
 
 
 def steps(plan: dict, scale: str, out: Path, arms: list[str], conditions: list[str], seeds: list[int]) -> list[Step]:
-    """All commands, those of the first seed first, so that what there is at any time compares arms."""
+    """All commands, those of the first seed first, so that arms can be compared at any time."""
     of_scale = plan["scales"][scale]
     found: dict[str, Step] = {}
     for seed in seeds:
@@ -52,16 +51,16 @@ def steps(plan: dict, scale: str, out: Path, arms: list[str], conditions: list[s
 
 def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str], seed: int) -> Iterator[Step]:
     about = plan["arms"][arm]
-    teaches = about.get("codec_of", arm)
-    codec = out / f"codec/{teaches}-{seed}" / LAST
-    yield from _codec(plan, scale, out, teaches, seed)
+    codec_arm = about.get("codec_of", arm)
+    codec = out / f"codec/{codec_arm}-{seed}" / LAST
+    yield from _codec(plan, scale, out, codec_arm, seed)
     for condition in conditions:
         count = scale["flow_steps"][condition]
         for times in (1, *([plan["patience"][arm]] if arm in plan["patience"] else [])):
             name = f"flow/{arm}{f'x{times}' if times > 1 else ''}-{condition}-{seed}"
-            words = ["task=flow", *scale["flow"], *_said(about.get("flow", []), scale), f"text={condition}"]
+            words = ["task=flow", *scale["flow"], *_formatted(about.get("flow", []), scale), f"text={condition}"]
             words += [f"codec_ckpt={codec}", f"seed={seed}", f"max_steps={times * count}"]
-            flow = _training(name, words, out, (f"codec/{teaches}-{seed}",))
+            flow = _training(name, words, out, (f"codec/{codec_arm}-{seed}",))
             yield flow
             kept = [times * count * point // scale["points"] for point in range(1, scale["points"])]
             yield _judged(scale, out, flow, codec, kept if arm in plan["curves"] else [])
@@ -70,7 +69,7 @@ def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str],
 
 
 def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
-    """The codec of an arm, which begins with that of its seed where a scale has one, and what its latents hold."""
+    """The codec of an arm, initialised with that of its seed where a scale has one, and the probes of its latents."""
     words, needs = codec_words(plan, scale, arm), ()
     if "begin" in scale:
         needs = (f"codec/begin-{seed}",)
@@ -86,7 +85,7 @@ def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[
 
 def codec_words(plan: dict, scale: dict, arm: str) -> list[str]:
     """Overrides of train.py."""
-    return [*scale["codec"], *_said(plan["arms"][arm].get("codec", []), scale)]
+    return [*scale["codec"], *_formatted(plan["arms"][arm].get("codec", []), scale)]
 
 
 def _training(name: str, words: list[str], out: Path, needs: tuple[str, ...] = ()) -> Step:
@@ -94,13 +93,13 @@ def _training(name: str, words: list[str], out: Path, needs: tuple[str, ...] = (
     return _step(name, command, out, needs)
 
 
-def _said(overrides: list[str], scale: dict) -> list[str]:
+def _formatted(overrides: list[str], scale: dict) -> list[str]:
     words = {name: value for name, value in scale.items() if isinstance(value, str | int)}
     return [word for override in overrides for word in override.format(**words).split()]
 
 
 def _judged(scale: dict, out: Path, flow: Step, codec: Path, kept: list[int], kind="judge", *how: str) -> Step:
-    """What a flow model fills in at the end, and at kept steps of it."""
+    """The evaluation of a flow model at the end of training and at earlier steps."""
     models = [flow.done.parent / "checkpoints" / f"{step}.ckpt" for step in (*kept, "last")]
     name = flow.name.replace("flow/", f"{kind}/")
     command = [sys.executable, "-m", "codec", "judge", *_corpus(scale), "--codec-ckpt", str(codec), *how]
@@ -117,39 +116,27 @@ def _step(name: str, command: list[str], out: Path, needs: tuple[str, ...] = ())
 
 
 def run_all(todo: list[Step], jobs: int) -> list[str]:
-    """Run the commands, ``jobs`` at a time, each when those that it needs have ended -> names of those that failed, or
-    wait for one that did."""
+    """Run the commands, ``jobs`` at a time, each after those that it needs -> names of those that failed, and of those
+    that need one that did."""
     left = [step for step in todo if not step.done.is_file()]
-    ended = {step.name for step in todo if step.done.is_file()}
-    running: set[str] = set()
-    failed: list[str] = []
-    changed = threading.Condition()
-
-    def work() -> None:
+    ended, failed = {step.name for step in todo} - {step.name for step in left}, []
+    running: dict[Future, Step] = {}
+    with ThreadPoolExecutor(jobs) as pool:
         while True:
-            with changed:
-                while not (ready := [step for step in left if ended.issuperset(step.needs)]):
-                    if not running:
-                        return  # nothing can become ready any more
-                    changed.wait()
-                step = ready[0]
+            ready = [step for step in left if ended.issuperset(step.needs)]
+            for step in ready[: jobs - len(running)]:
                 left.remove(step)
-                running.add(step.name)
-            print(f"{step.name}: begun ({len(left)} to go)", flush=True)
-            good = _run(step)
-            with changed:
-                running.remove(step.name)
-                if good:
+                print(f"{step.name}: begun ({len(left)} to go)", flush=True)
+                running[pool.submit(_run, step)] = step
+            if not running:
+                return failed + [step.name for step in left]
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                step = running.pop(future)
+                if future.result():
                     ended.add(step.name)
                 else:
                     failed.append(step.name)
                     print(f"{step.name}: FAILED, see {step.log}", flush=True)
-                changed.notify_all()
-
-    with ThreadPoolExecutor(jobs) as pool:
-        for job in [pool.submit(work) for _ in range(jobs)]:
-            job.result()
-    return failed + [step.name for step in left]
 
 
 def _run(step: Step) -> bool:
@@ -166,23 +153,25 @@ def main() -> None:
     plan = study()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("scale", choices=list(plan["scales"]))
-    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "distillation", help="where runs and reports go")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / "distillation", help="folder of runs and reports")
     parser.add_argument("--arms", nargs="+", choices=list(plan["arms"]), default=list(plan["arms"]))
-    parser.add_argument("--conditions", nargs="+", help="some of those of the scale (default: all)")
+    parser.add_argument("--conditions", nargs="+", help="text= options, some of those of the scale (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=plan["seeds"])
     parser.add_argument(
         "--judge", nargs="+", help="held-out corpus with phones and times: dataset=folder dataset.path=DIR"
     )
     parser.add_argument("--jobs", type=int, default=1, help="commands at a time")
-    parser.add_argument("--dry", action="store_true", help="print the commands only")
+    parser.add_argument("--dry", action="store_true", help="only print the commands")
     options = parser.parse_args()
     scale = plan["scales"][options.scale]
     scale["judge"] = options.judge or scale["judge"]
     if not scale["judge"]:
-        parser.error(f"{options.scale} has no corpus to judge on: --judge dataset=folder dataset.path=DIR, with phones")
+        parser.error(
+            f"{options.scale} has no corpus for the evaluation: --judge dataset=folder dataset.path=DIR, with phones"
+        )
     conditions = options.conditions or list(scale["flow_steps"])
     if unknown := [name for name in conditions if name not in scale["flow_steps"]]:
-        parser.error(f"{options.scale} says no flow_steps for {', '.join(unknown)}: add them in study.yaml")
+        parser.error(f"{options.scale} has no flow_steps for {', '.join(unknown)}: add them in study.yaml")
     todo = steps(plan, options.scale, options.out.resolve(), options.arms, conditions, options.seeds)
     if options.dry:
         print("\n".join(shlex.join(step.command) for step in todo))
