@@ -25,8 +25,8 @@ from codec.evaluation.systems import corpus_of, find_checkpoints
 from codec.utils.errors import InputError
 from codec.utils.redact import HIDDEN, redact, redact_hydra, redact_override
 from codec.utils.safe_io import UntrustedFileError, inside, read_yaml
-from tests.checkpoints.test_load import CONFIG, saved
 from tests.helpers import programs
+from tests.helpers.checkpoints import CONFIG, saved
 from tests.helpers.run_folders import report, write_run
 from tests.helpers.secrets import SECRETS
 from tests.helpers.signals import speechlike

@@ -8,33 +8,8 @@ import torch
 
 from codec.checkpoints.load import CheckpointError, load_checkpoint, load_codec
 from codec.checkpoints.safe_instantiate import STEP, build, check_targets
+from tests.helpers.checkpoints import CONFIG, SEANET, saved
 from tests.helpers.parts import small_codec
-
-SEANET = {
-    "dim": 8,
-    "channels": 4,
-    "strides": [2, 4],
-    "units": {"_target_": "codec.layers.seanet.ResidualUnits", "dilations": [1, 3], "kernel": 3, "compress": 2},
-}
-RVQ = {"_target_": "codec.quantizers.rvq.RVQ", "dim": 8, "frame_rate": 100, "n_q": 3, "codebook_size": 16}
-CONFIG = {
-    "codec": {
-        "_target_": "codec.model.Codec",
-        "encoder": {"_target_": "codec.encoders.seanet.SEANetEncoder", **SEANET},
-        "decoder": {"_target_": "codec.decoders.seanet.SEANetDecoder", **SEANET},
-        "quantizer": RVQ,
-        "sample_rate": 800,
-        "frame_rate": 100,
-    }
-}
-
-
-def saved(path, **changes):
-    codec = small_codec(seed=3)
-    state = {f"codec.{k}": v for k, v in codec.state_dict().items()}
-    state["discriminators.x"] = torch.zeros(1)
-    torch.save({"config": CONFIG, "state_dict": state, "global_step": 7} | changes, path)
-    return codec.eval()
 
 
 def test_a_moved_checkpoint_gives_the_same_codec(tmp_path):
@@ -72,20 +47,15 @@ def test_another_shape_is_named(tmp_path):
     assert "\n" not in message
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", pickle.dumps({"config": {}})])
-def test_damaged_files_are_refused(tmp_path, content):
-    (tmp_path / "a.ckpt").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"cannot be read as a checkpoint|no checkpoint of this project"):
-        load_checkpoint(tmp_path / "a.ckpt")
-
-
-def test_truncated_and_missing_files_are_refused(tmp_path):
-    saved(tmp_path / "a.ckpt")
-    data = (tmp_path / "a.ckpt").read_bytes()
-    (tmp_path / "a.ckpt").write_bytes(data[: len(data) // 2])
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_checkpoint(tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match="there is no checkpoint at"):
+def test_damaged_and_missing_files_are_refused(tmp_path):
+    path = tmp_path / "a.ckpt"
+    saved(path)
+    whole = path.read_bytes()
+    for content in (b"", b"not a checkpoint", pickle.dumps({"config": {}}), whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="cannot be read"):
+            load_checkpoint(path)
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "b.ckpt")
 
 
@@ -106,15 +76,7 @@ def test_a_pickle_in_a_checkpoint_does_not_run(tmp_path):
 
 @pytest.mark.parametrize(
     "target",
-    [
-        "os.system",
-        "codec.training.setup.subprocess.run",
-        "codec.training.setup.git_commit",
-        "codec.nowhere.X",
-        "codec",
-        "builtins.exec",
-        3,
-    ],
+    ["os.system", "codec.data.hf.fsspec.open", "codec.data.hf.fetch", "codec.nowhere.X", "codec", "builtins.exec", 3],
 )
 def test_a_configuration_from_outside_builds_own_classes_only(tmp_path, target):
     for config in ({"_target_": target}, {"a": [{"b": {"_target_": target, "_args_": ["touch owned"]}}]}):
@@ -123,10 +85,6 @@ def test_a_configuration_from_outside_builds_own_classes_only(tmp_path, target):
     saved(tmp_path / "a.ckpt", config={"codec": CONFIG["codec"] | {"encoder": {"_target_": target}}})
     with pytest.raises(CheckpointError, match="not a class of this package"):
         load_codec(tmp_path / "a.ckpt")
-
-
-def test_own_classes_are_built():
-    assert build(CONFIG["codec"]).hop_length == 8
 
 
 def test_loading_a_codec_imports_nothing_for_training_or_evaluation():

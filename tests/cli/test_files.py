@@ -14,7 +14,7 @@ from codec.checkpoints.load import load_checkpoint, load_codec
 from codec.checkpoints.safe_instantiate import check_targets
 from codec.latents.audio_files import read_blocks
 from codec.latents.token_file import load_tokens
-from tests.checkpoints.test_load import saved
+from tests.helpers.checkpoints import saved
 from tests.helpers.codes import assert_codes_equal
 from tests.helpers.commands import fails
 from tests.helpers.mimi_models import HOP, SMALL, noise, random_mimi

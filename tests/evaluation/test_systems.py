@@ -10,7 +10,7 @@ import torch
 from codec.checkpoints.load import CheckpointError
 from codec.data.base import CorpusError
 from codec.evaluation.systems import build_systems, corpus_of, find_checkpoints, out_folder
-from tests.checkpoints.test_load import CONFIG, saved
+from tests.helpers.checkpoints import CONFIG, saved
 from tests.helpers.parts import tone_batch
 from tests.helpers.run_folders import write_run
 from tests.helpers.speech import Rounding

@@ -12,7 +12,7 @@ from codec.data.work_units import cut
 from codec.latents.export import LatentExtractor
 from codec.latents.extract import extract
 from codec.model import Codec
-from tests.checkpoints.test_load import CONFIG
+from tests.helpers.checkpoints import CONFIG
 from tests.helpers.parts import tone_batch
 from tests.helpers.signals import speechlike
 

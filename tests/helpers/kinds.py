@@ -35,15 +35,14 @@ from codec.latents.token_file import TokenError, Tokens, load_tokens, save_token
 from codec.model import Codec
 from codec.training.replay import BatchDump, load_batch
 from codec.training.resume import resume_point
-from tests.checkpoints.convert.test_init_from import built
-from tests.checkpoints.test_load import saved
+from tests.helpers.checkpoints import mimi_of, saved
 from tests.helpers.flow_checkpoints import saved_flow
 from tests.helpers.run_folders import ERROR, INFO, report, write_run
 from tests.helpers.shards import packed
 from tests.helpers.signals import speechlike
 
 RATE = 16_000
-CODEC = built()
+CODEC = mimi_of()
 
 
 class LeftOut(Exception):
@@ -129,7 +128,7 @@ def _batch(folder: Path) -> Path:
 
 
 def _mimi(folder: Path, layout: str, name: str) -> Path:
-    export_mimi(built(), folder, layout)
+    export_mimi(mimi_of(), folder, layout)
     return folder / name
 
 

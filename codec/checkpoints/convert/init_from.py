@@ -1,4 +1,4 @@
-"""Begin training with the codec of someone else's, or of an earlier, run."""
+"""Initialisation of a codec from another run's checkpoint or from a published Mimi."""
 
 import logging
 from pathlib import Path
@@ -14,23 +14,23 @@ from codec.model import Codec
 from codec.quantizers.base import Continuous
 
 log = logging.getLogger(__name__)
-LEVELS = ("usage", "sums", "codebooks")  # buffers of an RVQ, one row for each of its codebooks
+LEVELS = ("usage", "sums", "codebooks")  # buffers of an RVQ with a row for each codebook
 
 
 def start_from(codec: Codec, source: str | Path) -> None:
     """Copy the weights of ``source`` into ``codec``, which may have fewer codebooks, and weight norm or not.
 
-    A continuous bottleneck that ``source`` does not have, or has with other channels, stays as it is: encoder and
-    decoder alone are taken.
+    A continuous bottleneck that ``source`` does not have, or has with other channels, keeps its own weights: only
+    encoder and decoder are initialised.
 
     Args:
-        source: a checkpoint (.ckpt; its averaged weights where it has them), or a Mimi file, folder or Hub id.
+        source: a checkpoint (.ckpt; its EMA weights where it has them), or a Mimi file, folder or Hub id.
 
     Raises:
-        CheckpointError: if it cannot be read, or another architecture is in it; names the tensors.
+        CheckpointError: if it cannot be read, or has another architecture; names the tensors.
     """
     trained = load_codec(source)[0] if str(source).endswith(".ckpt") else import_mimi(source)[0]
-    theirs, ours = _unseen(trained), _unseen(codec)
+    theirs, ours = _hyperparameters(trained), _hyperparameters(codec)
     for name in theirs:
         if name in ours and theirs[name] != ours[name]:
             raise CheckpointError(f"{source} has {name}={theirs[name]:g}, and this model {name}={ours[name]:g}")
@@ -49,11 +49,11 @@ def _shapes(part: nn.Module) -> tuple[type, list[torch.Size]]:
     return type(part), [value.shape for value in part.parameters()]
 
 
-def _unseen(codec: Codec) -> dict[str, float]:
-    """What makes an architecture and leaves no trace in the shapes of its tensors."""
+def _hyperparameters(codec: Codec) -> dict[str, float]:
+    """Those that the shapes of the tensors do not show."""
     found = {"sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
     for name, part in codec.named_modules():
         if isinstance(part, Transformer):
-            kinds = {"heads": part.layers[0].heads, "context": part.context, "base": part.base}
-            found |= {f"{name}.{kind}": value for kind, value in kinds.items()}
+            own = {"heads": part.layers[0].heads, "context": part.context, "base": part.base}
+            found |= {f"{name}.{key}": value for key, value in own.items()}
     return found

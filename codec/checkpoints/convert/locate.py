@@ -1,6 +1,6 @@
-"""Files of other projects: where they lie, here or on the Hugging Face Hub, and what is in them.
+"""Files of a published Mimi: local or on the Hugging Face Hub.
 
-Weights are read with safetensors and configurations with json: nothing in them is run or unpickled.
+Weights are read with safetensors and configurations with json: nothing is executed or unpickled.
 """
 
 from pathlib import Path
@@ -14,61 +14,63 @@ from torch import Tensor
 from codec.checkpoints.load import CheckpointError
 from codec.utils.safe_io import UntrustedFileError, read_json
 
-LARGEST = 2**20  # bytes of a configuration
-MIMI_FILES = ("tokenizer-*.safetensors", "mimi*.safetensors")  # Kyutai's names of it beside a language model's weights
+MAX_CONFIG = 2**20  # bytes
+MIMI_FILES = ("tokenizer-*.safetensors", "mimi*.safetensors")  # Kyutai's names, beside a language model's weights
 
 
 def locate_mimi(source: str | Path) -> Path:
-    """The weights of a Mimi: a file, a folder that holds one, or a repository on the Hub -> the file.
+    """The weights of a Mimi: a file, a folder with one, or a repository on the Hub -> the file.
 
     Raises:
-        CheckpointError: says what is not there, or could not be reached.
+        CheckpointError: says what is missing, or why the Hub did not answer.
     """
     path = Path(source)
     if path.is_file():
         return path
-    if path.is_dir():
-        return _in_folder(path)
-    try:
-        folder = Path(snapshot_download(str(source), allow_patterns=["config.json", *MIMI_FILES]))
-        config = folder / "config.json"
-        if config.is_file() and read_config(config).get("model_type") == "mimi":  # elsewhere this is a language model
-            hf_hub_download(str(source), "model.safetensors")
-    except CheckpointError:
-        raise
-    except Exception as error:  # of dozens of kinds, from a malformed id to the network
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise CheckpointError(
-            f"{source} is neither a file nor a folder here, and cannot be had from the Hugging Face Hub "
-            f"({reason[:200]}): give a .safetensors file of Mimi, or a folder with config.json and model.safetensors"
-        ) from None
-    return _in_folder(folder)
-
-
-def _in_folder(folder: Path) -> Path:
-    config, weights = folder / "config.json", folder / "model.safetensors"
-    if config.is_file() and weights.is_file() and read_config(config).get("model_type") == "mimi":
-        return weights
-    found = sorted({path for pattern in MIMI_FILES for path in folder.glob(pattern)})
+    if not path.is_dir():
+        try:
+            path = Path(snapshot_download(str(source), allow_patterns=["config.json", *MIMI_FILES]))
+            if _is_mimi(path):  # elsewhere model.safetensors is a language model
+                hf_hub_download(str(source), "model.safetensors")
+        except CheckpointError:
+            raise
+        except Exception as error:  # of dozens of kinds, from a malformed id to the network
+            raise CheckpointError(
+                f"{source} is neither a file nor a folder here, and cannot be had from the Hugging Face Hub "
+                f"({_line(error)}): give a Mimi's .safetensors file, or a folder with config.json and model.safetensors"
+            ) from None
+    if (path / "model.safetensors").is_file() and _is_mimi(path):
+        return path / "model.safetensors"
+    found = sorted({file for pattern in MIMI_FILES for file in path.glob(pattern)})
     if len(found) != 1:
-        what = f"more than one ({', '.join(path.name for path in found[:3])})" if found else "none"
+        what = f"more than one ({', '.join(file.name for file in found[:3])})" if found else "none"
         raise CheckpointError(
             f"a Mimi's folder has config.json and model.safetensors, or one of {' and '.join(MIMI_FILES)}, but "
-            f"{folder} has {what}: give the file itself"
+            f"{path} has {what}: give the file itself"
         )
     return found[0]
 
 
+def _is_mimi(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and read_config(config).get("model_type") == "mimi"
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises CheckpointError for a file that is no safetensors file."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read as a safetensors file: {reason[:200]}") from None
+        raise CheckpointError(f"{path} cannot be read as a safetensors file: {_line(error)}") from None
 
 
 def read_config(path: Path) -> dict[str, Any]:
+    """Raises CheckpointError for a file that is missing or no JSON object."""
     try:
-        return read_json(path, LARGEST)
+        return read_json(path, MAX_CONFIG)
     except (OSError, UntrustedFileError) as error:
-        raise CheckpointError(f"{path}, which tells the sizes of this Mimi, cannot be read: {error}") from None
+        raise CheckpointError(f"{path}, the configuration of this Mimi, cannot be read: {error}") from None
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]

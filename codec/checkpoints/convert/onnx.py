@@ -1,9 +1,9 @@
-"""A causal codec as two ONNX graphs, one step of a stream each, with the state as inputs and outputs.
+"""Export of a causal codec as two ONNX graphs, one streaming step each, with the state as inputs and outputs.
 
-``encoder_step.onnx``: wav ``[1, 1, hop_length]`` float32 and the state -> codes ``[1, n_q, 1]`` int64 and the new one.
-``decoder_step.onnx``: codes ``[1, n_q, 1]`` and the state -> wav ``[1, 1, hop_length]`` and the new one.
-The inputs ``state_0, ...`` of a step are the outputs ``next_state_0, ...`` of the one before; zeros start a stream.
-``codec.json`` says rates and sizes. Graphs are made by torch.export and hold the weights, folded, in fp32.
+``encoder_step.onnx``: wav ``[1, 1, hop_length]`` float32 and state -> codes ``[1, n_q, 1]`` int64 and next state.
+``decoder_step.onnx``: codes ``[1, n_q, 1]`` and state -> wav ``[1, 1, hop_length]`` and next state.
+The outputs ``next_state_0, ...`` of a step are the inputs ``state_0, ...`` of the next one; zeros start a stream.
+``codec.json`` has the rates and sizes. Graphs are made by torch.export and hold the folded weights in fp32.
 """
 
 import copy
@@ -33,9 +33,9 @@ class Step(nn.Module):
 
     @torch.no_grad()
     def start(self, x: Tensor) -> list[Tensor]:
-        """The state of zeros that starts a stream; finds out how states are built."""
+        """The state of zeros that starts a stream; also records the structure of states."""
         leaves, self.structure = pytree.tree_flatten(self.step(x, None)[1])
-        self.stateful = [isinstance(leaf, Tensor) for leaf in leaves]  # the others are None: layers without a state
+        self.stateful = [isinstance(leaf, Tensor) for leaf in leaves]  # others are None: stateless layers
         return [torch.zeros_like(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
@@ -52,7 +52,7 @@ def export_onnx(codec: Codec, folder: str | Path, n_q: int | None = None) -> lis
     """Write a codec's two steps for ``n_q`` codebooks (None: all) -> the files written.
 
     Raises:
-        CheckpointError: if the codec looks ahead, or has fewer codebooks, or ONNX's tools are not installed.
+        CheckpointError: if the codec has look-ahead or fewer codebooks, or ONNX's tools are not installed.
     """
     try:
         import onnxscript  # noqa: F401  # what torch.onnx.export is built on; an extra

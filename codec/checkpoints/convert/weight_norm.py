@@ -1,4 +1,4 @@
-"""Weights without weight norm, out of a codec and into one, whether or not it is trained with weight norm."""
+"""A module's state without weight norm, and loading it into a module with or without weight norm."""
 
 import copy
 from typing import Any
@@ -17,14 +17,14 @@ def plain_state(module: nn.Module) -> dict[str, Any]:
 
 
 def load_plain(module: nn.Module, weights: dict[str, Any], source: str) -> None:
-    """Load what :func:`plain_state` gives.
+    """Load the result of :func:`plain_state`.
 
     Args:
         weights: the state of a module of the same sizes, ``_extra_state`` included.
-        source: where they come from, for the message.
+        source: of the weights, for the message.
 
     Raises:
-        CheckpointError: names the missing, unknown and wrongly shaped tensors, and loads nothing.
+        CheckpointError: names the missing, unknown and wrongly shaped tensors; nothing is loaded.
     """
     folded = _folded(module)
     load_weights(folded, weights, source)
@@ -35,8 +35,8 @@ def load_plain(module: nn.Module, weights: dict[str, Any], source: str) -> None:
             for name, part in _normed(module):
                 part.weight = weights[f"{name}.weight"].to(part.weight.device)  # to magnitude and direction
                 direction = part.parametrizations.weight.original1
-                none = direction.flatten(1).abs().sum(1) == 0
-                direction[none] = 1.0  # any will do for a magnitude of zero, but 0 / 0
+                zero = direction.flatten(1).abs().sum(1) == 0
+                direction[zero] = 1.0  # their magnitude is 0: any direction but 0 / 0
 
 
 def _normed(module: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -44,5 +44,5 @@ def _normed(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _folded(module: nn.Module) -> nn.Module:
-    """The module itself if it has no weight norm, or a copy without."""
+    """A copy without weight norm; the module itself if it has none."""
     return fold_weight_norm(copy.deepcopy(module)) if _normed(module) else module

@@ -8,48 +8,17 @@ from torch import nn
 from codec.checkpoints.convert.init_from import start_from
 from codec.checkpoints.convert.mimi import export_mimi
 from codec.checkpoints.convert.weight_norm import plain_state
-from codec.checkpoints.safe_instantiate import CheckpointError, build
+from codec.checkpoints.safe_instantiate import CheckpointError
 from codec.layers.conv import fold_weight_norm
 from codec.model import Codec
 from codec.quantizers.vae import VAE
-from tests.helpers.parts import SMALL, small_mimi
-
-SIZES = dict(layers=2, heads=2, hidden=16, context=10, base=10_000.0)
-
-
-def config(n_q: int = 4, weight_norm: bool = True, sample_rate: int = 1600, **transformer) -> dict:
-    """The configuration of tests.helpers.parts.small_mimi, as a checkpoint carries it."""
-    units = {"_target_": "codec.layers.seanet.ResidualUnits", "dilations": [1], "kernel": 3, "compress": 2}
-    seanet = {k: v for k, v in SMALL.items() if k != "units"} | {"units": units, "weight_norm": weight_norm}
-    attention = {"_target_": "codec.layers.transformer.Transformer", "dim": 8, **SIZES, **transformer}
-    sides = {}
-    for side, name in (("encoder", "Encoder"), ("decoder", "Decoder")):
-        sides[side] = {
-            "_target_": f"codec.{side}s.mimi.Mimi{name}",
-            "seanet": {"_target_": f"codec.{side}s.seanet.SEANet{name}", **seanet},
-            "transformer": attention,
-        }
-    quantizer = {"_target_": "codec.quantizers.split_rvq.SplitRVQ", "dim": 8, "frame_rate": 100, "n_q": n_q}
-    quantizer |= {"codebook_size": 16, "codebook_dim": 4, "kmeans_iters": 5}
-    rates = {"sample_rate": sample_rate, "frame_rate": sample_rate / 16}
-    return {
-        "_target_": "codec.model.Codec",
-        **sides,
-        "quantizer": quantizer | {"frame_rate": sample_rate / 16},
-        **rates,
-    }
-
-
-def built(seed: int = 0, **changes) -> Codec:
-    torch.manual_seed(seed)
-    codec = build(config(**changes))
-    codec.quantizer.train()(torch.randn(4, 8, 50))
-    return codec
+from tests.helpers.checkpoints import mimi_config, mimi_of
+from tests.helpers.parts import small_mimi
 
 
 def saved(codec: Codec, path, **changes):
     state = {f"codec.{name}": value for name, value in codec.state_dict().items()}
-    torch.save({"state_dict": state, "config": {"codec": config(**changes)}, "global_step": 7}, path)
+    torch.save({"state_dict": state, "config": {"codec": mimi_config(**changes)}, "global_step": 7}, path)
     return path
 
 
@@ -66,7 +35,7 @@ def assert_same(a: nn.Module, b: nn.Module) -> None:
 @pytest.mark.parametrize("theirs", [True, False])
 @pytest.mark.parametrize("ours", [True, False])
 def test_with_and_without_weight_norm(theirs, ours, tmp_path):
-    trained, fresh = built(1, weight_norm=theirs), built(2, weight_norm=ours)
+    trained, fresh = mimi_of(1, weight_norm=theirs), mimi_of(2, weight_norm=ours)
     start_from(fresh, saved(trained, tmp_path / "a.ckpt", weight_norm=theirs))
     assert_same(fresh, trained)
     assert fresh.quantizer.acoustic.steps == trained.quantizer.acoustic.steps > 0  # no k-means over trained codebooks
@@ -75,18 +44,18 @@ def test_with_and_without_weight_norm(theirs, ours, tmp_path):
 
 
 def test_fewer_codebooks_are_the_first_ones(tmp_path):
-    trained, fresh = built(1), built(2, n_q=3)
+    trained, fresh = mimi_of(1), mimi_of(2, n_q=3)
     start_from(fresh, saved(trained, tmp_path / "a.ckpt"))
     assert torch.equal(fresh.quantizer.acoustic.codebooks, trained.quantizer.acoustic.codebooks[:2])
     wav = torch.randn(1, 1, 160)
     assert torch.equal(fresh.eval().encode(wav), trained.eval().encode(wav)[:, :3])
     with pytest.raises(CheckpointError, match="wrongly shaped"):
-        start_from(built(2, n_q=5), tmp_path / "a.ckpt")
+        start_from(mimi_of(2, n_q=5), tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("begins", ["rvq", "vae"])
 def test_a_continuous_bottleneck_of_its_own_begins_with_the_codec_around_it(tmp_path, caplog, begins):
-    trained, fresh = built(1), built(2)
+    trained, fresh = mimi_of(1), mimi_of(2)
     fresh.quantizer = VAE(8, 100, channels=3)
     ckpt = saved(trained, tmp_path / "a.ckpt")
     if begins == "vae":
@@ -94,7 +63,7 @@ def test_a_continuous_bottleneck_of_its_own_begins_with_the_codec_around_it(tmp_
         quantizer = {"_target_": "codec.quantizers.vae.VAE", "dim": 8, "frame_rate": 100, "channels": 2}
         state = {f"codec.{name}": value for name, value in trained.state_dict().items()}
         torch.save(
-            {"state_dict": state, "config": {"codec": config() | {"quantizer": quantizer}}, "global_step": 7}, ckpt
+            {"state_dict": state, "config": {"codec": mimi_config() | {"quantizer": quantizer}}, "global_step": 7}, ckpt
         )
     own = {name: value.clone() for name, value in fresh.quantizer.state_dict().items()}
     start_from(fresh, ckpt)
@@ -105,9 +74,9 @@ def test_a_continuous_bottleneck_of_its_own_begins_with_the_codec_around_it(tmp_
 
 
 def test_from_the_files_of_others(tmp_path):
-    trained = built(1)
+    trained = mimi_of(1)
     export_mimi(trained, tmp_path / "theirs", "moshi")
-    fresh = built(2)
+    fresh = mimi_of(2)
     start_from(fresh, tmp_path / "theirs" / "mimi.safetensors")
     wav = torch.randn(1, 1, 160)
     torch.testing.assert_close(fresh.eval()(wav).wav, trained.eval()(wav).wav, atol=1e-5, rtol=0)
@@ -125,8 +94,8 @@ def test_from_the_files_of_others(tmp_path):
 )
 def test_another_architecture_is_refused_and_nothing_is_loaded(changes, sentence, tmp_path):
     """Also where it leaves no trace in the shapes of tensors."""
-    path = saved(built(1), tmp_path / "a.ckpt")
-    fresh = built(2, **changes)
+    path = saved(mimi_of(1), tmp_path / "a.ckpt")
+    fresh = mimi_of(2, **changes)
     before = {k: v.clone() for k, v in fresh.state_dict().items() if isinstance(v, torch.Tensor)}
     with pytest.raises(CheckpointError, match=sentence):
         start_from(fresh, path)
@@ -143,10 +112,10 @@ def test_what_is_no_codec_is_refused(tmp_path):
 
 def test_a_dead_channel_stays_zero_under_weight_norm(tmp_path):
     """Its direction is 0 / 0, which would be NaN in the first forward pass."""
-    trained = fold_weight_norm(built(1, weight_norm=False))
+    trained = fold_weight_norm(mimi_of(1, weight_norm=False))
     with torch.no_grad():
         trained.encoder.seanet.layers[0].conv.weight[1] = 0.0
-    fresh = built(2)
+    fresh = mimi_of(2)
     start_from(fresh, saved(trained, tmp_path / "a.ckpt", weight_norm=False))
     wav = torch.randn(1, 1, 160)
     torch.testing.assert_close(fresh.eval()(wav).wav, trained.eval()(wav).wav, atol=1e-5, rtol=0)
