@@ -13,7 +13,7 @@ from codec.evaluation.baselines.anchors import LowPass
 from codec.evaluation.html.base import IDENTITY, LOW_PASS, MOST_CONDITIONS, PageError, SystemResult
 from codec.evaluation.html.ratings import ANCHOR, FORMAT, REFERENCE
 from codec.evaluation.html.render import MB, embedded_json, render
-from codec.evaluation.html.sound import CODINGS, Clip, Wave, fill, int16, read_audio
+from codec.evaluation.html.sound import Clip, Wave, fill, int16, read_audio
 from codec.utils.atomic import write_atomic
 
 CUTOFF = 3500.0  # Hz, of the anchor
@@ -83,13 +83,13 @@ def write_listening_test(
         return render("listening.html", ["player.js", "listening.js"], **values).encode()
 
     limit = int(limit_mb * MB)
-    kbps, fitting = fill(
+    coding, fitting = fill(
         limit - len(page([], "")), chosen, lambda clip: Clip(clip, _waves(results, clip, add_anchor), [])
     )
-    text = page(fitting, CODINGS[kbps])
+    text = page(fitting, coding)
     while fitting and len(text) >= limit:
         fitting.pop()
-        text = page(fitting, CODINGS[kbps])
+        text = page(fitting, coding)
     if not fitting:
         raise PageError(f"No clip finds room in {limit_mb:g} MB.")
     write_atomic(path, text)

@@ -11,7 +11,7 @@ from codec.evaluation.html import plots
 from codec.evaluation.html.base import Grid, PageError, SystemResult
 from codec.evaluation.html.grid import grid_view
 from codec.evaluation.html.render import MB, embedded_json, render
-from codec.evaluation.html.sound import CODINGS, Clip, data_uri, fill, read_audio
+from codec.evaluation.html.sound import Clip, data_uri, fill, read_audio
 from codec.evaluation.html.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, number, verdict
 from codec.evaluation.html.tables import title as column_title
 from codec.evaluation.report import format_fact, json_values
@@ -74,9 +74,9 @@ def write_page(
     text = page([], "")
     if len(text) >= limit:
         raise PageError(f"The page is {len(text) / MB:.1f} MB without any sound, more than {limit_mb:g}.")
-    kbps, fitting = fill(limit - len(text), audible, lambda clip: _load(results, clip))
+    coding, fitting = fill(limit - len(text), audible, lambda clip: _load(results, clip))
     for count in range(len(fitting), 0, -1):
-        if len(whole := page(fitting[:count], CODINGS[kbps])) < limit:
+        if len(whole := page(fitting[:count], coding)) < limit:
             text = whole
             break
     write_atomic(path, text)
@@ -92,6 +92,7 @@ def _view(results: Sequence[SystemResult], scores: Scores, own: list[int], lead:
         {"title": column_title(name), "digits": decimals([row[m] for row in means]), "best": scores.best(m, compared)}
         for m, name in enumerate(scores.metrics)
     ]
+    speakers = {_text(speaker) for speaker in scores.clips["speaker"]}
     styles, curves = plots.line_styles(results), plots.curve_names(results)
     coded = [not math.isnan(plots.bitrate(result)) for result in results]
     families: dict[str, Markup] = {}
@@ -106,7 +107,7 @@ def _view(results: Sequence[SystemResult], scores: Scores, own: list[int], lead:
         "compared": "the systems that are no baseline" if 1 < len(own) < len(results) else "all systems",
         "fewest": FEWEST,
         "clips": len(scores.clips),
-        "speakers": _speakers(scores),
+        "speakers": None if "" in speakers else len(speakers),
         "all_pairs": len(results) <= ALL_PAIRS,
         "costs": _costs(results),
         "facts": _other_facts(results),
@@ -154,12 +155,6 @@ def _data(results: Sequence[SystemResult], scores: Scores, lead: int, key: int) 
         ],
         "scores": [json_values(system.T.tolist()) for system in scores.values],
     }
-
-
-def _speakers(scores: Scores) -> int | None:
-    """The number of speakers; None unless the speaker of every clip is known."""
-    known = {_text(speaker) for speaker in scores.clips["speaker"]}
-    return None if "" in known else len(known)
 
 
 def _text(value: Any) -> str:

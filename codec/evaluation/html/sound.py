@@ -1,6 +1,7 @@
 """Audio inside a page: FLAC where there is room, else Ogg Opus."""
 
 import base64
+import functools
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,8 @@ from codec.utils.safe_io import UntrustedFileError, inside
 
 LONGEST = 2**26  # samples of an audio file of a report: 23 minutes at 48 kHz
 MARKUP = 1_500  # characters of HTML around an audio file, about
-CODINGS = {  # kbit/s of Ogg Opus, None for FLAC -> the name that a page shows
-    None: "FLAC, which is lossless",
-    96: "Ogg Opus at 96 kbit/s, which is not exactly the systems' output",
-    64: "Ogg Opus at 64 kbit/s, which is not exactly the systems' output",
-}
+OPUS_KBPS = 64  # transparent for speech
+FLAC, OPUS = "FLAC, which is lossless", f"Ogg Opus at {OPUS_KBPS} kbit/s, which is not exactly the systems' output"
 Wave = tuple[np.ndarray, int]  # int16 [T], Hz
 
 
@@ -68,10 +66,10 @@ def data_uri(mime: str, content: bytes) -> str:
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"
 
 
-def audio_uri(wave: Wave, kbps: int | None) -> str:
-    """A wave as a data URI: Ogg Opus of ``kbps`` kbit/s, at the next rate that Opus supports, or FLAC for None."""
+def audio_uri(wave: Wave, coding: str) -> str:
+    """A wave as a data URI, in `FLAC`, or in `OPUS` at the next rate that it supports."""
     wav, rate = wave
-    if kbps is None:
+    if coding == FLAC:
         file = io.BytesIO()
         soundfile.write(file, wav, rate, format="FLAC", subtype="PCM_16")
         return data_uri("audio/flac", file.getvalue())
@@ -79,36 +77,25 @@ def audio_uri(wave: Wave, kbps: int | None) -> str:
     if rate not in RATES:
         higher = min((known for known in RATES if known > rate), default=RATES[-1])
         samples, rate = resample(samples, rate, higher), higher
-    return data_uri("audio/ogg", encode(samples, rate, kbps))
+    return data_uri("audio/ogg", encode(samples, rate, OPUS_KBPS))
 
 
-def fill(
-    room: int, names: Sequence[str], load: Callable[[str], Clip]
-) -> tuple[int | None, list[tuple[Clip, list[str]]]]:
-    """As much audio as fits into ``room`` characters: all clips in the best coding that holds them, else the first few.
+def fill(room: int, names: Sequence[str], load: Callable[[str], Clip]) -> tuple[str, list[tuple[Clip, list[str]]]]:
+    """As much audio as fits into ``room`` characters: all clips as FLAC, or as Opus, or else the first ones as Opus.
 
     Returns:
-        the coding's key in `CODINGS`, and the clips that fit with the URIs of their audio.
+        the name of the coding, and the clips that fit with the URIs of their audio.
     """
-    loaded: dict[str, Clip] = {}
-    *_, smallest = CODINGS
-    for kbps in CODINGS:
-        if loaded and kbps != smallest:
-            clips = loaded.values()
-            pictures = sum(len(picture) for clip in clips for picture in clip.pictures)
-            seconds = sum(len(wav) / rate for clip in clips for wav, rate in clip.waves)
-            expected = (seconds * kbps * 1000 / 8 * 4 / 3 + pictures) / len(clips) * len(names)
-            if expected > 1.15 * room:
-                continue  # encoding takes long, and the size is known in advance
+    load = functools.cache(load)
+    for coding in (FLAC, OPUS):
         fitting, used = [], 0
         with ThreadPoolExecutor() as pool:  # libsndfile releases the GIL
-            for name in names:
-                clip = loaded[name] = loaded.get(name) or load(name)
-                uris = list(pool.map(lambda wave, kbps=kbps: audio_uri(wave, kbps), clip.waves))
+            for clip in map(load, names):
+                uris = list(pool.map(functools.partial(audio_uri, coding=coding), clip.waves))
                 used += sum(len(uri) + MARKUP for uri in uris) + sum(map(len, clip.pictures))
                 if used > room:
                     break
                 fitting.append((clip, uris))
         if len(fitting) == len(names):
             break
-    return kbps, fitting
+    return coding, fitting

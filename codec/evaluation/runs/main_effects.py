@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
 
 import pandas
 
@@ -96,23 +95,16 @@ def _effects(
 ) -> Iterator[Effect]:
     """``cells``: factors and seed of each scored run, by name."""
     for metric in metrics:
-        scores = {n: r.clips.set_index("clip")[metric] for n, r in reports.items() if metric in r.metrics}
+        columns = {n: r.clips.set_index("clip")[metric] for n, r in reports.items() if metric in r.metrics}
+        scores = pandas.DataFrame(columns).T  # [runs, clips]
+        settings = cells.loc[cells.index.isin(scores.index)]
         for factor, (first, *others) in factors.items():
             rest = [key for key in cells.columns if key != factor]
+            scores_of = {}  # level -> [other settings, clips]: runs that agree in all settings count as one
+            for level in (first, *others):
+                same = settings.loc[settings[factor] == level, rest]
+                scores_of[level] = scores.loc[same.index].groupby([same[key] for key in rest]).mean()
             for level in others:
-                ours, theirs = (_scores_by(rest, cells[cells[factor] == one], scores) for one in (level, first))
-                pairs = [(ours[key] - theirs[key]).mean() for key in ours if key in theirs]  # over the clips of both
-                pairs = [difference for difference in pairs if not math.isnan(difference)]
-                mean = fmean(series.mean() for series in ours.values()) if ours else math.nan
+                pairs = (scores_of[level] - scores_of[first]).mean(axis=1).dropna()  # over the clips of both
+                mean = float(scores_of[level].mean(axis=1).mean())
                 yield Effect(factor, level, first, metric, mean, t_interval(pairs))
-
-
-def _scores_by(
-    keys: list[str], cells: pandas.DataFrame, scores: Mapping[str, pandas.Series]
-) -> dict[tuple, pandas.Series]:
-    """The other settings of these runs -> scores by clip, the mean of runs that agree in all."""
-    found: dict[tuple, list[pandas.Series]] = {}
-    for name, *values in cells[keys].itertuples(name=None):
-        if name in scores:
-            found.setdefault(tuple(values), []).append(scores[name])
-    return {key: pandas.concat(series, axis=1).mean(axis=1) for key, series in found.items()}

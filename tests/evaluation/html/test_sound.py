@@ -11,7 +11,7 @@ import soundfile
 
 from codec.evaluation.baselines.opus import RATES
 from codec.evaluation.html.report import write_page
-from codec.evaluation.html.sound import audio_uri, int16, read_audio
+from codec.evaluation.html.sound import OPUS, audio_uri, int16, read_audio
 from codec.evaluation.report import ReportError
 from tests.helpers.speech import RATE, clip
 
@@ -61,7 +61,7 @@ def test_paths_out_of_the_folder_are_refused_and_links_inside_followed(results, 
 @pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
 def test_opus_is_the_clip_at_the_next_rate_that_it_supports(rate):
     wav = int16(clip(0, 1.3, rate)["wav"][0].numpy())
-    file = base64.b64decode(audio_uri((wav, rate), 64).removeprefix("data:audio/ogg;base64,"))
+    file = base64.b64decode(audio_uri((wav, rate), OPUS).removeprefix("data:audio/ogg;base64,"))
     decoded, known = soundfile.read(io.BytesIO(file))
     assert known == next(supported for supported in RATES if supported >= rate)
     assert len(decoded) / known == pytest.approx(1.3, abs=0.001)
