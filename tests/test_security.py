@@ -1,10 +1,10 @@
-"""What a stranger's file cannot do, and which secrets a run does not keep."""
+"""What an untrusted file cannot do: run code, take all memory, read or write elsewhere."""
 
 import ast
 import importlib
 import json
-import logging
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,25 +15,22 @@ import yaml
 from codec.checkpoints.load import load_checkpoint, load_codec
 from codec.checkpoints.safe_instantiate import DATA, CheckpointError, build
 from codec.checkpoints.save import damage
-from codec.cli.app import one_sentence
 from codec.evaluation.html.base import SystemResult
 from codec.evaluation.html.listening import write_listening_test
 from codec.evaluation.html.report import write_page
 from codec.evaluation.report import Report, ReportError
 from codec.evaluation.runs.run_folder import Run, RunError
 from codec.evaluation.systems import corpus_of, find_checkpoints
-from codec.utils.errors import InputError
-from codec.utils.redact import HIDDEN, redact, redact_hydra, redact_override
-from codec.utils.safe_io import UntrustedFileError, inside, read_yaml
-from tests.helpers import programs
+from codec.utils.safe_io import UntrustedFileError, inside
 from tests.helpers.checkpoints import CONFIG, saved
 from tests.helpers.run_folders import report, write_run
-from tests.helpers.secrets import SECRETS
 from tests.helpers.signals import speechlike
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*sorted((ROOT / "codec").rglob("*.py")), ROOT / "train.py", ROOT / "eval.py"]
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "jsonpickle"}
+FORBIDDEN = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.unsafe_load", "yaml.full_load"}
+FORBIDDEN |= {"pandas.read_pickle", "torch.hub.load", "torch.jit.load", "tempfile.mktemp"}
 UNITS = {"_target_": "codec.layers.seanet.ResidualUnits", "kernel": 3, "compress": 2}
 
 
@@ -60,14 +57,7 @@ def test_nothing_that_is_read_is_run(path):
             assert option(call, "allow_pickle") in (None, "False"), ast.unparse(call)
         if name == "yaml.load":
             assert option(call, "Loader") == "_PlainLoader", ast.unparse(call)
-        assert name not in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "yaml.unsafe_load")
-        assert name not in (
-            "pandas.read_pickle",
-            "torch.hub.load",
-            "torch.jit.load",
-            "tempfile.mktemp",
-            "yaml.full_load",
-        )
+        assert name not in FORBIDDEN, ast.unparse(call)
         assert option(call, "shell") in (None, "False"), ast.unparse(call)
         assert option(call, "trust_remote_code") in (None, "False"), ast.unparse(call)
         assert option(call, "weights_only") in (None, "True"), ast.unparse(call)
@@ -91,7 +81,7 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(f
             for name in names:
                 known = {"math", "typing", "collections", "functools", "itertools", "dataclasses", "abc", "contextlib"}
                 known |= {"torch", "einops", "numpy", "codec", "copy", "operator", "enum", "types", "warnings"}
-                known |= {"unicodedata"}
+                known |= {"unicodedata", "torchaudio"}  # of which functions on tensors only: test_architecture.py
                 assert name.split(".")[0] in known, f"{path} imports {name}"
         assert not {"open", "torch.load", "torch.save", "torch.hub.load"} & {name for name, _ in calls(path)}
 
@@ -212,34 +202,23 @@ def test_a_model_far_larger_than_its_weights_is_not_built(tmp_path, change):
         load_codec(tmp_path / "a.ckpt")
 
 
-def test_weights_that_are_one_number_repeated_are_refused(tmp_path):
-    huge = torch.zeros(1).expand(10**6, 10**6)
-    saved(tmp_path / "a.ckpt", state_dict={"codec.encoder.x": huge})
+def rewritten(path: Path, change, compression: int = zipfile.ZIP_STORED) -> None:
+    """A checkpoint whose records ``(name, bytes)`` are changed."""
+    saved(path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in records.items():
+            archive.writestr(name, change(name, content))
+
+
+def test_weights_that_are_larger_than_the_file_are_refused(tmp_path):
+    saved(tmp_path / "a.ckpt", state_dict={"codec.encoder.x": torch.zeros(1).expand(10**6, 10**6)})
     with pytest.raises(CheckpointError, match="no plain tensors"):
         load_codec(tmp_path / "a.ckpt")
-
-
-def test_a_compressed_checkpoint_is_not_unpacked(tmp_path):
-    import zipfile
-
-    saved(tmp_path / "a.ckpt")
-    with zipfile.ZipFile(tmp_path / "a.ckpt") as plain, zipfile.ZipFile(tmp_path / "b.ckpt", "w", 8) as packed:
-        for name in plain.namelist():
-            packed.writestr(name, plain.read(name) + bytes(10**5))
+    rewritten(tmp_path / "b.ckpt", lambda _, content: content + bytes(10**5), zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match="compressed"):
         load_codec(tmp_path / "b.ckpt")
-
-
-def values(record: bytes, path: Path) -> None:
-    """A checkpoint with these values."""
-    import zipfile
-
-    saved(path)
-    with zipfile.ZipFile(path) as plain:
-        parts = {name: plain.read(name) for name in plain.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in parts.items():
-            archive.writestr(name, record if name.endswith("data.pkl") else content)
 
 
 MILLIARD = b"(J\x00\xca\x9a;t"  # the arguments (10**9,)
@@ -269,7 +248,8 @@ EMPTY = b"}q\x00"  # a dictionary that is kept
     ids=lambda record: repr(record[:40]),
 )
 def test_a_few_bytes_of_a_checkpoint_cannot_take_the_memory(tmp_path, monkeypatch, record):
-    values(b"\x80\x02" + record + b".", tmp_path / "a.ckpt")
+    pickled = b"\x80\x02" + record + b"."
+    rewritten(tmp_path / "a.ckpt", lambda name, content: pickled if name.endswith("data.pkl") else content)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has been asked to load it"))
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint") as error:
         load_codec(tmp_path / "a.ckpt")
@@ -389,125 +369,3 @@ def test_a_run_folder_cannot_name_a_log_elsewhere(tmp_path):
     hydra["hydra"]["job"]["name"] = "../secret"
     (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
     assert "secret" not in Run(run).status.reason
-
-
-# Secrets
-
-
-CONFIGURED = {
-    "logger": {"wandb": {"api_key": SECRETS[0], "project": "p", "entity": "me"}},
-    "dataset": {"path": f"https://me:{SECRETS[0]}@host/data?x=1&token={SECRETS[0]}#top", "hf_token": SECRETS[1]},
-    "options": [{"password": SECRETS[0]}, f"--auth {SECRETS[2]}", {"client_secret": [SECRETS[0]]}],
-}
-
-
-def test_secrets_are_hidden_wherever_they_stand_and_nothing_else_is():
-    text = json.dumps(redact(CONFIGURED))
-    assert not [secret for secret in SECRETS if secret in text]
-    hidden = redact(CONFIGURED)
-    assert hidden["logger"]["wandb"] == {"api_key": HIDDEN, "project": "p", "entity": "me"}
-    assert hidden["dataset"]["path"] == f"https://{HIDDEN}@host/data?x=1&token={HIDDEN}#top"
-    assert redact(hidden) == hidden
-    assert redact("${oc.env:WANDB_API_KEY}", "api_key") == "${oc.env:WANDB_API_KEY}"
-    for override in (f"+logger.wandb.api_key={SECRETS[0]}", f"dataset.path=s3://k:{SECRETS[0]}@b/x", f"x={SECRETS[1]}"):
-        assert not [secret for secret in SECRETS if secret in redact_override(override)]
-    for unchanged in ("lr=1e-3", "+a={key: ${oc.env:KEY}, b: [1, 'x: y']}", "strides=[2,4]"):
-        assert redact_override(unchanged) == unchanged
-    swept = rf"+a=[{{url:https\://me\:{SECRETS[0]}@host/x}}]"  # as Hydra's sweeper writes it
-    assert redact_override(swept) == rf"+a=[{{url:https\://{HIDDEN}@host/x}}]"
-    inside = f"+a=[{{b: 1, api_key: '{SECRETS[0]}, {SECRETS[0]}'}},{{password:{SECRETS[0]},c:2}}]"
-    assert redact_override(inside) == f"+a=[{{b: 1, api_key: {HIDDEN}}},{{password:{HIDDEN},c:2}}]"
-
-
-def test_the_log_of_a_program_has_no_secrets(tmp_path, monkeypatch):
-    log = logging.FileHandler(tmp_path / "train.log")
-    monkeypatch.setattr(logging.getLogger(), "handlers", [log])
-
-    @one_sentence()
-    def program() -> None:
-        logging.getLogger("codec.x").warning("%s: no answer", f"https://me:{SECRETS[0]}@host/a")
-        raise InputError(f"https://host/b?token={SECRETS[0]} is not there")
-
-    with pytest.raises(SystemExit):
-        program()
-    log.close()
-    text = (tmp_path / "train.log").read_text()
-    assert text == f"https://{HIDDEN}@host/a: no answer\nerror: https://host/b?token={HIDDEN} is not there\n"
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "+dataset.storage_options={key:SSSS,secret:SSSS}",
-        "+dataset.storage_options={client_kwargs:{headers:{Authorization:'Bearer SSSS, SSSS'}},a:1}",
-        "+a={b:[{c:1,password:[SSSS,SSSS]}],token: {x: SSSS}}",
-        "+a={Authorization: Bearer SSSS}",
-        "+a.headers.Cookie=SSSS",
-        "+a.pwd=SSSS",
-        "dataset.path=https://me:p@SSSS@host/x",
-        "dataset.path=https://me:p/SSSS@host/x",
-        "dataset.path=https://host/x?X-Amz-Credential=SSSS&X-Amz-Signature=SSSS",
-        "+a.connection=AccountName=x;AccountKey=SSSS;EndpointSuffix=y",
-        "+a='Bearer SSSSSSSS'",
-    ],
-)
-def test_secrets_inside_the_value_of_an_override_are_hidden(override):
-    hidden = redact_override(override)
-    assert "SSSS" not in hidden
-    assert HIDDEN in hidden
-    assert redact_override(hidden) == hidden
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "+a={key: ${oc.env:KEY}, b: [1, 'x: y']}",
-        "strides=[2,4]",
-        "dataset.name=hf://datasets/org/name@main/x",
-        "+a={b:{c:1},d:[2,3]}",
-        "dataset.path=https://host/x?page=1",
-    ],
-)
-def test_what_is_no_secret_stays_in_an_override(override):
-    assert redact_override(override) == override
-
-
-def test_secrets_of_other_names_and_numbers_are_hidden():
-    secret = {"Authorization": "SSSS", "Cookie": "SSSS", "connection_string": "SSSS", "pwd": "SSSS", "passwd": 4711}
-    secret |= {"aws_access_key_id": "SSSS", "credential": "SSSS", "password": 12345678, "client_secret": 1.5}
-    assert set(redact({"a": {"b": secret}})["a"]["b"].values()) == {HIDDEN}
-    plain = {"n_tokens": 512, "pad_token": 0, "token_rate": 12.5, "token": None, "keyboard": "x", "password": None}
-    assert redact(plain) == plain
-
-
-def test_a_run_that_is_refused_at_once_keeps_no_secret(tmp_path, monkeypatch):
-    secret = ["+secrets.wandb.api_key=SSSS", "+more={secret:SSSS}"]
-    monkeypatch.delenv("RUN_ID", raising=False)
-    assert "error: " in programs.call("train.py", f"hydra.run.dir={tmp_path}", "ckpt_path=last", *secret)
-    kept = sorted((tmp_path / ".hydra").glob("*.yaml"))
-    assert [file.name for file in kept] == ["config.yaml", "hydra.yaml", "overrides.yaml"]
-    assert not [file for file in kept if "SSSS" in file.read_text()]
-    assert HIDDEN in kept[2].read_text()
-
-
-def test_no_configuration_of_this_project_is_changed():
-    for file in (ROOT / "conf").rglob("*.yaml"):
-        content = yaml.safe_load(file.read_text())
-        assert redact(content) == content, file
-
-
-def test_hydras_record_of_a_run_and_the_command_on_pages_have_no_secrets(tmp_path):
-    override = f"+logger.wandb.api_key={SECRETS[0]}"
-    run = write_run(tmp_path / "run", [override, "lr=1e-3"], config=CONFIGURED)
-    hydra = {
-        "hydra": {"job": {"name": "train", "override_dirname": f"a=1,{override}"}, "overrides": {"task": [override]}}
-    }
-    (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
-    (run / "multirun.yaml").write_text(yaml.safe_dump(hydra))
-    assert Run(run).command == f"python train.py +logger.wandb.api_key={HIDDEN} lr=1e-3"  # a run of an older version
-    assert SECRETS[0] not in json.dumps(Run(run).config)
-    assert SECRETS[0] not in str(Run(run).settings)
-    redact_hydra(run)
-    for file in [*(run / ".hydra").iterdir(), run / "multirun.yaml"]:
-        assert not [secret for secret in SECRETS if secret in file.read_text()], file
-    assert read_yaml(run / ".hydra" / "overrides.yaml") == [f"+logger.wandb.api_key={HIDDEN}", "lr=1e-3"]
