@@ -61,7 +61,9 @@ def algorithmic_delay(codec: Codec) -> float | None:
     One frame, which is complete with its last sample only, plus the look-ahead that encoder and decoder declare; None
     where one does not know its own, or depends on the whole clip.
     """
-    lookahead = [0 if hasattr(part, "step") else part.lookahead for part in (codec.encoder, codec.decoder)]
+    lookahead = [
+        0 if hasattr(part, "step") else getattr(part, "lookahead", None) for part in (codec.encoder, codec.decoder)
+    ]
     return None if None in lookahead else (codec.hop_length + sum(lookahead)) / codec.sample_rate
 
 

@@ -29,6 +29,7 @@ from codec.evaluation.judges.phone_edits import Edits, PhoneToken, edits_within,
 from codec.layers.ctc import ctc_loss
 from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
 from codec.utils.errors import InputError
+from codec.utils.fitting import fit, shift_bands
 
 log = logging.getLogger(__name__)
 
@@ -150,19 +151,13 @@ def train(corpus: Any, exclude: Collection[str], width: int, steps: int, seed: i
     network = PhoneNetwork(len(symbols), width)
     with torch.no_grad():
         mels = torch.cat([network.mel(item["wav"]) for item in items])  # [N, 64, F]
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
-    for step in range(steps):
-        rate = LEARNING_RATE * min(1.0, (step + 1) / WARMUP) * (1 + math.cos(math.pi * step / steps)) / 2
-        optimizer.param_groups[0]["lr"] = rate
+
+    def loss() -> Tensor:
         batch = torch.randint(len(mels), (BATCH,)).tolist()
         logits = network.encode(augment(mels[batch]))[1]
-        loss = ctc_loss(logits, torch.full((BATCH,), logits.shape[1]), [targets[i] for i in batch]).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        if (step + 1) % 100 == 0:
-            log.info("step %d of %d: loss %.2f per phone", step + 1, steps, loss.item())
+        return ctc_loss(logits, torch.full((BATCH,), logits.shape[1]), [targets[i] for i in batch]).mean()
+
+    fit(loss, network.parameters(), steps, LEARNING_RATE, WARMUP, weight_decay=0.02, max_norm=1.0)
     return network.state_dict(), {
         "symbols": json.dumps(symbols),
         "error_rate": str(error_rate(network, symbols, clips)),
@@ -192,8 +187,7 @@ def augment(x: Tensor) -> Tensor:
     """Log-mel energies ``[B, 64, F]`` as if of other voices, in noise, with gaps: each example moved by up to SHIFT
     bands, in a noise floor of random level, with two gaps each in bands and frames (SpecAugment, arXiv 1904.08779)."""
     batch, bands, frames = x.shape
-    by = torch.randint(-SHIFT, SHIFT + 1, (batch, 1, 1))
-    x = x.gather(1, (torch.arange(bands)[None, :, None] + by).clamp(0, bands - 1).expand_as(x))
+    x = shift_bands(x, SHIFT)
     x = torch.logaddexp(x, math.log(FLOOR) + NOISE * torch.rand(batch, 1, 1) + NOISE_SPREAD * torch.randn(x.shape))
     for axis, size, widest in ((1, bands, 5), (2, frames, 7)):
         for _ in range(2):

@@ -1,0 +1,47 @@
+"""Training of the small networks that are trained once and cached: phone teacher and phone recogniser."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    loss: Callable[[], Tensor],
+    parameters: Iterable[nn.Parameter],
+    steps: int,
+    learning_rate: float,
+    warmup: int,
+    weight_decay: float,
+    max_norm: float = math.inf,
+) -> None:
+    """``steps`` of AdamW on ``loss()``, the loss of a new random batch: linear warm-up, cosine decay to 0.
+
+    Args:
+        warmup: steps.
+        max_norm: of all gradients together; larger ones are clipped.
+    """
+    parameters = list(parameters)
+    optimizer = torch.optim.AdamW(parameters, weight_decay=weight_decay)
+    for step in range(steps):
+        rate = learning_rate * min(1.0, (step + 1) / warmup) * (1 + math.cos(math.pi * step / steps)) / 2
+        optimizer.param_groups[0]["lr"] = rate
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        if max_norm < math.inf:
+            nn.utils.clip_grad_norm_(parameters, max_norm)
+        optimizer.step()
+        if (step + 1) % 100 == 0:
+            log.info("step %d of %d: loss %.2f", step + 1, steps, value.item())
+
+
+def shift_bands(mel: Tensor, most: int) -> Tensor:
+    """Mel energies ``[B, bands, F]``, each example shifted by up to ``most`` bands: other pitches and vocal tracts."""
+    batch, bands, _ = mel.shape
+    by = torch.randint(-most, most + 1, (batch, 1, 1))
+    return mel.gather(1, (torch.arange(bands)[None, :, None] + by).clamp(0, bands - 1).expand_as(mel))
