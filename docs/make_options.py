@@ -18,7 +18,7 @@ GROUPS = {  # group: what it chooses; in the order of the page
     "discriminator": "single discriminators, the members of `disc=`",
     "loss": "losses of the codec and their weights",
     "distill": "semantic supervision of the latents",
-    "teacher": "of `distill=` (`teacher@distill.teacher=`) and of `repa=` (`teacher@repa.teacher=`)",
+    "teacher": "networks whose features supervise latents: `teacher@distill.teacher=`",
     "optim": "optimiser",
     "optim/schedule": "learning rate over steps",
     "dataset": "training and held-out recordings",
@@ -57,7 +57,16 @@ def description(path: Path) -> str:
     text = " ".join(lines)
     end = text.find(". ")
     text = text if end < 0 else text[: end + 1]
-    return text.replace("|", "\\|") or " and ".join(path.stem.split("+"))
+    if not text and path.parent.name == "disc":
+        members = path.stem.split("+")
+        return (
+            description(path.parents[1] / "discriminator" / f"{members[0]}.yaml")
+            if len(members) == 1
+            else " + ".join(members)
+        )
+    if not text:
+        raise SystemExit(f"docs/make_options.py: head {path.relative_to(ROOT)} with a comment that says what it is")
+    return text.replace("|", "\\|").rstrip(":")
 
 
 def page() -> str:
