@@ -48,7 +48,8 @@ def test_links_lead_somewhere(page):
 def test_files_and_modules_that_pages_name_exist(page):
     text = page.read_text()
     for name in re.findall(r"`((?:codec|conf|tests|bench|sweeps|docs)/[\w./+-]+)`", text):
-        assert (ROOT / name).exists() or (page.name == "README.md" and "rounding" in name), name
+        placeholder = "NAME" in name or (page.name == "README.md" and "rounding" in name)
+        assert placeholder or (ROOT / name).exists(), name
     for module in re.findall(r"^from (codec[\w.]+) import", text, re.MULTILINE):
         assert importlib.util.find_spec(module), module
 
