@@ -16,7 +16,8 @@ from codec.data.espeak import pronounce
 from codec.data.manifest import phones_are_timed, read_manifest
 from codec.data.vocabulary import normalized_text
 from codec.flow.editing import find_words, plan_edit, stretched
-from codec.flow.generate import Generator, Sampling
+from codec.flow.generate import Generator
+from codec.flow.sampler import Sampling
 from codec.utils.atomic import atomic_file, refuse_existing
 from codec.utils.device import usable_device
 from codec.utils.errors import InputError

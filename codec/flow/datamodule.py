@@ -94,18 +94,17 @@ class LatentData(InfiniteDataModule):
         for n, frames in enumerate(clips.lengths.tolist()):
             if len(numbers) == limit:
                 break
-            if reason := self._refusal(clips.about(n), frames):
+            if frames < FEWEST:
+                reason = "too short"
+            elif self.condition.needs_whole and frames > self.max_frames:
+                reason = f"longer than {self.max_frames / self.corpus.frame_rate:g} s"
+            else:
+                reason = self.condition.refusal(clips.about(n), frames)
+            if reason:
                 self.left_out[reason] += 1
             else:
                 numbers.append(n)
         return Examples(clips, np.array(numbers, np.int64), seed, self)
-
-    def _refusal(self, item: dict[str, Any], frames: int) -> str:
-        if frames < FEWEST:
-            return "too short"
-        if self.condition.needs_whole and frames > self.max_frames:
-            return f"longer than {self.max_frames / self.corpus.frame_rate:g} s"
-        return self.condition.refusal(item, frames)
 
 
 class Examples(CropIndex):

@@ -1,8 +1,7 @@
 """Speech from a flow model and its codec: inpainting, text-to-speech, replacement of words."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +13,12 @@ from codec.flow.editing import Edit, Phones, longest_known, span_frames
 from codec.flow.load import load_with_config, statistics_of
 from codec.flow.masking import runs
 from codec.flow.model import FlowModel
+from codec.flow.sampler import DEFAULT, Sampling
 from codec.latents.latent_space import LatentSpace
 from codec.utils.errors import InputError
 
 FADE = 0.02  # seconds of cross-fade at the edges of what is generated
 PROMPT = 3.0  # seconds of a prompt at most, as in training (conf/task/flow.yaml)
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Options of the sampler, see :meth:`codec.flow.model.FlowModel.inpaint`."""
-
-    steps: int = 32
-    guidance: float = 2.0
-    sampler: str = "euler"
-    seed: int = 0
-    progress: Callable[[float], None] = lambda share: None
 
 
 class Generator:
@@ -75,7 +64,7 @@ class Generator:
         text: str = "",
         phones: Phones = (),
         prompt: np.ndarray | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT,
         resynthesise: bool = False,
     ) -> np.ndarray:
         """A recording ``[T]`` with inpainted spans, which are in seconds.
@@ -104,7 +93,7 @@ class Generator:
         phones: Phones = (),
         prompt: np.ndarray | None = None,
         before: np.ndarray | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT,
     ) -> np.ndarray:
         """So many seconds of speech, of the prompt's speaker where the model has prompts.
 
@@ -135,7 +124,7 @@ class Generator:
         plan: Edit,
         *,
         prompt: np.ndarray | None = None,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = DEFAULT,
         resynthesise: bool = False,
     ) -> np.ndarray:
         """A recording with words replaced as by :func:`codec.flow.editing.plan_edit`; arguments and errors are those of

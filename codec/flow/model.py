@@ -1,7 +1,8 @@
 """The flow model: network, conditions and objective, and inpainting of latents by sampling."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from codec.flow.conditioning import Batch, Conditions, Embeddings
 from codec.flow.dit import DiT
 from codec.flow.objective import Objective, on_path
-from codec.flow.sampler import EVALUATIONS, integrate, noise_like, windows
+from codec.flow.sampler import EVALUATIONS, Sampling, integrate, noise_like, windows
 from codec.quantizers.base import KINDS
 from codec.utils.errors import InputError
 
@@ -82,18 +83,7 @@ class FlowModel(nn.Module):
         return self.network(x, known, span & valid, t, valid, embeddings)
 
     @torch.no_grad()
-    def inpaint(
-        self,
-        known: Tensor,
-        span: Tensor,
-        conditioning: Batch | None = None,
-        *,
-        steps: int = 32,
-        guidance: float = 2.0,
-        sampler: str = "euler",
-        seed: int = 0,
-        progress: Callable[[float], None] = lambda share: None,
-    ) -> Tensor:
+    def inpaint(self, known: Tensor, span: Tensor, conditioning: Batch | None = None, **sampling: Any) -> Tensor:
         """Latents ``[B, C, F]`` with inpainted spans; all other frames are bit-identical to ``known``.
 
         Recordings longer than the examples of training are inpainted in windows (:func:`codec.flow.sampler.windows`).
@@ -103,17 +93,13 @@ class FlowModel(nn.Module):
             span: ``[B, F]`` bool.
             conditioning: what the conditions need (``text``, ``phones``: lists of B; ``prompt`` ``[B, C, P]``,
                 ``prompt_lengths``), and ``lengths`` ``[B]`` where examples are padded on the right.
-            steps: of the sampler, each one pass of the network (midpoint: two), with twice the batch under guidance.
-            guidance: w of classifier-free guidance, ``unconditional + w (conditional - unconditional)``: 1 is none, 0
-                samples without conditioning and context.
-            sampler: ``euler`` or ``midpoint``.
-            seed: of the noise.
-            progress: called with the share that is done.
+            sampling: see :class:`codec.flow.sampler.Sampling`.
 
         Raises:
             InputError: if the batch lacks what a condition needs, or an option is invalid.
             ValueError: if shapes do not fit.
         """
+        options = Sampling(**sampling)
         conditioning = conditioning or {}
         batch, channels, frames = known.shape
         if span.shape != (batch, frames) or channels != self.network.channels or not frames:
@@ -123,11 +109,10 @@ class FlowModel(nn.Module):
             )
         lengths = torch.as_tensor(conditioning.get("lengths", [frames] * batch)).tolist()
         self._check(conditioning, lengths, frames)
-        noise = noise_like(known, lengths, seed)
-        options = {"steps": steps, "guidance": guidance, "sampler": sampler}
+        noise = noise_like(known, lengths, options.seed)
         if max(lengths) <= self.max_frames:
             valid = torch.arange(frames) < torch.tensor(lengths)[:, None]
-            return self._sample(known, noise, span, valid.to(known.device), conditioning, progress, **options)
+            return self._sample(known, noise, span, valid.to(known.device), conditioning, options)
         out = known.clone()
         for n, length in enumerate(lengths):
             long = length > self.max_frames
@@ -137,28 +122,20 @@ class FlowModel(nn.Module):
                 window, part = (slice(n, n + 1), slice(None), slice(begin, end)), part[None].to(known.device)
                 own = self._cut(conditioning, n, begin, end, length)
                 before, share = (n + done / len(parts)) / batch, 1 / len(parts) / batch
-                report = lambda x, before=before, share=share: progress(before + share * x)  # noqa: E731
-                out[window] = self._sample(out[window], noise[window], part, part | True, own, report, **options)
+                progress = lambda x, before=before, share=share: options.progress(before + share * x)  # noqa: E731
+                within = replace(options, progress=progress)
+                out[window] = self._sample(out[window], noise[window], part, part | True, own, within)
         return out
 
     def _sample(
-        self,
-        known: Tensor,
-        noise: Tensor,
-        span: Tensor,
-        valid: Tensor,
-        conditioning: Batch,
-        progress: Callable[[float], None],
-        steps: int,
-        guidance: float,
-        sampler: str,
+        self, known: Tensor, noise: Tensor, span: Tensor, valid: Tensor, conditioning: Batch, options: Sampling
     ) -> Tensor:
         """Examples of at most ``max_frames``."""
         span = span & valid
         outside = ~span[:, None]
-        batch, done, passes = len(known), 0, steps * EVALUATIONS.get(sampler, 1)
+        batch, done, passes = len(known), 0, options.steps * EVALUATIONS[options.sampler]
         # conditional and unconditional in one pass; a side of weight 0 is not computed
-        weights = {True: guidance, False: 1 - guidance}
+        weights = {True: options.guidance, False: 1 - options.guidance}
         weights = {conditional: weight for conditional, weight in weights.items() if weight}
         repeat = lambda x: torch.cat([x] * len(weights))  # noqa: E731
         conditional = torch.tensor(list(weights), device=known.device).repeat_interleave(batch)
@@ -170,13 +147,13 @@ class FlowModel(nn.Module):
             x, at = repeat(x), torch.full((len(conditional),), t, device=x.device)
             velocities = self.objective.velocity(self(x, at, *inputs).float(), x, at).chunk(len(weights))
             done += 1
-            progress(done / passes)
+            options.progress(done / passes)
             return sum(weight * velocity for weight, velocity in zip(weights.values(), velocities, strict=True))
 
         def put_back(x: Tensor, t: float) -> Tensor:
             return torch.where(outside, on_path(known, noise, torch.full((batch,), t, device=x.device)), x)
 
-        return torch.where(outside, known, integrate(field, noise, steps, sampler, put_back))
+        return torch.where(outside, known, integrate(field, noise, options.steps, options.sampler, put_back))
 
     def _check(self, conditioning: Batch, lengths: Sequence[int], frames: int) -> None:
         """Raises InputError if conditioning and lengths do not fit the conditions."""

@@ -1,6 +1,7 @@
 """ODE sampling with fixed steps, in which known frames are put back at every step, and windows for long recordings."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,21 +12,45 @@ Field = Callable[[Tensor, float], Tensor]  # (x, t) -> dx/dt
 EVALUATIONS = {"euler": 1, "midpoint": 2}  # of the field per step
 
 
-def integrate(field: Field, x: Tensor, steps: int, sampler: str = "euler", put_back: Field = lambda x, t: x) -> Tensor:
-    """x at t = 0 -> x at t = 1.
+@dataclass(frozen=True)
+class Sampling:
+    """Options of sampling.
 
     Args:
-        field: the velocity; never evaluated at t = 1.
-        sampler: ``euler``, or ``midpoint`` (second order, two evaluations per step).
-        put_back: (x, t) -> x with its known frames at t, before every evaluation of the field and at the end.
+        steps: each one pass of the network (midpoint: two), with twice the batch under guidance.
+        guidance: w of classifier-free guidance, ``unconditional + w (conditional - unconditional)``: 1 is none, 0
+            samples without conditioning and context.
+        sampler: ``euler``, or ``midpoint`` (second order).
+        seed: of the noise.
+        progress: called with the share that is done.
 
     Raises:
         InputError: if there is no such sampler, or no step.
     """
-    if sampler not in EVALUATIONS:
-        raise InputError(f"sampler={sampler}: choose {' or '.join(EVALUATIONS)}")
-    if steps < 1:
-        raise InputError(f"steps={steps}: a sampler takes 1 or more")
+
+    steps: int = 32
+    guidance: float = 2.0
+    sampler: str = "euler"
+    seed: int = 0
+    progress: Callable[[float], None] = lambda share: None
+
+    def __post_init__(self):
+        if self.sampler not in EVALUATIONS:
+            raise InputError(f"sampler={self.sampler}: choose {' or '.join(EVALUATIONS)}")
+        if self.steps < 1:
+            raise InputError(f"steps={self.steps}: a sampler takes 1 or more")
+
+
+DEFAULT = Sampling()
+
+
+def integrate(field: Field, x: Tensor, steps: int, sampler: str, put_back: Field = lambda x, t: x) -> Tensor:
+    """x at t = 0 -> x at t = 1.
+
+    Args:
+        field: the velocity; never evaluated at t = 1.
+        put_back: (x, t) -> x with its known frames at t, before every evaluation of the field and at the end.
+    """
     h = 1 / steps
     for n in range(steps):
         t = n * h

@@ -6,7 +6,8 @@ import torch
 
 from codec.checkpoints.load import CheckpointError
 from codec.flow.editing import Edit
-from codec.flow.generate import FADE, Generator, Sampling, crossfade
+from codec.flow.generate import FADE, Generator, crossfade
+from codec.flow.sampler import Sampling
 from codec.utils.errors import InputError
 from tests.helpers.codecs import saved as saved_codec
 from tests.helpers.flow_checkpoints import saved_flow
