@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def start(program: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    """``python PROGRAM ARGUMENTS`` in a folder."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+def start(program: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """``python PROGRAM ARGUMENTS`` in a folder, with these environment variables."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"} | environment
     command = [sys.executable, str(ROOT / program), *arguments]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
 

@@ -53,10 +53,10 @@ def options(group: str) -> list[str]:
     return sorted(p.stem for p in (CONF / group).glob("[!_]*.yaml"))
 
 
-def composed(*overrides: str) -> DictConfig:
-    """The configuration of train.py."""
+def composed(*overrides: str, hydra: bool = False) -> DictConfig:
+    """The configuration of train.py; with Hydra's own on demand."""
     with initialize(version_base="1.3", config_path="../../conf"):
-        return compose("train", overrides=list(overrides))
+        return compose("train", overrides=list(overrides), return_hydra_config=hydra)
 
 
 def short(folder: Path, run: Path, *overrides: str, **choices: str) -> DictConfig:
