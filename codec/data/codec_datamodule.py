@@ -50,12 +50,11 @@ class SpeechData(InfiniteDataModule):
         super().__init__(batch_size, workers, seed)
         if corpus.sample_rate != sample_rate:
             raise CorpusError(f"the corpus is at {corpus.sample_rate} Hz and the codec at {sample_rate} Hz.")
-        self.corpus = corpus
+        self.corpus, self.augment = corpus, augment
         self.samples = round(segment * sample_rate)
         if self.samples < 1:
             raise CorpusError(f"a segment of {segment} s has no samples at {sample_rate} Hz.")
         self.val_clips, self.val_seconds = val_clips, val_seconds
-        self.augment = augment
         self.read_errors = ReadErrors(corpus.size)
         self._val_items: list[dict] | None = None
 

@@ -79,14 +79,13 @@ class HubTable(IndexedCorpus):
     """
 
     def __init__(self, dataset: Dataset, columns: Columns, sample_rate: int, name: str, holdout: float, seed: int):
-        self.dataset = dataset
-        self.columns = columns
-        self.size = len(dataset)
-        frames, rates, self.bad = self._headers()
-        self.rows = np.flatnonzero(frames)
-        if not len(self.rows):
+        self.dataset, self.columns, self.size = dataset, columns, len(dataset)
+        headers = self._headers()
+        self.bad = [(file, reason) for _, _, file, reason in headers if reason]
+        self.rows = [row for row, (frames, _, _, _) in enumerate(headers) if frames]
+        if not self.rows:
             raise CorpusError(f"none of the {self.size} rows of {name} can be read ({' '.join(self.bad[0])}).")
-        lengths = np.array([audio.length(int(frames[i]), int(rates[i]), sample_rate) for i in self.rows], np.int64)
+        lengths = np.array([audio.length(*headers[row][:2], sample_rate) for row in self.rows], np.int64)
         speakers = list(dataset[columns.speaker]) if columns.speaker else [""] * self.size
         speakers = [str(speakers[i] or "") for i in self.rows]
         names = [str(i) for i in self.rows]
@@ -95,27 +94,24 @@ class HubTable(IndexedCorpus):
         super().__init__(sample_rate, lengths, {"train": train, "val": held_out, "test": held_out})
 
     def recording(self, i: int) -> Recording:
-        row = int(self.rows[i])
+        row = self.rows[i]
         return self.columns.recording(self.dataset[row], f"row {row}")
 
-    def _headers(self) -> tuple[np.ndarray, np.ndarray, list[tuple[str, str]]]:
-        """frames [rows], 0 where unreadable, rates [rows], and (name, reason) of the unreadable."""
+    def _headers(self) -> list[tuple[int, int, str, str]]:
+        """(frames, rate in Hz, name, "") of each row, or (0, 1, name, reason) of an unreadable one."""
         files = [file["filename"] for file in self.dataset.cache_files]  # their paths have a hash of the content
         cached = cache_dir() / "hub" / f"{cache_key(files, self.columns)}.json"
-        index = load_json(cached)
-        if len(index.get("frames", ())) != self.size:
-            index = {"frames": [], "rates": [], "bad": []}
+        headers = load_json(cached).get("headers", ())
+        if len(headers) != self.size:
+            headers = []
             for number, row in enumerate(self.dataset.select_columns(self.columns.audio)):
-                frames, rate = 0, 1
                 try:
                     recording = Columns(self.columns.audio).recording(row, f"row {number}")
-                    frames, rate = audio.probe(recording.source, recording.name)
+                    headers.append((*audio.probe(recording.source, recording.name), recording.name, ""))
                 except AudioError as error:
-                    index["bad"].append((error.file, error.reason))
-                index["frames"].append(frames)
-                index["rates"].append(rate)
-            save_json(cached, index)
-        return np.array(index["frames"]), np.array(index["rates"]), [(file, why) for file, why in index["bad"]]
+                    headers.append((0, 1, error.file, error.reason))
+            save_json(cached, {"headers": headers})
+        return headers
 
 
 def open_hub(
@@ -185,9 +181,9 @@ def _is_transient(error: BaseException | None) -> bool:
         return False
     while error is not None:
         status = getattr(getattr(error, "response", None), "status_code", 0)
-        if isinstance(error, httpx.TransportError | ConnectionError | TimeoutError) or status in (408, 429):
+        if isinstance(error, httpx.TransportError | ConnectionError | TimeoutError):
             return True
-        if status >= 500:
+        if status in (408, 429) or status >= 500:
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -1,8 +1,7 @@
 """A corpus in shards, written by `python -m codec pack`: in a local folder, or at http, s3 and so on.
 
-Shards are WebDataset's tar files, read by position, not as a stream: the index knows where each recording lies, so that
-draw n is a function of (seed, n) alone, resuming is exact with any number of ranks and workers, and a rank fetches only
-the bytes of its own draws. Memory holds a window of some shards, however many there are.
+WebDataset's tar files are read by position, not as a stream, so that draw n is a function of (seed, n) alone, resuming
+is exact with any number of ranks and workers, and a rank fetches only the bytes of its own draws.
 """
 
 import hashlib
@@ -10,7 +9,7 @@ import io
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +80,7 @@ class Recordings:
 
     def __init__(self, folder: RemoteFolder, shards: Sequence[Shard], sample_rate: int, in_memory: int = IN_MEMORY):
         self.folder, self.shards, self.sample_rate, self.in_memory = folder, shards, sample_rate, in_memory
+        self._places: dict[int, np.ndarray] = {}
         self.ends = np.cumsum([shard.recordings for shard in shards], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -91,11 +91,13 @@ class Recordings:
         """Samples of each recording at `sample_rate`, [recordings] int64."""
         return np.concatenate([lengths(self.place(at), self.sample_rate) for at in range(len(self.shards))])
 
-    @cached_property
-    def place(self) -> Any:
-        """at -> `place` [n, 4] of one of the shards (shard_index.py)."""
-        folder, shards = self.folder, self.shards  # no reference to self: windows are freed at once
-        return lru_cache(self.in_memory)(lambda at: entries(folder, shards[at]))
+    def place(self, at: int) -> np.ndarray:
+        """`place` [n, 4] of one of the shards (shard_index.py); the last `in_memory` of them stay in memory."""
+        if at not in self._places:
+            if len(self._places) >= self.in_memory:
+                del self._places[next(iter(self._places))]
+            self._places[at] = entries(self.folder, self.shards[at])
+        return self._places[at]
 
     def recording(self, i: int) -> Recording:
         """Raises AudioError if its bytes are anything else."""
@@ -105,9 +107,6 @@ class Recordings:
         first, size = (int(value) for value in self.place(at)[number, :2])
         data = self.folder.read_range(f"{shard.name}.tar", first, size, shard.sha256, shard.bytes)
         return unpack(data, shard.name, number)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "place"}
 
 
 class ShardCrops(Dataset):
@@ -162,8 +161,7 @@ def lengths(place: np.ndarray, sample_rate: int) -> np.ndarray:
 def entries(folder: RemoteFolder, shard: Shard) -> np.ndarray:
     """`place` [n, 4] of a shard (shard_index.py)."""
     name = f"{shard.name}.entries"
-    where = f"{folder.label}/{name}"
-    content = folder.read(name, entries_bytes(shard))
+    content, where = folder.read(name, entries_bytes(shard)), f"{folder.label}/{name}"
     if hashlib.sha256(content).hexdigest() != shard.entries:
         raise CorpusError(f"the sha256 of {where} is not the one in the index: pack or copy it again.")
     return load_entries(content, shard, where)
