@@ -7,14 +7,16 @@ the shuffle buffer, or let every rank read everything where the number of files 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from datasets import IterableDataset
 
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording, Stream
 from codec.data.retry import reason, retried
+
+if TYPE_CHECKING:  # `datasets` takes seconds to import
+    from datasets import IterableDataset
 
 SHUFFLE = 256  # crops in the shuffle buffer of a reader
 CROPS = 8  # of one recording in one pass, at most
@@ -41,7 +43,7 @@ class HubStream(Corpus):
     """
 
     def __init__(
-        self, dataset: IterableDataset, recording: ToRecording, sample_rate: int, name: str, held: int, part: str = ""
+        self, dataset: "IterableDataset", recording: ToRecording, sample_rate: int, name: str, held: int, part: str = ""
     ):
         self.dataset, self.recording, self.sample_rate = dataset, recording, sample_rate
         self.name, self.held, self.part = name, held, part

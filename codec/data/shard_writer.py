@@ -20,10 +20,9 @@ from codec.data.base import CorpusError, Recording
 from codec.data.flac import to_flac
 from codec.data.read_errors import ReadErrors, check_share
 from codec.data.shard_index import INDEX, RECORDING, RECORDINGS, Index, Shard, save_entries, seconds
-from codec.data.work_units import WorkUnits
+from codec.data.work_units import WorkUnits, check_plan
 from codec.utils.atomic import atomic_file, write_atomic
 
-PLAN = "plan.json"  # identifies the corpus and the options of a folder
 NAMED = 100  # unreadable recordings of a shard that its entries name
 
 
@@ -62,16 +61,6 @@ def pack(
     index = _index(units, folder)
     write_atomic(folder / INDEX, index.dump())
     return index
-
-
-def check_plan(folder: Path, plan: dict) -> None:
-    """Record the purpose of a folder. Raises CorpusError if it has another."""
-    content = json.dumps(plan, sort_keys=True).encode() + b"\n"
-    path = folder / PLAN
-    if not path.is_file():
-        write_atomic(path, content)
-    if path.read_bytes() != content:
-        raise CorpusError(f"{folder} holds work on another corpus, or with other options: give an empty folder.")
 
 
 class _Shards(Dataset):

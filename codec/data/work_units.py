@@ -4,9 +4,11 @@ The content of a unit depends on the corpus alone: any process can process any u
 """
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +17,9 @@ from codec.data.base import Corpus, CorpusError, Recording
 from codec.data.hf_stream import HubStream
 from codec.data.indexed import IndexedCorpus
 from codec.data.shard_corpus import Recordings, ShardCorpus
+from codec.utils.atomic import write_atomic
+
+PLAN = "plan.json"  # identifies the corpus and the options of a folder of units
 
 
 class WorkUnits(ABC):
@@ -53,6 +58,16 @@ def cut(corpus: Corpus, seconds: float) -> WorkUnits:
     if isinstance(corpus, HubStream):
         return StreamUnits(corpus)
     raise CorpusError(f"a {type(corpus).__name__} cannot be cut into units: process the corpora in it one by one.")
+
+
+def check_plan(folder: Path, plan: dict) -> None:
+    """Record the purpose of a folder. Raises CorpusError if it has another."""
+    content = json.dumps(plan, sort_keys=True).encode() + b"\n"
+    path = folder / PLAN
+    if not path.is_file():
+        write_atomic(path, content)
+    if path.read_bytes() != content:
+        raise CorpusError(f"{folder} holds work on another corpus, or with other options: give an empty folder.")
 
 
 class IndexedUnits(WorkUnits):

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.read_errors import ReadErrors, check_share
-from codec.data.shard_writer import check_plan
-from codec.data.work_units import WorkUnits
+from codec.data.work_units import WorkUnits, check_plan
 from codec.latents.shard_file import ENDING, METADATA, Layout, ShardFile, ShardFileError, corpus_errors, write_shard
 from codec.latents.token_file import TokenError, Tokens, checked_n_q, codebook_fingerprint, weights_fingerprint
 from codec.model import Codec
