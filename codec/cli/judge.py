@@ -79,9 +79,9 @@ def judge_models(options: argparse.Namespace) -> None:
     """Print the table of flow models on one codec; without any, of the codec's bounds; without a codec, the judges."""
     loaded = [load.load_with_config(path, not options.raw) for path in options.ckpt]
     models = dict(zip(unique_suffixes(options.ckpt), [flow for flow, _ in loaded], strict=True))
-    codec_ckpt = options.codec_ckpt or next((config.get("codec") for _, config in loaded), None)
-    if models and not (isinstance(codec_ckpt, str | Path) and Path(codec_ckpt).is_file()):
-        raise InputError(f"the codec of {options.ckpt[0]} is not where it was: give its checkpoint, --codec-ckpt PATH")
+    codec_ckpt = options.codec_ckpt
+    if models and not codec_ckpt:
+        codec_ckpt = load.codec_ckpt_of(options.ckpt[0], loaded[0][1])
     space = space_of(codec_ckpt, list(models.values())) if codec_ckpt else None
     corpus = open_corpus(options.overrides, space.sample_rate if space else None)
     panel = panel_for(corpus, options.split, options.speakers)

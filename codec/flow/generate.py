@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from codec.flow.editing import Edit, Phones, longest_known, span_frames
-from codec.flow.load import load_with_config, statistics_of
+from codec.flow.load import codec_ckpt_of, load_with_config, statistics_of
 from codec.flow.masking import runs
 from codec.flow.model import FlowModel
 from codec.flow.sampler import DEFAULT, Sampling
@@ -48,11 +48,7 @@ class Generator:
             InputError: if no codec is found, or it is not the one of the model's latents.
         """
         model, config = load_with_config(flow, ema)
-        if ckpt is None:
-            ckpt = config["codec_ckpt"]
-            if not isinstance(ckpt, str) or not Path(ckpt).is_file():
-                raise InputError(f"the codec of {flow} is not where it was: give its checkpoint, --codec-ckpt PATH")
-        space = LatentSpace.load(ckpt, statistics_of(model), device=device)
+        space = LatentSpace.load(ckpt or codec_ckpt_of(flow, config), statistics_of(model), device=device)
         space.codec.for_inference()
         return cls(model.to(device), space)
 

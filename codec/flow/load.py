@@ -7,6 +7,7 @@ from codec.checkpoints.load import load_part
 from codec.checkpoints.safe_instantiate import FLOW, CheckpointError
 from codec.flow.model import FlowModel
 from codec.latents.index import Statistics
+from codec.utils.errors import InputError
 
 
 def load_flow(path: str | Path, ema: bool = True) -> FlowModel:
@@ -29,6 +30,14 @@ def load_with_config(path: str | Path, ema: bool = True) -> tuple[FlowModel, dic
             f"{path} is no checkpoint of a flow model: its configuration builds a {type(flow).__name__}"
         )
     return flow, {"codec_ckpt": config.get("codec")} | config  # `codec` in checkpoints before this name
+
+
+def codec_ckpt_of(path: str | Path, config: dict[str, Any]) -> str:
+    """The checkpoint of the codec that the flow model of ``path`` was trained on. Raises InputError if it has moved."""
+    ckpt = config["codec_ckpt"]
+    if not isinstance(ckpt, str) or not Path(ckpt).is_file():
+        raise InputError(f"the codec of {path} is not where it was: give its checkpoint, --codec-ckpt PATH")
+    return ckpt
 
 
 def statistics_of(flow: FlowModel) -> Statistics:

@@ -40,7 +40,7 @@ def flow(codec, monkeypatch) -> FlowModel:
     made = of_three()
     made.condition, made.fingerprint = conditions(), latent_fingerprint(load_codec(codec)[0], "pre")
     made.max_frames = 300
-    monkeypatch.setattr(load, "load_with_config", lambda path, ema: (made, {"codec": str(codec)}))
+    monkeypatch.setattr(load, "load_with_config", lambda path, ema: (made, {"codec_ckpt": str(codec)}))
     assert (made.sample_rate, made.hop_length) == (RATE, HOP)
     return made
 
