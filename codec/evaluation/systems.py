@@ -188,7 +188,7 @@ def _checkpoint_names(checkpoints: list[LoadedCheckpoint]) -> list[str]:
     names_of_runs = dict(zip(runs, run_names(list(runs.values())), strict=True))
     ends = unique_suffixes([c.path.with_suffix("") for c in checkpoints])
     names = [names_of_runs[c.run.folder.resolve()] if c.run else end for c, end in zip(checkpoints, ends, strict=True)]
-    return [  # several checkpoints of one run are told apart by their files
+    return [  # checkpoints of the same run are distinguished by their files
         f"{name} {c.path.stem}" if c.run and names.count(name) > 1 else name
         for name, c in zip(names, checkpoints, strict=True)
     ]
@@ -203,7 +203,7 @@ def corpus_of(checkpoints: list[LoadedCheckpoint], sample_rate: int) -> Corpus:
         CorpusError: if the checkpoint names none, as an imported codec does.
     """
     if not checkpoints or "dataset" not in checkpoints[0].config:
-        raise CorpusError("no checkpoint here was trained on a dataset of ours: give dataset=folder dataset.path=DIR")
+        raise CorpusError("no checkpoint names a dataset of this package: give dataset=folder dataset.path=DIR")
     config = checkpoints[0].config["dataset"]
     corpus = build({**config, "sample_rate": sample_rate}, DATA)
     options = " ".join(f"{key}={value}" for key, value in config.items() if not isinstance(value, dict))

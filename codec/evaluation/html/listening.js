@@ -42,7 +42,7 @@ function keep() {
   }
 }
 
-function kept() {
+function savedAnswers() {
   try {
     return JSON.parse(localStorage.getItem(shelf())) ?? [];
   } catch {
@@ -115,7 +115,7 @@ function row(number) {
 
 function pick(number, start) {
   const { player, plays } = trial;
-  if (player.heard !== number || (start && !player.sounding)) {
+  if (player.active !== number || (start && !player.sounding)) {
     if (player.sounding) plays[number] += 1;
     player.choose(number);
   }
@@ -123,7 +123,7 @@ function pick(number, start) {
 }
 
 function go() {
-  trial.plays[trial.player.heard] += 1;
+  trial.plays[trial.player.active] += 1;
   attempt(trial.player.play());
 }
 
@@ -146,7 +146,7 @@ function refresh() {
   const word = player.sounding ? "Pause" : "Play";
   if (box("play").textContent !== word) box("play").textContent = word;
   document.querySelectorAll("[data-choice]").forEach((button) => {
-    button.setAttribute("aria-pressed", String(Number(button.dataset.choice) === player.heard));
+    button.setAttribute("aria-pressed", String(Number(button.dataset.choice) === player.active));
   });
   box("loop").checked = player.loop;
   box("clock").textContent = `${player.position.toFixed(1)} s`;
@@ -207,7 +207,7 @@ document.querySelector("form").addEventListener("submit", (event) => {
   listener = box("listener").value.trim();
   if (!listener) return;
   order = shuffled(data.trials.length, `${data.seed}/${listener}/clips`);
-  done = kept();
+  done = savedAnswers();
   if (done.length < order.length) begin();
   else finish();
 });

@@ -72,10 +72,7 @@ def write_listening_test(
             "seed": seed,
             "key": base64.b64encode(json.dumps(key).encode()).decode(),
             "trials": [
-                {
-                    "reference": list(orders[clip.name]).index(0),
-                    "sounds": [uris[i] for i in orders[clip.name]],
-                }
+                {"reference": list(orders[clip.name]).index(0), "sounds": [uris[i] for i in orders[clip.name]]}
                 for clip, uris in trials
             ],
         }

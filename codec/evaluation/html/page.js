@@ -1,4 +1,4 @@
-// What moves on the page of a report: differences to a chosen system, sorted tables, players.
+// Interactive parts of the report page: paired differences, sorted tables, players.
 "use strict";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -153,7 +153,7 @@ function makePlayer(box) {
   const player = new Player(sounds, () => {
     const word = player.sounding ? "Pause" : "Play";
     if (play.textContent !== word) play.textContent = word;
-    choices.forEach((choice, i) => choice.setAttribute("aria-pressed", String(i === player.heard)));
+    choices.forEach((choice, i) => choice.setAttribute("aria-pressed", String(i === player.active)));
     loop.checked = player.loop;
     const position = player.position;
     clock.textContent = `${position.toFixed(1)} s`;
@@ -167,7 +167,7 @@ function makePlayer(box) {
   loop.addEventListener("change", () => attempt(player.repeat(loop.checked)));
   choices.forEach((choice, i) => {
     choice.addEventListener("click", () => {
-      if (player.heard === i) attempt(player.toggle());
+      if (player.active === i) attempt(player.toggle());
       else {
         player.choose(i);
         if (!player.sounding) attempt(player.play());
@@ -181,7 +181,7 @@ function makePlayer(box) {
       attempt(player.load().then(() => player.seek(((event.clientX - left) / width) * player.duration)));
     });
   });
-  const near = (step) => (player.heard + step + sounds.length) % sounds.length;
+  const near = (step) => (player.active + step + sounds.length) % sounds.length;
   const keys = {
     " ": () => attempt(player.toggle()),
     ArrowLeft: () => attempt(player.seek(player.position - 0.5)),

@@ -11,7 +11,7 @@ class Player {
     this.addresses = addresses;
     this.changed = changed; // called after each change of state, and on every frame while it plays
     this.buffers = this.loading = null;
-    this.heard = 0;
+    this.active = 0;
     this.loop = false;
     this.part = null; // [from, to] in seconds: what is looped, if not all
     this.at = 0; // seconds, while it stands still
@@ -75,7 +75,7 @@ class Player {
     const offset = Math.min(Math.max(start, 0), Math.max(0, this.duration - 0.01));
     this.voices = this.buffers.map((buffer, i) => {
       const source = new AudioBufferSourceNode(clock, { buffer, loop: this.loop, loopStart, loopEnd });
-      const gain = new GainNode(clock, { gain: i === this.heard ? 1 : 0 });
+      const gain = new GainNode(clock, { gain: i === this.active ? 1 : 0 });
       source.connect(gain).connect(clock.destination);
       source.start(begin, Math.min(offset, buffer.duration));
       return { source, gain };
@@ -116,7 +116,7 @@ class Player {
   }
 
   choose(index) {
-    this.heard = index;
+    this.active = index;
     this.voices.forEach(({ gain }, i) => {
       gain.gain.setTargetAtTime(i === index ? 1 : 0, Player.clock().currentTime, 0.004); // no click
     });

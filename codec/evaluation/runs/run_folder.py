@@ -72,8 +72,8 @@ class Run:
             return shlex.join(["python", "train.py", *options, f"run_dir={self.folder.name}-again"])
         own = f"{self.folder.resolve()}{os.sep}"
         options = (override.partition("=") for override in self.overrides)
-        itself = {path for key, _, path in options if key == "ckpt_path" and os.path.realpath(path).startswith(own)}
-        resumed = {f"ckpt_path={path}" for path in {"last", *itself}}
+        own_paths = {path for key, _, path in options if key == "ckpt_path" and os.path.realpath(path).startswith(own)}
+        resumed = {f"ckpt_path={path}" for path in {"last", *own_paths}}
         return shlex.join(["python", "train.py", *(override for override in self.overrides if override not in resumed)])
 
     @cached_property

@@ -34,14 +34,6 @@ class Comparison:
         return any(not result.baseline for result in self.results)
 
 
-@dataclass
-class Scores:
-    """Reports of an evaluation: of runs, by resolved run folder, the most codebooks first; of baselines, by name."""
-
-    runs: dict[Path, list[Report]] = field(default_factory=dict)
-    baselines: dict[str, Report] = field(default_factory=dict)
-
-
 def compare(
     paths: Iterable[str | Path], folder: Path | None = None, metrics: Sequence[str] | None = None
 ) -> Comparison:
@@ -54,9 +46,10 @@ def compare(
     runs = find_runs(paths)
     names = run_names(runs)
     finished = {name: run for run, name in zip(runs, names, strict=True) if run.status.state == "finished"}
-    by_training = Scores({run.folder.resolve(): [run.report] for run in finished.values()})
-    scores = read_scores(folder) if folder else by_training
-    reports = {name: scores.runs.pop(run.folder.resolve(), []) for run, name in zip(runs, names, strict=True)}
+    of_runs, of_baselines = {run.folder.resolve(): [run.report] for run in finished.values()}, {}
+    if folder:
+        of_runs, of_baselines = read_scores(folder)
+    reports = {name: of_runs.pop(run.folder.resolve(), []) for run, name in zip(runs, names, strict=True)}
     first = {name: reports[name][0] for name in finished if reports[name]}
     result = Comparison(runs, main_effects(runs, names, first, metrics))
     for run, name in zip(runs, names, strict=True):
@@ -72,22 +65,25 @@ def compare(
             timing = read_timings(place).get(report.facts.get("system", label), {})
             curves = None if number else run.curves()  # drawn once for the family
             result.results.append(SystemResult(label, report, place, name, False, run.command, timing, curves))
-    for name, report in scores.baselines.items():
+    for name, report in of_baselines.items():
         result.results.append(SystemResult(name, report, folder, family_of(name), baseline=True))
-    if scores.runs:
-        result.notes.append(f"{folder} has reports of {len(scores.runs)} more runs, which were not asked for")
+    if of_runs:
+        result.notes.append(f"{folder} has reports of {len(of_runs)} more runs, which were not asked for")
     check_same_clips({one.name: one.report for one in result.results})
     return result
 
 
-def read_scores(folder: Path) -> Scores:
-    """The reports in a folder that eval.py wrote: those whose fact ``run`` names a run folder, and the baselines.
+def read_scores(folder: Path) -> tuple[dict[Path, list[Report]], dict[str, Report]]:
+    """The reports in a folder that eval.py wrote: of runs (those with the fact ``run``), by resolved run folder and with
+    the most codebooks first, and of baselines, by name.
 
     Raises:
         CompareError: if there are no reports, or two of one run do not differ in their number of codebooks.
         ReportError: if a report cannot be read.
     """
-    scores, timings = Scores(), read_timings(folder)
+    of_runs: dict[Path, list[Report]] = {}
+    of_baselines: dict[str, Report] = {}
+    timings = read_timings(folder)
     for file in sorted(folder.glob("*.json"), key=natural_key):
         if file.name in NO_REPORTS:
             continue
@@ -95,17 +91,17 @@ def read_scores(folder: Path) -> Scores:
         if timings and report.facts.get("system") not in timings:  # of an earlier evaluation
             continue
         if run := report.facts.get("run"):
-            scores.runs.setdefault((folder / run).resolve(), []).append(report)
+            of_runs.setdefault((folder / run).resolve(), []).append(report)
         else:
-            scores.baselines[report.facts.get("system", file.stem)] = report
-    if not scores.runs and not scores.baselines:
+            of_baselines[report.facts.get("system", file.stem)] = report
+    if not of_runs and not of_baselines:
         raise CompareError(f"there are no reports in {folder}: give the folder that eval.py wrote")
-    for run, reports in scores.runs.items():
+    for run, reports in of_runs.items():
         counts = [report.facts.get("n_q") for report in reports]
         if len(set(counts)) < len(counts):
             raise CompareError(f"{folder} has two reports of {run} with the same n_q: give a folder with one")
         reports.sort(key=lambda report: -(report.facts.get("n_q") or 0))
-    return scores
+    return of_runs, of_baselines
 
 
 def write_files(result: Comparison, folder: Path, title: str) -> list[Path]:

@@ -121,7 +121,7 @@ def test_a_listener_answers_by_keyboard_from_start_to_results(chrome, path, resu
         scores = []
         for version, key in enumerate([Keys.END, Keys.HOME, Keys.PAGE_UP, Keys.ARROW_RIGHT, Keys.END], start=1):
             press(chrome, str(version))
-            assert evaluate(chrome, "trial.player.heard") == version
+            assert evaluate(chrome, "trial.player.active") == version
             press(chrome, key)
             scores.append(int(evaluate(chrome, "document.activeElement.value")))
         assert scores[:2] == [100, 0]

@@ -101,7 +101,7 @@ def test_keys_play_switch_and_seek(page):
     for key, state in (
         (Keys.HOME, "position === 0"),
         (Keys.ARROW_RIGHT, "position === 0.5"),
-        (Keys.ARROW_DOWN, "heard === 2"),
+        (Keys.ARROW_DOWN, "active === 2"),
         ("L", "loop === false"),
     ):
         box.send_keys(key)
@@ -112,7 +112,7 @@ def test_keys_play_switch_and_seek(page):
 
 def test_a_click_into_a_spectrogram_seeks(page):
     page.find_elements(By.CSS_SELECTOR, ".picture")[2].click()  # in the middle
-    wait_until(page, f"{PLAYER}.heard === 2 && {PLAYER}.position > 0")
+    wait_until(page, f"{PLAYER}.active === 2 && {PLAYER}.position > 0")
     assert evaluate(page, f"{PLAYER}.position / {PLAYER}.duration") == pytest.approx(0.5, abs=0.01)
     head = evaluate(page, "document.querySelector('.player').style.getPropertyValue('--at')")
     assert float(head) == pytest.approx(0.5, abs=0.01)

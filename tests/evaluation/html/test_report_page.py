@@ -105,7 +105,11 @@ def test_few_clips_are_mentioned(tmp_path, count):
 
 @pytest.mark.parametrize(
     ("speakers", "words"),
-    [(["a", "b"], "Here 2 speakers said 8 clips."), (["a"], "Here 1 speaker"), (["a", None], None)],
+    [
+        (["a", "b"], "Here: 8 clips of 2 speakers."),
+        (["a"], "8 clips of 1 speaker."),
+        (["a", None], None),
+    ],
 )
 def test_speakers_are_counted_if_all_are_known(tmp_path, speakers, words):
     result = SystemResult("one", stoi_report(8, speakers), tmp_path)
@@ -123,7 +127,7 @@ def test_the_clips_with_audio_are_counted(results, tmp_path):
         (dataclasses.replace(results[0], report=every), f"all {AUDIBLE} clips scored;"),
         (last, f"1 of {CLIPS} clips scored;"),
     ):
-        assert f"Sound was kept of {words}" in text_of(write_page(tmp_path / "page.html", [result], "Sound"))
+        assert f"Audio was written for {words}" in text_of(write_page(tmp_path / "page.html", [result], "Sound"))
 
 
 @pytest.mark.parametrize(("pairs", "word"), [(1, ""), (2, "undecided"), (3, "better")])
