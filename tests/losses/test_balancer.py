@@ -30,13 +30,12 @@ def norms(grad):
 def test_weighted_is_the_gradient_of_the_weighted_sum():
     wav = leaf()
     expected = torch.autograd.grad(sum(WEIGHTS[k] * v for k, v in losses(wav).items()), wav)[0]
-    combine = Weighted()
-    torch.testing.assert_close(combine(losses(wav), WEIGHTS, wav), expected)
-    assert sum(combine.shares.values()).item() == pytest.approx(1)
+    torch.testing.assert_close(Weighted()(losses(wav), WEIGHTS, wav), expected)
 
 
 @pytest.mark.parametrize("combine", [Weighted(), balancer()])
-def test_the_graph_survives_and_the_gradient_is_a_constant(combine):
+def test_contract(combine):
+    """A constant gradient, a surviving graph, shares of all losses; 0 disables a loss, and none may lack a weight."""
     wav = leaf()
     found = losses(wav)
     grad = combine(found, WEIGHTS, wav)
@@ -44,20 +43,27 @@ def test_the_graph_survives_and_the_gradient_is_a_constant(combine):
     assert wav.grad is None
     assert grad.shape == wav.shape
     sum(found.values()).backward()  # raises if the graph was freed
+    assert set(combine.shares) == {"a", "b"}
+    assert sum(combine.shares.values()).item() == pytest.approx(1)
+    assert not combine.shares["a"].requires_grad
+    grad = combine(losses(wav), {"a": 1.0, "b": 0.0}, wav)
+    assert grad[..., 25:].eq(0).all()
+    assert grad[..., :25].ne(0).any()
+    assert combine(losses(wav), {"a": 0.0, "b": 0.0}, wav).eq(0).all()
+    with pytest.raises(ValueError, match="no weight for c"):
+        combine({**losses(wav), "c": wav.mean()}, WEIGHTS, wav)
 
 
-def test_balanced_shares_are_the_weights():
-    combine = balancer()
+def test_balanced_norms_are_the_weights():
+    combine, wav = balancer(), leaf()
+    combine(losses(wav), WEIGHTS, wav)
+    assert combine.shares["a"] > 0.9  # of the raw gradients
     for seed in range(20):
         wav = leaf(seed)
         grad = combine(losses(wav), WEIGHTS, wav)
     large, small = norms(grad)
     assert (large / small).item() == pytest.approx(3, rel=0.1)
     assert (large + small).item() == pytest.approx(1, rel=0.1)  # total_norm
-
-
-def test_total_norm_scales_the_gradient():
-    wav = leaf()
     one, five = balancer(), balancer(total_norm=5.0)
     torch.testing.assert_close(5 * one(losses(wav), WEIGHTS, wav), five(losses(wav), WEIGHTS, wav))
 
@@ -72,7 +78,7 @@ def test_the_scale_of_a_loss_does_not_matter(per_item):
     torch.testing.assert_close(a, b)
 
 
-def test_the_running_mean_is_a_bias_corrected_decay():
+def test_the_running_mean_is_bias_corrected_and_saved():
     combine, seen = balancer(decay=0.5), []
     for seed in range(3):
         wav = leaf(seed)
@@ -80,66 +86,30 @@ def test_the_running_mean_is_a_bias_corrected_decay():
         combine(losses(wav), WEIGHTS, wav)
     total, count = combine.means.a
     torch.testing.assert_close(total / count, (0.25 * seen[0] + 0.5 * seen[1] + seen[2]) / 1.75)
+    resumed = balancer(decay=0.5)
+    assert set(resumed.state_dict()) == set(combine.state_dict()) == {"means.a", "means.b"}
+    resumed.load_state_dict(combine.state_dict())
+    assert torch.equal(combine(losses(wav), WEIGHTS, wav), resumed(losses(wav), WEIGHTS, wav))
 
 
-@pytest.mark.parametrize("absent", ["left out", "zero"])
+@pytest.mark.parametrize("absent", ["missing", "zero"])
 def test_a_loss_that_starts_late_has_its_share_at_once(absent):
     combine = balancer()
     for seed in range(50):
         wav = leaf(seed)
         found = losses(wav)
-        if absent == "left out":
-            del found["b"]
-        else:
-            found["b"] = 0 * found["b"]
+        found = {"a": found["a"]} if absent == "missing" else found | {"b": 0 * found["b"]}
         grad = combine(found, WEIGHTS, wav)
         assert grad.isfinite().all()
-    if absent == "left out":  # the weights of the active losses alone
+    if absent == "missing":  # relative to the weights of the present losses
         assert norms(grad)[0].item() == pytest.approx(1, rel=0.1)
     wav = leaf(99)
     large, small = norms(combine(losses(wav), WEIGHTS, wav))
     assert (large / small).item() == pytest.approx(3, rel=0.2)
 
 
-def test_a_resumed_balancer_goes_on_where_it_stopped():
-    first = balancer()
-    for seed in range(5):
-        wav = leaf(seed)
-        first(losses(wav), WEIGHTS, wav)
-    second = balancer()
-    assert set(second.state_dict()) == set(first.state_dict()) == {"means.a", "means.b"}
-    second.load_state_dict(first.state_dict())
-    wav = leaf(9)
-    torch.testing.assert_close(first(losses(wav), WEIGHTS, wav), second(losses(wav), WEIGHTS, wav), rtol=0, atol=0)
-
-
-def test_raw_shares_are_reported():
-    combine, wav = balancer(), leaf()
-    combine(losses(wav), WEIGHTS, wav)
-    assert set(combine.shares) == {"a", "b"}
-    assert sum(combine.shares.values()).item() == pytest.approx(1)
-    assert combine.shares["a"] > 0.9
-    assert not combine.shares["a"].requires_grad
-
-
-@pytest.mark.parametrize("combine", [Weighted(), balancer()])
-def test_a_weight_of_zero_switches_a_loss_off(combine):
-    wav = leaf()
-    grad = combine(losses(wav), {"a": 1.0, "b": 0.0}, wav)
-    assert grad[..., 25:].eq(0).all()
-    assert grad[..., :25].ne(0).any()
-    assert combine(losses(wav), {"a": 0.0, "b": 0.0}, wav).eq(0).all()
-
-
-@pytest.mark.parametrize("combine", [Weighted(), balancer()])
-def test_a_loss_without_a_weight_raises(combine):
-    wav = leaf()
-    with pytest.raises(ValueError, match="no weight for c; there are weights for a, b"):
-        combine({**losses(wav), "c": wav.mean()}, WEIGHTS, wav)
-
-
 def balanced(rank, part, per_item):
-    """The gradient at this process's part of a batch of which each example is louder than the one before."""
+    """The gradient at this rank's part of a batch of which each example is louder than the one before."""
     loudness = torch.arange(1.0, 5.0)[:, None, None]
     combine, wav = balancer(per_item=per_item), (leaf().detach() * loudness)[part[rank]].requires_grad_()
     for _ in range(2):
@@ -148,8 +118,8 @@ def balanced(rank, part, per_item):
 
 
 @pytest.mark.parametrize("per_item", [True, False])
-def test_two_processes_balance_as_one_with_the_whole_batch(pair, per_item):
-    """ddp halves their gradients, so they are twice as long; the running means are the same."""
+def test_two_ranks_balance_as_one_with_the_whole_batch(pair, per_item):
+    """DDP halves their gradients, so they are twice as long; the running means are the same."""
     first, second = pair(balanced, [slice(2), slice(2, 4)], per_item)
     alone = balanced(0, [slice(4)], per_item)
     torch.testing.assert_close(torch.cat([first.pop("grad"), second.pop("grad")]) / 2, alone.pop("grad"))
