@@ -1,4 +1,4 @@
-"""Bottlenecks without codes, and the continuous latents of every quantizer."""
+"""Continuous bottlenecks, and the continuous latents of every quantizer."""
 
 import math
 
@@ -26,19 +26,19 @@ CONTINUOUS = {
     "vae": lambda: VAE(8, 100, channels=3),
     "sigma_vae": lambda: SigmaVAE(8, 100, channels=3),
 }
+ALL = DISCRETE | CONTINUOUS
 
 
-def made(name: str):
+def trained(name: str):
     """A codec whose quantizer has seen data; in eval mode."""
-    codec = small_codec((DISCRETE | CONTINUOUS)[name]())
+    codec = small_codec(ALL[name]())
     codec.train()(tone_batch(8, 400))
     return codec.eval()
 
 
-def bypassed(codec, z):
-    """What the decoder reads of a sequence that is not quantized: the quantizer's own path, without learning."""
-    quantizer = codec.quantizer
-    if isinstance(quantizer, FSQ):  # has no such path: the forward pass without its rounding
+def unquantized(quantizer, z):
+    """The decoder's input for a sequence that is not quantized, by the quantizer's own forward pass."""
+    if isinstance(quantizer, FSQ):  # has no such path: the forward pass without rounding
         return quantizer.project_out(torch.tanh(quantizer.project_in(z)))
     if not quantizer.n_q:
         return quantizer(z).z
@@ -48,22 +48,26 @@ def bypassed(codec, z):
     return found
 
 
-@pytest.mark.parametrize("name", DISCRETE | CONTINUOUS)
+@pytest.mark.parametrize("name", ALL)
 def test_latents_before_quantization_decode_as_an_unquantized_sequence(name):
-    codec, wav = made(name), tone_batch(2, 250, seed=1)
+    codec, wav = trained(name), tone_batch(2, 250, seed=1)
+    quantizer = codec.quantizer
     with torch.no_grad():
         z = codec.latents(wav)
-        x = codec.quantizer.to_latents(z, "pre")
-        assert x.shape == (2, codec.quantizer.latent_dim, z.shape[-1])
-        torch.testing.assert_close(codec.quantizer.from_latents(x, "pre"), bypassed(codec, z), atol=1e-6, rtol=1e-6)
-        assert codec.quantizer.to_latents(z).equal(x)  # the kind that every codec has
-        if name in ("rvq_mimi", "split_rvq"):
-            assert not torch.allclose(z, bypassed(codec, z), atol=1e-2)  # the raw latent is no decoder's
+        x = quantizer.to_latents(z, "pre")
+        assert x.shape == (2, quantizer.latent_dim, z.shape[-1])
+        torch.testing.assert_close(quantizer.from_latents(x, "pre"), unquantized(quantizer, z), atol=1e-6, rtol=1e-6)
+        assert quantizer.to_latents(z).equal(x)  # the default kind
+    for call in (quantizer.to_latents, quantizer.from_latents):
+        with pytest.raises(ValueError, match="choose pre or post"):
+            call(torch.zeros(1, 8, 4), "mid")
+    with pytest.raises(ValueError, match=rf"are \[B, {quantizer.latent_dim}, F\]"):
+        quantizer.from_latents(torch.zeros(1, 5, 4))
 
 
 @pytest.mark.parametrize("name", DISCRETE)
 def test_latents_after_quantization_decode_to_the_bit(name):
-    codec, wav = made(name), tone_batch(2, 250, seed=1)
+    codec, wav = trained(name), tone_batch(2, 250, seed=1)
     with torch.no_grad():
         out = codec(wav)
         x = codec.quantizer.to_latents(codec.latents(wav), "post")
@@ -74,43 +78,26 @@ def test_latents_after_quantization_decode_to_the_bit(name):
 
 
 @pytest.mark.parametrize("name", CONTINUOUS)
-def test_a_continuous_bottleneck_decodes_its_latents_and_has_no_codes(name):
-    codec, wav = made(name), tone_batch(2, 250, seed=1)
+def test_continuous_bottlenecks_decode_their_latents_and_have_no_codes(name):
+    codec, wav = trained(name), tone_batch(2, 250, seed=1)
     quantizer = codec.quantizer
     with torch.no_grad():
         out = codec(wav)
         x = quantizer.to_latents(out.latents)
         assert codec.decode_latents(quantizer.from_latents(x))[..., :250].equal(out.wav)
-        assert codec(wav).wav.equal(out.wav)  # no draw
+        assert codec(wav).wav.equal(out.wav)  # deterministic
+    if name == "none":
+        assert out.quantized.z.equal(out.latents)
     assert out.quantized.codes is None
     assert math.isnan(quantizer.bitrate())
     for call in (quantizer.encode, quantizer.decode):
-        with pytest.raises(ValueError, match="is continuous and has no codes"):
+        with pytest.raises(ValueError, match="no codes"):
             call(out.latents)
-    with pytest.raises(ValueError, match="has no codebooks"):
+    with pytest.raises(ValueError, match="no codebooks"):
         quantizer(out.latents, 2)
     for call in (quantizer.to_latents, quantizer.from_latents):
         with pytest.raises(ValueError, match="kind pre only"):
             call(out.latents, "post")
-
-
-@pytest.mark.parametrize("name", DISCRETE | CONTINUOUS)
-def test_wrong_kinds_and_channels_are_refused(name):
-    quantizer = (DISCRETE | CONTINUOUS)[name]().eval()
-    for call in (quantizer.to_latents, quantizer.from_latents):
-        with pytest.raises(ValueError, match="no latents of kind 'mid': choose pre or post"):
-            call(torch.zeros(1, 8, 4), "mid")
-    with pytest.raises(ValueError, match=rf"are \[B, {quantizer.latent_dim}, F\], got \[1, 5, 4\]"):
-        quantizer.from_latents(torch.zeros(1, 5, 4))
-
-
-@pytest.mark.parametrize("name", ["vae", "sigma_vae"])
-def test_small_bottlenecks_stay_fp32_under_autocast(name):
-    quantizer = CONTINUOUS[name]().train()
-    with torch.autocast("cpu", torch.bfloat16):
-        out = quantizer(torch.randn(4, 8, 30).bfloat16())
-        assert quantizer.from_latents(torch.randn(1, 3, 2).bfloat16()).dtype == torch.float32
-    assert (out.z.dtype, out.loss.dtype) == (torch.float32, torch.float32)
 
 
 def posterior(quantizer: VAE, z):
@@ -125,14 +112,12 @@ def test_the_loss_of_a_vae_is_its_divergence_and_every_channel_is_logged():
     out = quantizer(z)
     kl = torch.distributions.kl_divergence(posterior(quantizer, z), torch.distributions.Normal(0.0, 1.0)).mean((0, 2))
     torch.testing.assert_close(out.loss, 0.5 * kl.sum())
-    torch.testing.assert_close(torch.stack([out.metrics[f"kl/{c}"] for c in (1, 2, 3)]), kl.detach())
-    torch.testing.assert_close(out.metrics["kl"], kl.detach().sum())
-    assert len(out.metrics) == 4
-    assert not any(value.requires_grad for value in out.metrics.values())
+    expected = {"kl": kl.sum().detach()} | {f"kl/{c + 1}": kl[c].detach() for c in range(3)}
+    torch.testing.assert_close(out.metrics, expected)
     assert quantizer.eval()(z).metrics == {}
 
 
-def test_free_bits_leave_a_quiet_channel_alone():
+def test_channels_below_free_bits_have_no_gradient():
     torch.manual_seed(0)
     quantizer = VAE(8, 100, channels=3, weight=1.0, free_bits=0.5).train()
     with torch.no_grad():
@@ -142,14 +127,13 @@ def test_free_bits_leave_a_quiet_channel_alone():
         quantizer.project_in.weight[3:] = 0
     out = quantizer(torch.randn(4, 8, 25))
     assert float(out.metrics["kl/1"]) < 0.01
-    assert all(float(out.metrics[f"kl/{c}"]) > 0.5 for c in (2, 3))
     torch.testing.assert_close(out.loss.detach(), 0.5 + out.metrics["kl/2"] + out.metrics["kl/3"])
     out.loss.backward()
     moved = quantizer.project_in.weight.grad.abs().sum((1, 2)) > 0
     assert moved.tolist() == [False, True, True] * 2
 
 
-def test_a_vae_draws_from_its_posterior_in_training_only():
+def test_a_vae_samples_its_posterior_in_training_only():
     torch.manual_seed(0)
     quantizer = VAE(8, 100, channels=3).train()
     quantizer.project_out = nn.Identity()
@@ -161,7 +145,7 @@ def test_a_vae_draws_from_its_posterior_in_training_only():
     assert quantizer.eval()(z).z.equal(expected.mean)
 
 
-def test_the_noise_of_a_sigma_vae_is_drawn_per_example_and_cannot_be_outgrown():
+def test_the_noise_of_a_sigma_vae_is_drawn_per_example_at_a_fixed_scale():
     torch.manual_seed(0)
     quantizer = SigmaVAE(8, 100, channels=16, std=0.25).train()
     quantizer.project_out = nn.Identity()
@@ -169,11 +153,11 @@ def test_the_noise_of_a_sigma_vae_is_drawn_per_example_and_cannot_be_outgrown():
     clean = quantizer.to_latents(z)
     torch.testing.assert_close(clean.square().mean(1), torch.ones(2000, 30), atol=1e-5, rtol=0)
     torch.testing.assert_close(quantizer.to_latents(100 * z)[:, :, 0].square().mean(1), torch.ones(2000))
-    stds = (quantizer(z).z - clean).detach().flatten(1).std(1)  # one for each example
+    out = quantizer(z)
+    stds = (out.z - clean).detach().flatten(1).std(1)  # one for each example
     expected = torch.distributions.HalfNormal(0.25)
     torch.testing.assert_close(stds.mean(), expected.mean, atol=0.01, rtol=0)
     torch.testing.assert_close(stds.std(), expected.stddev, atol=0.01, rtol=0)
-    out = quantizer(z)
     assert float(out.loss) == 0
     torch.testing.assert_close(sum(out.metrics.values()) / 16, torch.tensor(1.0))
     assert quantizer.eval()(z).z.equal(clean)
