@@ -44,10 +44,10 @@ def codec_task(cfg: DictConfig) -> CodecTask:
     return CodecTask(built(cfg.codec), built(cfg.disc), built(cfg.loss), built(cfg.optim))
 
 
-def full_mimi(seed: int = 0) -> Codec:
+def full_mimi(*overrides: str) -> Codec:
     """Full-size Mimi in eval mode: random weights, effective transformers, codebooks as wide as their residuals."""
-    torch.manual_seed(seed)
-    codec = built(composed("model=mimi_transformer").codec).eval()
+    torch.manual_seed(0)
+    codec = built(composed("model=mimi_transformer", *overrides).codec).eval()
     quantizer = codec.quantizer
     with torch.no_grad():
         for part in (codec.encoder, codec.decoder):

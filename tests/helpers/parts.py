@@ -51,3 +51,20 @@ def tone_batch(batch: int, samples: int, seed: int = 0) -> Tensor:
     envelope = 0.6 + 0.4 * torch.sin(2 * torch.pi * t / (20 * period))
     wav = (envelope * torch.sin(2 * torch.pi * t / period)).mean(1, keepdim=True)
     return 0.5 * wav + 0.01 * torch.randn(wav.shape, generator=generator)
+
+
+def streamed(layer: nn.Module, x: Tensor, chunks: list[int], stride: int = 1) -> Tensor:
+    """``layer`` applied step by step to chunks of x, given in units of ``stride``."""
+    state, out = None, []
+    for piece in x.split([n * stride for n in chunks], dim=-1):
+        y, state = layer.step(piece, state)
+        out.append(y)
+    return torch.cat(out, -1)
+
+
+def changed_outputs(layer: nn.Module, x: Tensor, start: int) -> Tensor:
+    """Indices of the outputs of ``layer`` that change when its inputs from ``start`` on do."""
+    changed = x.clone()
+    changed[..., start:] += torch.randn_like(x[..., start:])
+    with torch.no_grad():
+        return (layer(changed) != layer(x)).flatten(0, -2).any(0).nonzero()[:, 0]

@@ -1,58 +1,50 @@
+"""Causal convolutions: trained form and matrix form, offline and streamed."""
+
 import copy
 
 import pytest
 import torch
 
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d, fold_weight_norm
-from tests.helpers.parts import count
+from codec.layers.inference import MatrixConv1d, MatrixConvTranspose1d
+from tests.helpers.parts import changed_outputs, count, streamed
 
 DOWN = [(7, 1, 1), (3, 1, 9), (8, 4, 1), (4, 2, 1), (16, 8, 1), (1, 1, 1), (5, 5, 1)]  # kernel, stride, dilation
+UP = [(16, 8), (4, 2), (6, 3), (5, 5), (7, 2)]  # kernel, stride
+CHUNKS = ([1] * 12, [12], [3, 1, 6, 2])
 
 
 @pytest.mark.parametrize(("kernel", "stride", "dilation"), DOWN)
 @pytest.mark.parametrize("pad_mode", ["constant", "replicate"])
-def test_convolution_is_causal_and_streams(kernel, stride, dilation, pad_mode):
+@torch.no_grad()
+def test_convolution_is_causal_and_streams_in_both_forms(kernel, stride, dilation, pad_mode):
     torch.manual_seed(0)
-    conv = CausalConv1d(2, 3, kernel, stride, dilation, pad_mode=pad_mode)
+    conv = CausalConv1d(2, 3, kernel, stride, dilation, pad_mode=pad_mode, weight_norm=True)
     x = torch.randn(2, 2, 12 * stride)
     y = conv(x)
     assert y.shape == (2, 3, 12)
-
-    cut = 5 * stride  # changing inputs from here on must leave outputs 0..4 alone, and touch output 5
-    changed = x.clone()
-    changed[..., cut:] += 1.0
-    z = conv(changed)
-    assert torch.equal(y[..., :5], z[..., :5])
-    assert not torch.allclose(y[..., 5], z[..., 5])
-
-    for chunks in ([1] * 12, [12], [3, 1, 6, 2]):
-        state, out = None, []
-        for piece in x.split([n * stride for n in chunks], dim=-1):
-            step, state = conv.step(piece, state)
-            out.append(step)
-        torch.testing.assert_close(torch.cat(out, -1), y, atol=1e-6, rtol=0)
+    assert int(changed_outputs(conv, x, 5 * stride).min()) == 5
+    for layer in (conv, MatrixConv1d(conv)):
+        torch.testing.assert_close(layer(x), y, atol=1e-6, rtol=0)
+        for chunks in CHUNKS:
+            torch.testing.assert_close(streamed(layer, x, chunks, stride), y, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("kernel", "stride"), [(16, 8), (4, 2), (6, 3), (5, 5), (7, 2)])
+@pytest.mark.parametrize(("kernel", "stride"), UP)
 @pytest.mark.parametrize("bias", [True, False])
-def test_transposed_convolution_is_causal_and_streams(kernel, stride, bias):
+@pytest.mark.parametrize("groups", [1, 4])
+@torch.no_grad()
+def test_transposed_convolution_is_causal_and_streams_in_both_forms(kernel, stride, bias, groups):
     torch.manual_seed(0)
-    conv = CausalConvTranspose1d(2, 3, kernel, stride, bias=bias)
-    x = torch.randn(2, 2, 12)
+    conv = CausalConvTranspose1d(4, 4, kernel, stride, groups=groups, bias=bias)
+    x = torch.randn(2, 4, 12)
     y = conv(x)
-    assert y.shape == (2, 3, 12 * stride)
-    changed = x.clone()
-    changed[..., 5:] += 1.0
-    z = conv(changed)
-    assert torch.equal(y[..., : 5 * stride], z[..., : 5 * stride])
-    assert not torch.allclose(y[..., 5 * stride : 6 * stride], z[..., 5 * stride : 6 * stride])
-
-    for chunks in ([1] * 12, [12], [3, 1, 6, 2]):
-        state, out = None, []
-        for piece in x.split(chunks, dim=-1):
-            step, state = conv.step(piece, state)
-            out.append(step)
-        torch.testing.assert_close(torch.cat(out, -1), y, atol=1e-6, rtol=0)
+    assert y.shape == (2, 4, 12 * stride)
+    assert int(changed_outputs(conv, x, 5).min()) == 5 * stride
+    for layer in (conv, MatrixConvTranspose1d(conv)):
+        torch.testing.assert_close(layer(x), y, atol=1e-6, rtol=0)
+        for chunks in CHUNKS:
+            torch.testing.assert_close(streamed(layer, x, chunks), y, atol=1e-6, rtol=0)
 
 
 def test_weight_norm_can_be_copied_and_folded():
@@ -64,12 +56,12 @@ def test_weight_norm_can_be_copied_and_folded():
     assert count(conv) == count(CausalConv1d(2, 3, 4, 2)) + 3  # one gain per output channel
     torch.testing.assert_close(fold_weight_norm(copied)(x), y)
     assert count(copied) == count(CausalConv1d(2, 3, 4, 2))
+    assert torch.equal(conv(x), y)
 
 
 def test_bad_shapes_are_refused():
-    with pytest.raises(ValueError, match="shorter than stride"):
-        CausalConv1d(1, 1, 3, 4)
-    with pytest.raises(ValueError, match="shorter than stride"):
-        CausalConvTranspose1d(1, 1, 3, 4)
+    for make in (CausalConv1d, CausalConvTranspose1d):
+        with pytest.raises(ValueError, match="shorter than stride"):
+            make(1, 1, 3, 4)
     with pytest.raises(ValueError, match="9 is not a multiple of the stride 4"):
         CausalConv1d(1, 1, 8, 4)(torch.zeros(1, 1, 9))
