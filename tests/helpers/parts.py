@@ -11,6 +11,7 @@ from codec.layers.seanet import ResidualUnits
 from codec.layers.transformer import Transformer
 from codec.model import Codec
 from codec.quantizers.base import Quantizer
+from codec.quantizers.fsq import FSQ
 from codec.quantizers.rvq import RVQ
 from codec.quantizers.split_rvq import SplitRVQ
 
@@ -68,3 +69,16 @@ def changed_outputs(layer: nn.Module, x: Tensor, start: int) -> Tensor:
     changed[..., start:] += torch.randn_like(x[..., start:])
     with torch.no_grad():
         return (layer(changed) != layer(x)).flatten(0, -2).any(0).nonzero()[:, 0]
+
+
+@torch.no_grad()
+def unquantized(quantizer: Quantizer, z: Tensor) -> Tensor:
+    """The decoder's input for a sequence that is not quantized, by the quantizer's own forward pass."""
+    if isinstance(quantizer, FSQ):  # has no such path: the forward pass without rounding
+        return quantizer.project_out(torch.tanh(quantizer.project_in(z)))
+    if not quantizer.n_q:
+        return quantizer(z).z
+    quantizer.quantization_rate = 0.0
+    found = quantizer.train()(z).z
+    quantizer.eval()
+    return found

@@ -12,7 +12,7 @@ from codec.quantizers.rvq import RVQ
 from codec.quantizers.sigma_vae import SigmaVAE
 from codec.quantizers.split_rvq import SplitRVQ
 from codec.quantizers.vae import VAE
-from tests.helpers.parts import small_codec, tone_batch
+from tests.helpers.parts import small_codec, tone_batch, unquantized
 
 SMALL = dict(codebook_size=16, kmeans_iters=3)
 DISCRETE = {
@@ -34,18 +34,6 @@ def trained(name: str):
     codec = small_codec(ALL[name]())
     codec.train()(tone_batch(8, 400))
     return codec.eval()
-
-
-def unquantized(quantizer, z):
-    """The decoder's input for a sequence that is not quantized, by the quantizer's own forward pass."""
-    if isinstance(quantizer, FSQ):  # has no such path: the forward pass without rounding
-        return quantizer.project_out(torch.tanh(quantizer.project_in(z)))
-    if not quantizer.n_q:
-        return quantizer(z).z
-    quantizer.quantization_rate = 0.0
-    found = quantizer.train()(z).z
-    quantizer.eval()
-    return found
 
 
 @pytest.mark.parametrize("name", ALL)
