@@ -6,7 +6,7 @@ values, nothing is unpickled). Its configuration may build classes of this packa
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,6 +14,8 @@ from codec.checkpoints.pickle_check import check_archive
 from codec.checkpoints.safe_instantiate import MODEL, CheckpointError, build, no_larger_than
 from codec.checkpoints.save import PREVIOUS, corrupt_record
 from codec.model import Codec
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -58,14 +60,13 @@ def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any
     Raises:
         CheckpointError: also if weights and configuration do not fit; names the tensors.
     """
-    codec, config = load_part(path, "codec", MODEL, ema)
-    if not isinstance(codec, Codec):
-        raise CheckpointError(f"{path} is no checkpoint of a codec: its configuration builds a {type(codec).__name__}")
-    return codec, config
+    return load_part(path, "codec", Codec, MODEL, ema)
 
 
-def load_part(path: str | Path, name: str, among: tuple[str, ...], ema: bool) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The module that a checkpoint's configuration describes under ``name``; else as :func:`load_codec`.
+def load_part(
+    path: str | Path, name: str, kind: type[Module], among: tuple[str, ...], ema: bool
+) -> tuple[Module, dict[str, Any]]:
+    """The module of class ``kind`` that a checkpoint's configuration describes under ``name``; else as `load_codec`.
 
     Args:
         among: packages and modules whose classes may be built (codec/checkpoints/safe_instantiate.py).
@@ -80,7 +81,7 @@ def load_part(path: str | Path, name: str, among: tuple[str, ...], ema: bool) ->
     _check_plain(weights, Path(path))
     with no_larger_than(weights):
         module = build(config[name], among)
-    if not isinstance(module, torch.nn.Module):
+    if not isinstance(module, kind):
         raise CheckpointError(
             f"{path} is no checkpoint of a {name}: its configuration builds a {type(module).__name__}"
         )

@@ -26,14 +26,7 @@ NAMED = re.compile(  # never called: storages and dtypes
 )
 PLAIN = {"NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE"}
 PLAIN |= {"EMPTY_DICT", "EMPTY_LIST"}
-POPPED = {
-    "TUPLE1": 1,
-    "TUPLE2": 2,
-    "TUPLE3": 3,
-    "BINPERSID": 1,
-    "APPEND": 1,
-    "SETITEM": 2,
-}  # values taken from the stack
+POPPED = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "BINPERSID": 1, "APPEND": 1, "SETITEM": 2}  # from the stack
 FILLED = ("APPEND", "SETITEM", "APPENDS", "SETITEMS")  # the value below on the stack is changed
 
 

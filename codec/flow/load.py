@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.checkpoints.load import load_part
-from codec.checkpoints.safe_instantiate import FLOW, CheckpointError
+from codec.checkpoints.safe_instantiate import FLOW
 from codec.flow.model import FlowModel
 from codec.latents.index import Statistics
 from codec.utils.errors import InputError
@@ -24,11 +24,7 @@ def load_flow(path: str | Path, ema: bool = True) -> FlowModel:
 
 def load_with_config(path: str | Path, ema: bool = True) -> tuple[FlowModel, dict[str, Any]]:
     """The same, and the checkpoint's configuration, which is not validated. Raises as :func:`load_flow` does."""
-    flow, config = load_part(path, "flow", FLOW, ema)
-    if not isinstance(flow, FlowModel):
-        raise CheckpointError(
-            f"{path} is no checkpoint of a flow model: its configuration builds a {type(flow).__name__}"
-        )
+    flow, config = load_part(path, "flow", FlowModel, FLOW, ema)
     return flow, {"codec_ckpt": config.get("codec")} | config  # `codec` in checkpoints before this name
 
 

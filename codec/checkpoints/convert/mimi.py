@@ -13,18 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from codec.checkpoints.convert import mimi_names
 from codec.checkpoints.convert.locate import locate_mimi, read_config, read_tensors
 from codec.checkpoints.convert.mimi_config import MimiSizes, from_moshi, from_shapes, from_transformers, validated
-from codec.checkpoints.convert.mimi_names import (
-    Tensors,
-    flatten,
-    join_qkv,
-    layout_of,
-    published,
-    renamed,
-    split_qkv,
-    unflatten,
-)
+from codec.checkpoints.convert.mimi_names import Tensors, flatten, layout_of, renamed
 from codec.checkpoints.convert.weight_norm import load_plain, plain_state
 from codec.checkpoints.load import CheckpointError, compare_tensors
 from codec.checkpoints.safe_instantiate import build
@@ -63,7 +55,7 @@ def import_mimi(source: str | Path, n_q: int | None = None) -> tuple[Codec, dict
         config = path.with_name("config.json")
         sizes = from_transformers(read_config(config), str(config))
     else:
-        tensors = {published(name): value for name, value in tensors.items()}
+        tensors = {mimi_names.published(name): value for name, value in tensors.items()}
         sizes = _moshi_sizes(path, tensors)
     if n_q is not None:
         if not 2 <= n_q <= sizes.n_q:
@@ -96,16 +88,15 @@ def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
         raise CheckpointError(f"there is no layout {layout!r} of Mimi; valid are {', '.join(FILES)}")
     plain, sizes = _plain_mimi(codec)
     if layout == "transformers":
-        texts = [sizes.to_transformers(), _preprocessor(sizes.sample_rate)]
+        configs = [sizes.to_transformers(), _preprocessor(sizes.sample_rate)]
     else:
-        texts = [sizes.to_moshi()]
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, *others = written = [folder / name for name in FILES[layout]]
+        configs = [sizes.to_moshi()]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    weights, *others = written = [Path(folder, name) for name in FILES[layout]]
     tensors = to_layout(plain, layout, sizes.heads)
     tensors = {name: value.float().cpu().contiguous() for name, value in tensors.items()}
     save_file(tensors, weights, {"format": "pt"})
-    for path, content in zip(others, texts, strict=True):
+    for path, content in zip(others, configs, strict=True):
         path.write_text(json.dumps(content, indent=2) + "\n")
     return written
 
@@ -113,14 +104,14 @@ def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
 def to_layout(plain: dict[str, Any], layout: str, heads: int) -> Tensors:
     """The state of our Mimi without weight norm -> the tensors of a file in ``layout``."""
     tensors = {renamed(name, "ours", layout): value for name, value in flatten(plain).items()}
-    return split_qkv(tensors, heads) if layout == "transformers" else tensors
+    return mimi_names.split_qkv(tensors, heads) if layout == "transformers" else tensors
 
 
 def from_layout(tensors: Tensors, layout: str, sizes: MimiSizes) -> dict[str, Any]:
     """The inverse of :func:`to_layout`, in fp32."""
     tensors = {name: value.float() for name, value in tensors.items()}
-    tensors = join_qkv(tensors, sizes.heads) if layout == "transformers" else tensors
-    return unflatten({renamed(name, layout, "ours"): value for name, value in tensors.items()}, sizes.n_q)
+    tensors = mimi_names.join_qkv(tensors, sizes.heads) if layout == "transformers" else tensors
+    return mimi_names.unflatten({renamed(name, layout, "ours"): value for name, value in tensors.items()}, sizes.n_q)
 
 
 def _plain_mimi(codec: Codec) -> tuple[dict[str, Any], MimiSizes]:
@@ -183,13 +174,6 @@ def _shapes(tensors: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 def _preprocessor(sample_rate: int) -> dict[str, Any]:
     """For transformers' AutoFeatureExtractor."""
-    return {
-        "feature_extractor_type": "EncodecFeatureExtractor",
-        "feature_size": 1,
-        "sampling_rate": sample_rate,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "return_attention_mask": True,
-        "chunk_length_s": None,
-        "overlap": None,
-    }
+    fields = dict(feature_extractor_type="EncodecFeatureExtractor", feature_size=1, sampling_rate=sample_rate)
+    fields |= dict(padding_side="right", padding_value=0.0, return_attention_mask=True)
+    return fields | dict(chunk_length_s=None, overlap=None)
