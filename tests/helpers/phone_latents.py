@@ -1,4 +1,4 @@
-"""Latents in which phones are as plain as one wishes."""
+"""Latents that hold phones with a given clarity."""
 
 from types import SimpleNamespace
 
@@ -10,8 +10,8 @@ SYMBOLS = "abdefgik"
 
 
 def item(seed: int, speaker: str, frame_rate: float, clarity: float, seconds: float = 3.0) -> dict:
-    """Phones of 120 to 240 ms; a frame's latents say how much of either half each has, times ``clarity``, with
-    noise of variance 0.01."""
+    """Phones of 120 to 240 ms; a frame's latents are the share of either half that each phone has, times ``clarity``,
+    with noise of variance 0.01."""
     rng = np.random.default_rng(seed)
     phones, time, last = [("_", 0.0)], 0.1, ""
     while time < seconds - 0.1:

@@ -6,8 +6,7 @@ windows, normalised per band, not 80 of 64 ms; its layers dilated convolutions w
 ConvNeXt blocks that see 0.36 s; its seed, voices and sentences are others. Both learn from eSpeak NG, its ten languages
 and its few hundred words, from which a codec with that teacher could gain: judge it by metrics without a network, too.
 
-A context of 0.2 s to either side keeps it from guessing a span from its surroundings; words known from training it may
-still complete from half a word.
+A context of 0.2 s to either side keeps it from guessing a span from its surroundings.
 """
 
 import json

@@ -1,8 +1,7 @@
 """Scores of many clips, from worker processes that a crash inside a metric may end.
 
-PESQ's C code has a table of 50 utterances and ends the whole process (SIGSEGV) on clips that have more; a library with
-weights may be killed for memory. So metrics run in spawned processes, which import this module, and a failure is a NaN
-with a reason.
+PESQ's C code has a table of 50 utterances and ends its process (SIGSEGV) on clips that have more; a library with
+weights may be killed for memory. So metrics run in spawned processes, and a failure is a NaN with a reason.
 """
 
 import contextlib
@@ -141,16 +140,13 @@ class _Worker:
     def receive(self) -> None:
         """Take one message of the process, or replace it where it has died."""
         try:
-            message = self.pipe.recv()
+            name, score = self.pipe.recv()
         except (EOFError, OSError):
-            self._replace()
-            return
-        if message == "ready":
-            self.ready = True
-            return
-        name, *score = message
-        self.todo.remove(name)
-        self.scores[name], self.deaths = score, 0
+            return self._replace()
+        self.ready = True
+        if name in self.todo:
+            self.todo.remove(name)
+            self.scores[name], self.deaths = score, 0
 
     def _replace(self) -> None:
         self.stop()
@@ -166,8 +162,7 @@ class _Worker:
             self.deaths = 0
             self.scores[self.todo.pop(0)] = math.nan, f"The metric killed its process ({cause})."
         self._start()
-        if self.todo:
-            self._send()
+        self._send()
 
     def stop(self) -> None:
         self.pipe.close()
@@ -177,12 +172,12 @@ class _Worker:
 
 def _serve(pipe: connection.Connection, sample_rate: int, metrics: Mapping[str, Metric]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which stops its workers
-    pipe.send("ready")
+    pipe.send(("", None))  # ready
     with contextlib.suppress(EOFError, OSError):  # the parent has ended
         while True:
             reference, estimate, names = pipe.recv()
             for name in names:
-                pipe.send((name, *_score(metrics[name], reference, estimate, sample_rate)))
+                pipe.send((name, _score(metrics[name], reference, estimate, sample_rate)))
 
 
 @contextlib.contextmanager

@@ -1,12 +1,8 @@
 """Phone probes: how well a linear map or an MLP predicts phones from single frames of latents.
 
-A latent frame of 80 ms holds one phone, or two, or parts of three: "the phone of a frame" is not well defined, and
-differs between frame rates. So a probe splits each frame into as many parts as make 50 per second (four at 12.5 Hz) and
-has two targets:
-
-- the phone that sounds in the middle of each part. The instants are the same at all frame rates; but latents of a
-  causal codec may hold a phone a frame late, which this target, with its fixed times, does not find.
-- the sequence of phones, by CTC, which fixes no times, measured in edits per phone. Compare this one first.
+A frame of 80 ms holds parts of up to three phones, so a probe splits each frame into as many parts as make 50 per
+second (four at 12.5 Hz). It has two targets: the phone in the middle of each part, whose fixed times miss what a causal
+codec has a frame late; and the sequence of phones, by CTC, in edits per phone, which fixes no times: compare it first.
 
 A probe sees one frame, no neighbours: what it does not find may still be there, spread out in time. A linear probe gets
 better with the number of channels alone, an MLP less so: read both. Speakers of the test are not in the training.
