@@ -16,7 +16,7 @@ from codec.utils.errors import InputError
 from tests.helpers.codecs import KINDS, made, saved
 from tests.helpers.parts import tone_batch, unquantized
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "flow.md"
 
 
 def statistics(codec, kind="pre") -> Statistics:
@@ -61,8 +61,8 @@ def test_from_a_checkpoint_and_the_folder_of_extract(split):
     assert torch.equal(LatentSpace.load(split.ckpt, kept, "pre").encode(wav), x)
 
 
-def test_the_lines_of_the_readme(split, tmp_path, monkeypatch):
-    block = re.search(r"```python\n(from codec\.latents\.latent_space.*?)```", README.read_text(), re.DOTALL).group(1)
+def test_the_lines_of_the_documentation(split, tmp_path, monkeypatch):
+    block = re.search(r"```python\n(from codec\.latents\.latent_space.*?)```", PAGE.read_text(), re.DOTALL).group(1)
     assert len(block.strip().splitlines()) <= 6
     monkeypatch.chdir(tmp_path)
     shutil.copy(split.ckpt, "last.ckpt")
