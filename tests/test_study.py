@@ -177,7 +177,7 @@ def test_an_arm_with_the_codec_of_another_has_its_bounds(tmp_path):
 
 
 def test_a_difference_of_one_seed_only_is_not_certain(tmp_path):
-    """Its interval says what other seeds and other voices might give."""
+    """The interval is over seeds and speakers."""
     for seed, gain in enumerate([0.0, 0.0, 0.3]):
         judged(tmp_path, f"a0-characters-{seed}", {"last": [0.5, 0.6, 0.7]})
         judged(tmp_path, f"a1-characters-{seed}", {"last": [0.5 - gain, 0.6 - gain, 0.7 - gain]})

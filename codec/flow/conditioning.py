@@ -1,4 +1,4 @@
-"""Conditioning of a flow model beside its latents: the interface of a condition, and the set of those of a model.
+"""Conditioning of a flow model on text and speaker: the interface of a condition, and the set of those of a model.
 
 A condition turns what it needs of a batch (lists ``text``, ``phones``; ``prompt`` ``[B, C, P]``) into embeddings of one
 or more kinds: a vector at every frame, one vector for all frames, and tokens that the frames attend to.

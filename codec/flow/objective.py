@@ -16,6 +16,7 @@ from codec.quantizers.rvq import RVQ
 from codec.utils.errors import InputError
 
 TIMES = ("uniform", "logit_normal")
+Losses = dict[str, Tensor]
 
 
 class Objective(nn.Module):
@@ -55,9 +56,7 @@ class Objective(nn.Module):
             InputError: if the codec does not have it.
         """
 
-    def errors(
-        self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None) -> Losses:
         """Each loss at each frame, ``[B, F]``; output, x1 and x0 ``[B, C, F]``, t ``[B]``, codes ``[B, K, F]``."""
         raise NotImplementedError
 
@@ -77,9 +76,7 @@ class FlowMatching(Objective):
 
     weights = {"velocity": 1.0}  # noqa: RUF012
 
-    def errors(
-        self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None) -> Losses:
         return {"velocity": (output.float() - (x1 - x0)).square().mean(1)}
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -121,9 +118,7 @@ class NaturalSpeech2(Objective):
         self.mean, self.std = mean[:, None].clone(), std[:, None].clone()
 
     @fp32
-    def errors(
-        self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None) -> Losses:
         if self.books is None or codes is None:
             raise ValueError("NaturalSpeech2 needs codebooks (call set_codebooks first) and the codes of the latents")
         data = (output - x1).square().mean(1)

@@ -72,7 +72,7 @@ def test_a_codec_is_resumed_scored_and_exported():
 
 
 @pytest.mark.usefixtures("_there")
-def test_a_flow_model_is_resumed_and_fills_in_spans():
+def test_a_flow_model_inpaints_and_is_resumed():
     flow = load_flow("flow.ckpt")
     space = LatentSpace.load("codec.ckpt", statistics_of(flow))
     x = space.encode(torch.zeros(1, 1, 1920 * 6))
