@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,7 +120,9 @@ class _TooLongError(CorpusError):
 def read_range(files: Any, path: str, start: int, end: int) -> bytes:
     """Bytes `start` to `end` of a file; more, from the file's beginning, where a server ignores the range."""
     if "file" in files.protocol:
-        end = min(end, files.size(path))  # `read` allocates what it is asked for
+        with open(path, "rb") as file:  # a third of the time of `cat_file`
+            file.seek(start)
+            return file.read(min(end, os.fstat(file.fileno()).st_size) - start)  # `read` allocates the whole size
     if "http" not in files.protocol:
         return files.cat_file(path, start=start, end=end)
     content = io.BytesIO()

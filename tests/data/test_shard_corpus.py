@@ -24,7 +24,6 @@ from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData, collate
 from codec.data.folder import FolderCorpus
 from codec.data.infinite_datamodule import InfiniteSampler
-from codec.data.mix import MixCorpus
 from codec.data.remote_files import RemoteFolder
 from codec.data.shard_corpus import ShardCorpus, unpack
 from codec.data.shard_index import INDEX, RECORDING, Index, Shard, save_entries
@@ -101,12 +100,6 @@ def test_a_resumed_run_continues_with_the_next_draw_also_at_another_batch_size(s
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     _, rest = fit(data(2), 9 + 22, tmp_path, tmp_path / "a.ckpt")
     assert torch.equal(torch.cat(first.heard + rest.heard), torch.cat(whole.heard))
-
-
-def test_shards_in_a_mix(shards, folder):
-    corpora = {"shards": ShardCorpus(shards, RATE), "folder": FolderCorpus(folder, RATE)}
-    crops = MixCorpus(corpora, {"shards": 1, "folder": 1}).crops(4000, 0)
-    assert {crops[n]["file"].partition("/")[0] for n in range(20)} == {"shards", "folder"}
 
 
 def test_a_server_with_range_requests_sends_the_recordings_drawn_and_no_more(shards, local):
