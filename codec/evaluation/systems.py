@@ -84,11 +84,7 @@ class EvaluatedSystem:
 
 
 def find_checkpoints(ckpt: str | Iterable[str] | None) -> list[LoadedCheckpoint]:
-    """The checkpoints at these paths: files, run folders (their last one), or folders of runs, such as a sweep's.
-
-    Raises:
-        CheckpointError: if there is none at a path, or one cannot be used.
-    """
+    """The checkpoints at these paths: files, run folders (their last one), or folders of runs, such as a sweep's."""
     if ckpt is not None and not isinstance(ckpt, str | list):
         raise CheckpointError(f"ckpt={ckpt}: give a path, or a list of paths")
     runs: dict[Path, Run | None] = {}
@@ -135,9 +131,6 @@ def build_systems(
 
     Args:
         n_q: one or several numbers of codebooks; None: all; ``curve``: 1, 2, 4, ... and all.
-
-    Raises:
-        CheckpointError: if there is no system, two share a name, or a codec has fewer codebooks.
     """
     load = functools.lru_cache(maxsize=1)(lambda path: load_codec(path, ema)[0])  # once for all numbers of codebooks
     systems = []
@@ -163,11 +156,7 @@ def build_systems(
 
 
 def codebook_counts(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) -> list[int | None]:
-    """The numbers of codebooks that ``n_q`` selects for the codec at ``path``; [None] for a continuous curve.
-
-    Raises:
-        CheckpointError: if the codec has fewer, or ``n_q`` is a word other than ``curve``.
-    """
+    """The numbers of codebooks that ``n_q`` selects for the codec at ``path``; [None] for a continuous curve."""
     if n_q == "curve":
         powers = [2**i for i in range(quantizer.n_q.bit_length()) if 2**i < quantizer.n_q]
         return [*powers, quantizer.n_q or None]
@@ -197,10 +186,6 @@ def _checkpoint_names(checkpoints: list[LoadedCheckpoint]) -> list[str]:
 def corpus_of(checkpoints: list[LoadedCheckpoint], sample_rate: int) -> Corpus:
     """The dataset that the first checkpoint was trained on, at ``sample_rate`` Hz. It is logged, since the checkpoint
     may come from others.
-
-    Raises:
-        CheckpointError: if it is no dataset of this package, or would write outside of the user's cache folder.
-        CorpusError: if the checkpoint names none, as an imported codec does.
     """
     if not checkpoints or "dataset" not in checkpoints[0].config:
         raise CorpusError("no checkpoint names a dataset of this package: give dataset=folder dataset.path=DIR")

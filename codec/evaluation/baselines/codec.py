@@ -18,9 +18,6 @@ class CodecSystem(System):
     ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate, algorithmic delay (ms; None: the whole clip), GFLOP
     per second of audio (:mod:`codec.evaluation.profiling`) and, of the codes of all clips, the entropy bitrate
     (kbit/s, of an ideal memoryless coder) and each codebook's usage and perplexity.
-
-    Raises:
-        ValueError: if the codec has fewer than ``n_q`` codebooks.
     """
 
     def __init__(self, codec: Codec, n_q: int | None = None, device: str | torch.device = "cpu"):

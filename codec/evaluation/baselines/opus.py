@@ -28,10 +28,6 @@ class Opus(System):
         container_kbps: kbit/s of the Ogg files, page headers and about 0.9 kB of file header included.
         target_kbps: the target given to the encoder.
         encoder: its name and version.
-
-    Raises:
-        ValueError: if ``kbps`` is not between 6 and 256.
-        MissingError: if libsndfile was built without Opus.
     """
 
     def __init__(self, kbps: float):

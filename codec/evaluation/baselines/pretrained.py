@@ -22,10 +22,6 @@ class Pretrained(System):
     Args:
         source: a name on the Hugging Face Hub, such as kyutai/mimi, or a folder with config.json and model.safetensors.
         n_q: codebooks to use; None: all. EnCodec was trained for a few numbers only: 2, 4, 8, 16, 32 at 24 kHz.
-
-    Raises:
-        MissingError: if the weights cannot be loaded.
-        ValueError: if they are incomplete, of another architecture or stereo, or do not support ``n_q`` codebooks.
     """
 
     def __init__(self, source: str, n_q: int | None = None, device: str = "cpu"):

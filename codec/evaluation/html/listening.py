@@ -42,25 +42,16 @@ def write_listening_test(
 
     Returns:
         the path.
-
-    Raises:
-        PageError: if there is no system or are too many, names clash, the systems share no clip, none fits, or the
-            audio is below 8 kHz, where an anchor would remove nothing.
-        ReportError: if a report names an audio file that cannot be read.
     """
     results = [result for result in results if result.name != IDENTITY]
-    names = [result.name for result in results]
     add_anchor = not any(map(_is_anchor, results))
-    if len(set(names)) < len(names) or REFERENCE in names:
-        raise PageError(f"Systems of a listening test need unique names other than {REFERENCE}.")
-    if not names or len(names) + 1 + add_anchor > MOST_CONDITIONS:
-        raise PageError(f"A listening test has 1 to {MOST_CONDITIONS - 1 - add_anchor} systems, not {len(names)}.")
+    _check(results, add_anchor)
     common = [clip for clip in results[0].report.audio if all(clip in result.report.audio for result in results)]
     if not common:
         raise PageError("The systems have sound of no clip in common.")
     random = np.random.default_rng(seed)
     chosen = [common[i] for i in random.permutation(len(common))[:clips]]
-    systems = [REFERENCE, *([ANCHOR] if add_anchor else []), *names]
+    systems = [REFERENCE, *([ANCHOR] if add_anchor else []), *(result.name for result in results)]
     orders = {clip: random.permutation(len(systems)) for clip in chosen}  # so that a position reveals nothing
 
     def page(trials: list[tuple[Clip, list[str]]], coding: str) -> bytes:
@@ -80,16 +71,12 @@ def write_listening_test(
         return render("listening.html", ["player.js", "listening.js"], **values).encode()
 
     limit = int(limit_mb * MB)
-    coding, fitting = fill(
-        limit - len(page([], "")), chosen, lambda clip: Clip(clip, _waves(results, clip, add_anchor), [])
-    )
-    text = page(fitting, coding)
-    while fitting and len(text) >= limit:
+    coding, fitting = fill(limit - len(page([], "")), chosen, lambda clip: _load(results, clip, add_anchor))
+    while fitting and len(page(fitting, coding)) >= limit:
         fitting.pop()
-        text = page(fitting, coding)
     if not fitting:
         raise PageError(f"No clip finds room in {limit_mb:g} MB.")
-    write_atomic(path, text)
+    write_atomic(path, page(fitting, coding))
     return path
 
 
@@ -111,9 +98,17 @@ def _is_anchor(result: SystemResult) -> bool:
     return result.name == ANCHOR or (result.name == LOW_PASS and cutoff == CUTOFF)
 
 
-def _waves(results: Sequence[SystemResult], clip: str, add_anchor: bool) -> list[Wave]:
+def _check(results: Sequence[SystemResult], add_anchor: bool) -> None:
+    names = [result.name for result in results]
+    if len(set(names)) < len(names) or REFERENCE in names:
+        raise PageError(f"Systems of a listening test need unique names other than {REFERENCE}.")
+    if not names or len(names) + 1 + add_anchor > MOST_CONDITIONS:
+        raise PageError(f"A listening test has 1 to {MOST_CONDITIONS - 1 - add_anchor} systems, not {len(names)}.")
+
+
+def _load(results: Sequence[SystemResult], clip: str, add_anchor: bool) -> Clip:
     """The reference, the anchor if it is added here, and the systems in their order."""
     first = max(results, key=lambda result: result.report.facts.get("sample_rate") or 0)
     reference = read_audio(first, clip, "reference")
     anchors = [anchor(reference)] if add_anchor else []
-    return [reference, *anchors, *(read_audio(result, clip, "decoded") for result in results)]
+    return Clip(clip, [reference, *anchors, *(read_audio(result, clip, "decoded") for result in results)], [])

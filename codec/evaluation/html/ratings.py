@@ -84,8 +84,6 @@ def summarise(ratings: "pandas.DataFrame", against: str | None = None) -> "panda
 
     The interval is over listeners, each with the mean of their ratings, or over the clips of a single listener.
     ``against`` adds the paired difference to that system: ``difference``, ``difference_low``, ``difference_high``.
-
-    Raises InputError if there is no system ``against``.
     """
     import pandas
 

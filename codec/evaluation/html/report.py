@@ -44,10 +44,6 @@ def write_page(
 
     Returns:
         the path.
-
-    Raises:
-        PageError: if there is no result, two share a name, or the page is too large even without audio.
-        ReportError: if a report names an audio file that cannot be read.
     """
     names = [result.name for result in results]
     if not names:

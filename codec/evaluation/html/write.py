@@ -11,10 +11,6 @@ def write_pages(folder: Path, results: Sequence[SystemResult], title: str, liste
     """Write ``report.html``, ``listening.html`` with so many clips (0: none), and ``timing.json`` -> the pages.
 
     Timings are not part of the reports since they differ from run to run.
-
-    Raises:
-        PageError: if a page cannot be made of these systems.
-        ReportError: if a report names an audio file that cannot be read.
     """
     from codec.evaluation.html.listening import write_listening_test  # with matplotlib and jinja2
     from codec.evaluation.html.report import write_page

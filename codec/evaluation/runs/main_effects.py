@@ -40,9 +40,6 @@ def main_effects(
         names: of the runs, in their order; unique.
         reports: name -> report, of the runs that have one.
         metrics: take these only; None: all that any report has.
-
-    Raises:
-        CompareError: if two reports are of different clips, or no report has one of the metrics.
     """
     check_same_clips(reports)
     known = list(dict.fromkeys(metric for report in reports.values() for metric in report.metrics))

@@ -39,9 +39,6 @@ def compare(
 ) -> Comparison:
     """Compare the runs at or below ``paths``, by the reports that eval.py wrote into ``folder``, or else by those of
     training.
-
-    Raises:
-        RunError, CompareError, ReportError: if there are no runs, they cannot be compared, or a file cannot be read.
     """
     runs = find_runs(paths)
     names = run_names(runs)
@@ -76,10 +73,6 @@ def compare(
 def read_scores(folder: Path) -> tuple[dict[Path, list[Report]], dict[str, Report]]:
     """The reports in a folder that eval.py wrote: of runs (those with the fact ``run``), by resolved run folder and with
     the most codebooks first, and of baselines, by name.
-
-    Raises:
-        CompareError: if there are no reports, or two of one run do not differ in their number of codebooks.
-        ReportError: if a report cannot be read.
     """
     of_runs: dict[Path, list[Report]] = {}
     of_baselines: dict[str, Report] = {}
