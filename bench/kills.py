@@ -3,7 +3,7 @@
 Each life of the run is a process that does what ``python train.py`` does, forked from one that has imported everything.
 The moments are drawn evenly over the time of the run, counted in steps at the pace of the life before; the clock stands
 still until a life has done a step. Of the kills at chosen moments one half comes while a life starts, the other just
-after a checkpoint has begun to be written (``last.ckpt.part`` exists).
+after a checkpoint has begun to be written (``unfinished-last.ckpt-*`` exists).
 """
 
 import contextlib
@@ -98,9 +98,9 @@ def until(condition: Callable[[], Any], process: multiprocessing.Process) -> boo
 
 def unfinished(run: Path, since: float) -> bool:
     """Whether a checkpoint that was begun after ``since`` is being written."""
-    for name in ("last", "best"):
+    for file in (run / "checkpoints").glob("unfinished-*.ckpt-*"):
         with contextlib.suppress(FileNotFoundError):
-            if (run / "checkpoints" / f"{name}.ckpt.part").stat().st_mtime >= since:
+            if file.stat().st_mtime >= since:
                 return True
     return False
 

@@ -20,7 +20,7 @@ from tests.helpers.hub import hub, question
 from tests.helpers.ranks_task import EACH, RATE, SEGMENT, digest, folder_data, given, long_run, on_a_host, streamed
 from tests.helpers.training import small_task
 
-STEPS = 50
+STEPS = 32
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_no_draw_comes_twice_and_together_they_are_those_of_one_process(ranks, s
     drawn = [ranks[n % 2]["crops"][n // 2] for n in range(STEPS * 2 * EACH)]
     assert drawn == [digest(crops[n]["wav"]) for n in range(len(drawn))]
     epochs = [range(start, start + crops.slots) for start in range(0, len(drawn) - crops.slots, crops.slots)]
-    assert len(epochs) > 5
+    assert len(epochs) >= 3
     for epoch in epochs:
         assert len({drawn[n] for n in epoch}) == len({crops.slot(n) for n in epoch}) == crops.slots
 
@@ -82,8 +82,10 @@ def test_a_stream_of_an_odd_number_of_files_ends_together_and_repeats_nothing(pa
         assert sorted(everything[epoch]) == [f"{shard}/{row}" for shard in range(3) for row in range(4)][1:]
 
 
-@pytest.mark.parametrize("balanced", [False, True], ids=["weighted", "balancer"])
-@pytest.mark.parametrize(("double", "steps", "tolerance"), [(False, 1, 3e-6), (True, 3, 1e-10)], ids=["fp32", "fp64"])
+@pytest.mark.parametrize(
+    ("balanced", "double", "steps", "tolerance"),
+    [(False, False, 1, 3e-6), (False, True, 3, 1e-10), (True, True, 3, 1e-10)],
+)
 def test_two_processes_compute_what_one_does_with_the_whole_batch(
     pair, speech_folder, balanced, double, steps, tolerance
 ):

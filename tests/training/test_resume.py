@@ -1,4 +1,4 @@
-"""A run that is killed, or asked to leave, and goes on, ends as the run that nobody disturbed: bit for bit."""
+"""A run that is killed or preempted and resumed equals the uninterrupted run bit for bit."""
 
 import logging
 import multiprocessing
@@ -98,18 +98,19 @@ def undisturbed(speech_folder, tmp_path_factory) -> dict:
     return state(run)
 
 
-@pytest.mark.parametrize(("workers", "moments"), [(0, "part later log later"), (2, "log part later")])
+@pytest.mark.parametrize(("workers", "moments"), [(0, ["writing", "later"]), (2, ["log", "writing"])])
 def test_killed_again_and_again(workers, moments, undisturbed, speech_folder, tmp_path):
     """SIGKILL while a checkpoint is being written, some time after that, and some time after the first step."""
     cfg = small_run(speech_folder, tmp_path, f"data.workers={workers}", "ckpt_path=auto")
-    part, log = tmp_path / "checkpoints" / "last.ckpt.part", tmp_path / "csv" / "metrics.csv"
+    checkpoints, log = tmp_path / "checkpoints", tmp_path / "csv" / "metrics.csv"
     rng, steps = random.Random(workers), [0]
-    for moment in moments.split():
-        for path in (part, log):
+    for moment in moments:
+        for path in (log, *checkpoints.glob("unfinished-*")):
             path.unlink(missing_ok=True)
         process = started(cfg)
-        assert until((log if moment == "log" else part).exists, process)
-        time.sleep(0.0 if moment == "part" else rng.uniform(0, 0.5))
+        begun = log.exists if moment == "log" else lambda: any(checkpoints.glob("unfinished-last.ckpt-*"))
+        assert until(begun, process)
+        time.sleep(0.0 if moment == "writing" else rng.uniform(0, 0.5))
         process.kill()
         process.join()
         found = resume_point("auto", tmp_path)
@@ -146,9 +147,9 @@ def job(scontrol, monkeypatch):
 
 
 @pytest.mark.usefixtures("job")
-def test_a_signal_saves_the_step_and_leaves(undisturbed, speech_folder, tmp_path, scontrol):
-    """SIGUSR1 to the process of a job of SLURM, which queues it again, and SIGTERM to its whole group, loaders
-    included, as schedulers send it, which does not. It is one command that begins, goes on and ends."""
+def test_a_signal_saves_the_step_and_exits(undisturbed, speech_folder, tmp_path, scontrol):
+    """SIGUSR1 to the process of a SLURM job requeues it; SIGTERM to its process group, as schedulers send it to data
+    loaders too, does not. The same command starts, resumes and ends."""
     run = tmp_path / "run"
     log, cfg = run / "csv" / "metrics.csv", small_run(speech_folder, run, "data.workers=2", slurm=True)
     for number, send in ((signal.SIGUSR1, os.kill), (signal.SIGTERM, os.killpg)):
@@ -157,10 +158,8 @@ def test_a_signal_saves_the_step_and_leaves(undisturbed, speech_folder, tmp_path
         process = started(cfg, group=True)
         assert until(lambda: log.exists() and len(log.read_text().splitlines()) > 1, process)
         send(process.pid, number)
-        sent = time.monotonic()
         process.join()
         assert process.exitcode == PREEMPTED
-        assert time.monotonic() - sent < 20
         step = step_of(run / "checkpoints" / "last.ckpt")
         assert before < step < STEPS
         sentence = f"{number.name}: step {step} is saved; the same command with hydra.run.dir={run} ckpt_path=last"
@@ -173,7 +172,7 @@ def test_a_signal_saves_the_step_and_leaves(undisturbed, speech_folder, tmp_path
 
 
 @pytest.mark.usefixtures("job")
-def test_the_whole_job_of_an_array_is_named_and_an_interactive_one_is_left_alone(scontrol, monkeypatch):
+def test_array_jobs_are_requeued_by_task_and_interactive_jobs_not_at_all(scontrol, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("SLURM_ARRAY_JOB_ID", "77")
         patch.setenv("SLURM_ARRAY_TASK_ID", "3")
@@ -192,7 +191,7 @@ def test_lightnings_own_requeueing_is_off(tmp_path):
     found = []
 
     class Look(lightning.Callback):
-        def on_fit_start(self, trainer, task):  # before Lightning listens
+        def on_fit_start(self, trainer, task):  # before Lightning installs its handlers
             found.append(trainer._accelerator_connector.cluster_environment.auto_requeue)
 
         def on_train_start(self, trainer, task):  # and after
@@ -204,10 +203,10 @@ def test_lightnings_own_requeueing_is_off(tmp_path):
 
 @pytest.mark.usefixtures("job")
 @pytest.mark.parametrize("kind", ["refused", "missing", "silent"])
-def test_a_job_that_cannot_be_queued_again_is_one_warning(kind, tmp_path, monkeypatch, caplog):
+def test_a_job_that_cannot_be_requeued_is_one_warning(kind, tmp_path, monkeypatch, caplog):
     program = tmp_path / "bin" / "scontrol"
     program.write_text(
-        "#!/bin/sh\n" + ("exec sleep 5" if kind == "silent" else "echo 'Access denied\nor so' >&2; exit 1")
+        "#!/bin/sh\n" + ("exec sleep 2" if kind == "silent" else "echo 'Access denied\nor so' >&2; exit 1")
     )
     monkeypatch.setattr("codec.training.callbacks.preemption.TIMEOUT", 0.2 if kind == "silent" else 10)
     if kind == "missing":
@@ -220,9 +219,9 @@ def test_a_job_that_cannot_be_queued_again_is_one_warning(kind, tmp_path, monkey
     assert kind != "refused" or "Access denied" in record.message
 
 
-def test_whoever_listened_before_decides(speech_folder, tmp_path):
-    """As submitit does: its handler puts the job back in the queue, after the step has been saved."""
-    heard = []
+def test_an_earlier_handler_of_the_signal_decides(tmp_path):
+    """As submitit's, which requeues the job, after the step has been saved."""
+    calls = []
 
     class Send(lightning.Callback):
         def on_train_batch_start(self, trainer, *_):
@@ -230,7 +229,7 @@ def test_whoever_listened_before_decides(speech_folder, tmp_path):
                 os.kill(os.getpid(), signal.SIGUSR1)
 
     def listener(number, frame):
-        heard.append((number, step_of(tmp_path / "last.ckpt")))
+        calls.append((number, step_of(tmp_path / "last.ckpt")))
 
     old = signal.signal(signal.SIGUSR1, listener)
     try:
@@ -238,7 +237,7 @@ def test_whoever_listened_before_decides(speech_folder, tmp_path):
         assert signal.getsignal(signal.SIGUSR1) is listener
     finally:
         signal.signal(signal.SIGUSR1, old)
-    assert heard == [(signal.SIGUSR1, 2)]
+    assert calls == [(signal.SIGUSR1, 2)]
 
 
 def test_a_validation_that_is_due_comes_first(tmp_path):
@@ -260,7 +259,7 @@ def test_a_validation_that_is_due_comes_first(tmp_path):
     assert (left.value.code, validated, step_of(tmp_path / "last.ckpt")) == (PREEMPTED, [3], 4)
 
 
-def test_random_numbers_of_every_kind_go_on(tmp_path):
+def test_random_numbers_of_every_kind_continue(tmp_path):
     def drawn():
         return random.random(), random.gauss(), np.random.rand(), np.random.randn(), float(torch.rand(()))  # noqa: NPY002
 
@@ -274,11 +273,9 @@ def test_random_numbers_of_every_kind_go_on(tmp_path):
         assert "ranks" not in saved or drawn() == expected  # older checkpoints know torch alone
 
 
-def test_two_processes_leave_together_and_go_on(speech_folder, tmp_path, scontrol, monkeypatch):
-    """A signal to the second alone; each has random numbers of its own, and the first alone writes.
-
-    It also puts the job back in the queue, and the second leaves after that: srun would end both.
-    """
+def test_two_ranks_are_preempted_together_and_resume(speech_folder, tmp_path, scontrol, monkeypatch):
+    """A signal to the second rank alone. The first requeues the job and writes the checkpoint; the second exits after
+    it, as srun would end both. Each has random numbers of its own."""
     ddp = ["trainer.devices=2", "+trainer.strategy=ddp", "max_steps=6", "val_every=10"]
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     processes = started_together(small_run(speech_folder, whole, *ddp))
