@@ -36,18 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] not in COMMANDS:
         show_commands(arguments)
+    options = parse(arguments)
+    try:
+        options.run(options)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:  # a folder that is a file, a disk that is full
+        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command, the first of the arguments, and ``run``, the function that takes them."""
     name = arguments[0]
     module, description = COMMANDS[name]
     commands = import_module(f"codec.cli.{module}")
     parser = argparse.ArgumentParser(prog=f"python -m codec {name}", description=description)
     getattr(commands, f"add_{name}")(parser)
-    options = parser.parse_intermixed_args(arguments[1:])
-    try:
-        getattr(commands, f"run_{name}")(options)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:  # a folder that is a file, a disk that is full
-        sys.exit(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error}")
+    parser.set_defaults(run=getattr(commands, f"run_{name}"))
+    return parser.parse_intermixed_args(arguments[1:])
 
 
 def show_commands(arguments: Sequence[str]) -> None:

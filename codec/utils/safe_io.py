@@ -10,13 +10,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from codec.utils.errors import InputError
 
-# bytes; a report of 100,000 clips has some 30 MB; as text they may take four times as much
+# bytes; a report of 100,000 clips has 30 MB; decoded, text may take four times as much
 MOST_TEXT = 2**26
-# brackets, commas and colons of a JSON file. Each stands for 100 bytes of values or less ("[]," takes 73 bytes, and
-# '{"a":1.5},' 275), so that these are 0.6 GB at most; that report has 3 million.
+# brackets, commas and colons of a JSON file. Each stands for at most 100 bytes of values in memory ("[]," takes 73
+# bytes, '{"a":1.5},' 275), so that these take at most 0.6 GB; a report of 100,000 clips has 3 million.
 MOST_SIGNS = 6_000_000
 MOST_ERRORS = 1000  # that a schema may find and list; each takes about 1 kB
-MOST_YAML = 2**20  # bytes; PyYAML takes a minute for a few of them, and a configuration has some 10 kB
+MOST_YAML = 2**20  # bytes, which take PyYAML half a minute; a configuration has some 10 kB
 
 
 class UntrustedFileError(InputError):
@@ -33,7 +33,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """The text of a regular file of UTF-8.
+    """The text of a regular UTF-8 file.
 
     Raises:
         OSError: if it cannot be opened.
@@ -42,7 +42,7 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
     if path.exists() and not path.is_file():
         raise UntrustedFileError("it is no regular file")
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size  # `read` makes room for all that it is asked
+        size = os.fstat(file.fileno()).st_size  # `read` allocates all that it is asked for
         content = file.read(min(size, most) + 1)
     if len(content) > most:
         raise UntrustedFileError(f"it has more than {most:,} bytes")
@@ -91,13 +91,13 @@ def parse_as(model: type[Model], content: Any, where: str | Path) -> Model:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The values in a text of JSON, of plain characters and finite numbers. Raises UntrustedFileError for any other."""
+    """The values in JSON text, with finite numbers and valid characters. Raises UntrustedFileError for any other."""
     try:
         text = text if isinstance(text, str) else text.decode("utf-8")
         if sum(map(text.count, "[{,:")) > MOST_SIGNS:
             raise UntrustedFileError(f"it has more than {MOST_SIGNS:,} values, or thereabouts")
         content = json.loads(text, parse_constant=_no_constant)
-        if r"\ud" in text or r"\uD" in text:  # half of a pair is no character, and could be written nowhere
+        if r"\ud" in text or r"\uD" in text:  # half of a surrogate pair cannot be encoded
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
         raise UntrustedFileError("it is nested too deeply") from None
@@ -113,11 +113,11 @@ def _no_constant(name: str) -> None:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """YAML without references, with which a few lines can stand for more values than fit in memory."""
+    """YAML without aliases, by which a few lines can stand for more values than fit into memory."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise UntrustedFileError("it has a reference (*), as no file of this project does")
+            raise UntrustedFileError("it has an alias (*), a reference that no file of this project has")
         return super().compose_node(parent, index)
 
 
@@ -132,15 +132,15 @@ def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
 
 
 def inside(folder: Path, name: Any) -> Path:
-    """The file that ``name`` means below ``folder``, links followed.
+    """The path of ``name`` below ``folder``, links resolved.
 
     Raises:
-        UntrustedFileError: if that is not below the folder, so that a file from outside cannot name one of the user's.
+        UntrustedFileError: if it is outside of the folder.
     """
     try:
         path = (folder / name).resolve()
         if isinstance(name, str) and name and folder.resolve() in path.parents:
             return path
-    except (TypeError, ValueError, OSError, RuntimeError):  # no name; a zero in it; a ring of links
+    except (TypeError, ValueError, OSError, RuntimeError):  # no string, a zero byte, a loop of links
         pass
     raise UntrustedFileError(f"{str(name)[:200]!r} is not a file inside {folder}")

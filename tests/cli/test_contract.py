@@ -1,5 +1,7 @@
 """All commands of ``python -m codec``: help, wrong options, and files that are missing, damaged or there already."""
 
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from codec.__main__ import COMMANDS, main
+from codec.__main__ import COMMANDS, EXAMPLES, main, parse
 from tests.helpers.codecs import saved as saved_codec
 from tests.helpers.commands import fails, misused
 from tests.helpers.flow_checkpoints import saved_flow
@@ -129,6 +131,15 @@ def test_names_of_an_earlier_version(command, capsys):
 def test_words_that_are_no_override_of_a_dataset(command):
     for word in ("speech", "kind=latents", "flow.ckpt", "lr=1"):
         fails([command, *GOOD[command], word], f"{word} is no option of a corpus: give dataset=")
+
+
+def test_the_documentation_has_valid_commands():
+    root = Path(__file__).parents[2]
+    texts = [EXAMPLES, *(path.read_text() for path in [root / "README.md", *(root / "docs").glob("*.md")])]
+    lines = [line for text in texts for line in re.findall(r"^ *python -m codec (?!-)(.*)", text, re.MULTILINE)]
+    assert len(lines) > 15
+    for line in lines:
+        parse(shlex.split(line, comments=True))
 
 
 def test_as_a_program():

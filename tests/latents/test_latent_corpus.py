@@ -1,4 +1,4 @@
-"""LatentCorpus: items as the codec gives them, read when asked for, by any number of workers; damage is named."""
+"""LatentCorpus: the codec's latents, read on demand by any number of workers; damaged files are refused."""
 
 import json
 import shutil
@@ -15,6 +15,7 @@ from codec.data.folder import FolderCorpus
 from codec.latents.latent_corpus import LatentCorpus, collate
 from codec.latents.latent_space import LatentSpace
 from tests.helpers.codecs import RATE
+from tests.helpers.shards import changed
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +84,14 @@ def test_a_batch_is_padded_on_the_right(corpus):
 
 def test_two_workers_read_what_one_reads(split):
     corpus = LatentCorpus(split.folder)
-    assert corpus.train[0]["latents"].isfinite().all()  # a unit is open when the workers start
+    assert corpus.train[0]["latents"].isfinite().all()  # a file is open when the workers start
     loaders = [DataLoader(corpus.train, 3, num_workers=workers, collate_fn=collate) for workers in (0, 2)]
     for one, two in zip(*loaders, strict=True):
         assert torch.equal(one["latents"], two["latents"])
         assert one["file"] == two["file"]
 
 
-def test_units_are_opened_when_they_are_needed_and_not_kept_without_end(split, tmp_path, monkeypatch):
+def test_files_are_opened_on_demand_and_few_stay_open(split, tmp_path, monkeypatch):
     shutil.copytree(split.folder, tmp_path / "out")
     monkeypatch.setattr("codec.latents.shard_file.OPEN_FILES", 2)
     (tmp_path / "out" / "train-000001.safetensors").unlink()
@@ -102,15 +103,6 @@ def test_units_are_opened_when_they_are_needed_and_not_kept_without_end(split, t
             corpus.shard(entry)
             assert len(corpus._shards) <= 2
     assert len(corpus.index.units) > 3
-
-
-def damaged_index(change):
-    def damage(folder):
-        content = json.loads((folder / "index.json").read_text())
-        change(content)
-        (folder / "index.json").write_text(json.dumps(content))
-
-    return damage
 
 
 INDICES = {
@@ -126,11 +118,11 @@ INDICES = {
 }
 
 
-@pytest.mark.parametrize("sentence", INDICES)
-def test_an_index_is_believed_within_bounds(sentence, split, tmp_path):
-    (tmp_path / "index.json").write_bytes((split.folder / "index.json").read_bytes())
-    damaged_index(INDICES[sentence])(tmp_path)
-    with pytest.raises(CorpusError, match=sentence) as error:
+@pytest.mark.parametrize("reason", INDICES)
+def test_an_invalid_index_is_refused(reason, split, tmp_path):
+    shutil.copy(split.folder / "index.json", tmp_path)
+    changed(tmp_path, INDICES[reason])
+    with pytest.raises(CorpusError, match=reason) as error:
         LatentCorpus(tmp_path)
     assert "\n" not in str(error.value)
     (tmp_path / "index.json").write_text("{")
@@ -138,62 +130,38 @@ def test_an_index_is_believed_within_bounds(sentence, split, tmp_path):
         LatentCorpus(tmp_path)
 
 
-def rewritten(path, change):
-    """The unit with other tensors or metadata, and an index that counts its bytes."""
+# (what the error names, how the tensors and the header of a file are changed)
+FILES = [
+    ("not finite", lambda tensors, _: tensors["latents"].__setitem__((slice(None), 3), np.nan)),
+    ("disagree", lambda tensors, _: tensors.update(latents=tensors["latents"][:, :-1])),
+    ("disagree", lambda tensors, _: tensors.update(latents=tensors["latents"].astype(np.float64))),
+    ("disagree", lambda tensors, _: tensors.update(ends=tensors["ends"][::-1])),
+    ("disagree", lambda tensors, _: tensors.update(lengths=-tensors["lengths"])),
+    ("recordings", lambda _, about: about.pop("recordings")),
+    ("speaker", lambda _, about: about["recordings"][0].pop("speaker")),
+    ("not the file that", lambda _, about: about.update(fingerprint="0" * 32)),
+    ("string to float", lambda _, about: about["recordings"][0].update(phones="a@b")),
+]
+
+
+@pytest.mark.parametrize(("reason", "change"), FILES)
+def test_a_damaged_file_is_refused(reason, change, split, tmp_path):
+    shutil.copytree(split.folder, tmp_path / "out")
+    path = tmp_path / "out" / "train-000000.safetensors"
     with safe_open(path, framework="np") as file:
         about = json.loads(file.metadata()["about"])
     tensors = load_file(path)
     change(tensors, about)
-    save_file(
-        {name: np.ascontiguousarray(value) for name, value in tensors.items()}, path, {"about": json.dumps(about)}
-    )
+    tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    save_file(tensors, path, {"about": json.dumps(about)})
     size = path.stat().st_size
-    damaged_index(lambda c: [u.update(bytes=size) for u in c["units"] if path.stem == u["name"]])(path.parent)
-
-
-def not_finite(tensors, about):
-    tensors["latents"][:, 3] = np.nan
-
-
-def too_short(tensors, about):
-    tensors["latents"] = tensors["latents"][:, :-1]
-
-
-def of_doubles(tensors, about):
-    tensors["latents"] = tensors["latents"].astype(np.float64)
-
-
-def unsorted(tensors, about):
-    tensors["ends"] = tensors["ends"][::-1]
-
-
-def negative(tensors, about):
-    tensors["lengths"] = -tensors["lengths"]
-
-
-UNITS = {
-    "not finite": not_finite,
-    "header disagree": too_short,
-    "latents and header disagree": of_doubles,
-    "disagree": unsorted,
-    "damaged, or of another version": negative,
-    "recordings: Field required": lambda tensors, about: about.pop("recordings"),
-    "speaker": lambda tensors, about: about["recordings"][0].pop("speaker"),
-    "not the file that": lambda tensors, about: about.update(fingerprint="0" * 32),
-    "could not convert string to float": lambda tensors, about: about["recordings"][0].update(phones="a@b"),
-}
-
-
-@pytest.mark.parametrize("sentence", UNITS)
-def test_a_damaged_unit_is_refused(sentence, split, tmp_path):
-    shutil.copytree(split.folder, tmp_path / "out")
-    rewritten(tmp_path / "out" / "train-000000.safetensors", UNITS[sentence])
-    with pytest.raises(CorpusError, match=sentence) as error:
+    changed(tmp_path / "out", lambda c: [u.update(bytes=size) for u in c["units"] if path.stem == u["name"]])
+    with pytest.raises(CorpusError, match=reason) as error:
         LatentCorpus(tmp_path / "out").train[0]
     assert "\n" not in str(error.value)
 
 
-def test_a_unit_that_was_cut_or_exchanged_is_refused(split, tmp_path):
+def test_a_file_that_was_cut_or_exchanged_is_refused(split, tmp_path):
     shutil.copytree(split.folder, tmp_path / "out")
     path = tmp_path / "out" / "train-000000.safetensors"
     whole = path.read_bytes()
