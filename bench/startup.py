@@ -29,8 +29,10 @@ COMMANDS = {
 def run(arguments: list[str]) -> tuple[float, float]:
     """(CPU, wall) seconds of one process and its children."""
     start, before = time.perf_counter(), os.times()
-    subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
     after = os.times()
+    if (done.returncode != 0) != ("disc=misspelt" in arguments):
+        raise RuntimeError(f"{arguments} ended with status {done.returncode}: {done.stderr[-1000:]}")
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return cpu, time.perf_counter() - start
 

@@ -1,4 +1,4 @@
-"""Clips for the tests of reports, and a system that makes small errors."""
+"""Clips for the tests of reports, and a system with small errors."""
 
 import math
 
@@ -18,7 +18,7 @@ def clip(seed: int, seconds: float = 1.0, rate: int = RATE) -> dict:
 
 
 class Rounding(System):
-    """So many bits a sample."""
+    """Quantizes samples to ``bits``."""
 
     def __init__(self, bits: int = 6, sample_rate: int | None = None):
         self.bits, self.sample_rate = bits, sample_rate
