@@ -1,7 +1,4 @@
-"""Cost of a codec: FLOP and seconds of computing per second of audio, and its algorithmic delay.
-
-FLOP and delay belong to the codec and are the same everywhere; real-time factors belong to a machine.
-"""
+"""Cost of a codec: FLOP, real-time factors (of codec and machine) and algorithmic delay."""
 
 import copy
 import math
@@ -24,15 +21,13 @@ aten = torch.ops.aten
 
 
 def gflop_per_second(codec: Codec, n_q: int | None = None, seconds: float = 4.0) -> dict[str, float]:
-    """GFLOP per second of audio -> ``{"encode": ..., "decode": ...}``, with the first ``n_q`` codebooks (None: all).
+    """GFLOP per second of audio, ``{"encode": ..., "decode": ...}``, with the first ``n_q`` codebooks (None: all).
 
-    A multiplication and an addition are 2 FLOP: half of it is GMAC/s. Counted are convolutions, matrix products, LSTMs,
-    attention and the search for the nearest codes; not counted are FFTs and elementwise operations (activations, norms,
-    weight norm). A part that can stream is counted at one more frame of a long stream, with the whole context of its
-    attention; a part that looks ahead on a clip of ``seconds``. Nothing is computed: the tensors have shapes only.
-
-    Raises:
-        ValueError: if there are fewer than ``n_q`` codebooks.
+    A multiplication and an addition are 2 FLOP. Counted are convolutions, matrix products, LSTMs, attention and the
+    search for the nearest codes; not counted are FFTs and elementwise operations (activations, norms, weight norm). A
+    streaming part is counted at one frame of a long stream with its whole attention context, any other on a clip of
+    ``seconds``. Nothing is computed: tensors have shapes only. Raises ValueError if there are fewer than ``n_q``
+    codebooks.
     """
     n_q = codec.quantizer.check_n_q(n_q)
     frames, dim = max(1, round(seconds * codec.frame_rate)), codec.quantizer.dim
@@ -56,11 +51,7 @@ def gflop_per_second(codec: Codec, n_q: int | None = None, seconds: float = 4.0)
 
 
 def algorithmic_delay(codec: Codec) -> float | None:
-    """Seconds between a sample and the moment at which its decoded form can be known on an infinitely fast machine.
-
-    One frame, which is complete with its last sample only, plus the look-ahead that encoder and decoder declare; None
-    where one does not know its own, or depends on the whole clip.
-    """
+    """Algorithmic delay in seconds: one frame plus look-ahead; None if that is not declared or is the whole clip."""
     lookahead = [
         0 if hasattr(part, "step") else getattr(part, "lookahead", None) for part in (codec.encoder, codec.decoder)
     ]
@@ -71,14 +62,11 @@ def algorithmic_delay(codec: Codec) -> float | None:
 def real_time_factors(
     codec: Codec, n_q: int | None = None, seconds: float = 10.0, repeats: int = 5
 ) -> dict[str, float | int | str]:
-    """Seconds of computing per second of audio, on the device of the codec: under 1 is faster than real time.
+    """Seconds of computing per second of audio, on the codec's device; below 1 is faster than real time.
 
-    One clip of noise of ``seconds``, in the codec's present form (see :meth:`Codec.for_inference`): the median of
-    ``repeats`` after a warm-up -> ``rtf_encode``, ``rtf_decode``, ``device`` (its name), ``threads`` (of the CPU),
-    ``seconds``.
-
-    Raises:
-        ValueError: if there are fewer than ``n_q`` codebooks.
+    Median of ``repeats`` after a warm-up, on ``seconds`` of noise, in the codec's present form
+    (:meth:`Codec.for_inference`) -> ``rtf_encode``, ``rtf_decode``, ``device`` (its name), ``threads`` (of the CPU),
+    ``seconds``. Raises ValueError if there are fewer than ``n_q`` codebooks.
     """
     n_q = codec.quantizer.check_n_q(n_q)
     device = next(codec.parameters(), torch.empty(0)).device
@@ -103,7 +91,7 @@ def real_time_factors(
 
 
 def device_name(device: torch.device) -> str:
-    """The manufacturer's name of a device, as far as the system knows it."""
+    """Manufacturer's name of a device, as far as the system knows it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu" and Path("/proc/cpuinfo").is_file():
@@ -115,7 +103,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _flop_per_frame(part: nn.Module, make: Callable[[int], Tensor], frames: int) -> float:
-    """FLOP per latent frame of an encoder or decoder; ``make`` makes the input for a number of frames."""
+    """FLOP per latent frame of an encoder or decoder; ``make`` returns the input for a number of frames."""
     if not hasattr(part, "step"):
         x = make(frames)
         return _flop(lambda: part(x)) / frames

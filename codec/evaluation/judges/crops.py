@@ -11,10 +11,8 @@ from codec.utils.errors import InputError
 def crops_without(speakers: Collection[str], corpus: Any, samples: int, count: int, seed: int) -> Iterator[dict]:
     """``count`` training crops of ``samples`` samples by none of ``speakers``, nor with the vocal tract of one.
 
-    The vocal tract is what follows the plus in a name of eSpeak's such as "de+Gene".
-
-    Raises:
-        InputError: if the corpus is not at 16 kHz, or nearly all its crops are by these speakers.
+    The vocal tract is what follows the plus in an eSpeak name such as "de+Gene". Raises InputError if the corpus is not
+    at 16 kHz, is a stream, or has next to no crops by others.
     """
     if corpus.sample_rate != SAMPLE_RATE:
         raise InputError(f"the judges need {SAMPLE_RATE} Hz, not {corpus.sample_rate} Hz: give a corpus at that rate")

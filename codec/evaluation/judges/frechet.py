@@ -8,16 +8,10 @@ from codec.evaluation.metrics.base import MetricError
 def frechet_distance(one, other) -> float:
     """Squared Frechet distance of the Gaussians fitted to two sets ``[n, dim]``, in [0, inf), lower is better.
 
-    |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)), with means m and covariances C. The trace of the root is the sum of
-    the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric: no complex root, and no failure where C1
-    or C2 is singular.
-
-    It is biased upwards, by about dim^2 / n of a variance: compare only distances from equally many vectors, with that
-    of two halves of one set beside them. Vectors from one recording are alike, so that n counts for less than it is.
-
-    Raises:
-        MetricError: if a set has not more vectors than dimensions, or they are not finite.
-        ValueError: if their widths differ.
+    |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2)), with means m and covariances C, which may be singular. Biased
+    upwards, by about dim^2 / n of a variance: compare only distances of equally many vectors, beside that of two halves
+    of one set. Vectors of one recording are correlated: the effective n is smaller. Raises MetricError if a set has no
+    more vectors than dimensions or is not finite, ValueError if the widths differ.
     """
     one, other = (np.asarray(features, dtype=np.float64) for features in (one, other))
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
@@ -30,6 +24,7 @@ def frechet_distance(one, other) -> float:
             raise MetricError("The Frechet distance needs finite features.")
     mean = one.mean(axis=0) - other.mean(axis=0)
     first, second = (np.atleast_2d(np.cov(features, rowvar=False)) for features in (one, other))
+    # trace of (C1 C2)^(1/2): roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), symmetric, hence never complex
     values, vectors = np.linalg.eigh(first)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T  # below 0 by rounding only
     product = np.linalg.eigvalsh(root @ second @ root)

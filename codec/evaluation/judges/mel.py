@@ -16,9 +16,9 @@ FLOOR = 1e-2  # of the mel energies of a waveform of unit power: 60 dB under the
 
 
 class LogMel(nn.Module):
-    """wav ``[B, T]`` at 16 kHz -> natural log of mel energies ``[B, 64, F]``, F an even number, 100 per second.
+    """Natural log of mel energies ``[B, 64, F]``, 100 frames per second, F even, of wav ``[B, T]`` at 16 kHz.
 
-    Frame i is centred on samples 160 i ... 160 i + 159. Each waveform is scaled to a power of 1 before.
+    Each waveform is scaled to a power of 1; frame i is centred on samples 160 i ... 160 i + 159.
     """
 
     def __init__(self):
@@ -32,17 +32,13 @@ class LogMel(nn.Module):
 
 
 def frames_within(span: tuple[float, float], count: int, frame_rate: float) -> np.ndarray:
-    """``[count]`` bool: frames at ``frame_rate`` Hz whose middle lies in ``span``, ``[start, end)`` in seconds."""
+    """Frames ``[count]``, bool, at ``frame_rate`` Hz whose middle lies in ``span``, ``[start, end)`` in seconds."""
     middles = (np.arange(count) + 0.5) / frame_rate
     return (middles >= span[0]) & (middles < span[1])
 
 
 def at_16k(wav, sample_rate: int) -> Tensor:
-    """wav ``[T]`` (array or tensor) at ``sample_rate`` Hz -> ``[1, T']`` float32 at 16 kHz.
-
-    Raises:
-        MetricError: if it is empty, or not finite.
-    """
+    """wav ``[T]`` at ``sample_rate`` Hz -> ``[1, T']`` float32 at 16 kHz; MetricError if it is empty or not finite."""
     wav = np.asarray(wav, dtype=np.float32)
     if not wav.size or not np.isfinite(wav).all():
         raise MetricError("The audio is empty, or has samples that are not finite.")

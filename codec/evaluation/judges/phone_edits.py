@@ -1,4 +1,4 @@
-"""Phones as they are known and as they were recognised, and the edits between them within a span of time."""
+"""Reference and recognised phones, and the edits between them within a span of time."""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ LENGTH = str.maketrans("", "", "ː:ˑ-")  # marks of length: whether a vowel is 
 
 
 class PhoneSegment(NamedTuple):
-    """A phone of the reference, from ``start`` to ``end`` in seconds."""
+    """A reference phone, from ``start`` to ``end`` in seconds."""
 
     symbol: str
     start: float
@@ -33,32 +33,26 @@ class PhoneToken(NamedTuple):
 
 
 class Edits(NamedTuple):
-    """``edits`` are substitutions, deletions and insertions; ``phones`` is the number of phones in the reference."""
+    """Number of substitutions, deletions and insertions, and of phones in the reference."""
 
     edits: int
     phones: int
 
 
 def phone_segments(phones: Sequence[tuple[str, float]], seconds: float) -> list[PhoneSegment]:
-    """The phones of an item (codec/data/base.py) that lasts ``seconds``; each ends where the next begins.
-
-    Pauses are left out and marks of length dropped.
-    """
+    """Phones of an item (codec/data/base.py) of ``seconds``, without pauses and length marks; each ends at the next."""
     ends = [*(start for _, start in phones), seconds][1:]
     folded = ((symbol.translate(LENGTH), start, end) for (symbol, start), end in zip(phones, ends, strict=True))
     return [PhoneSegment(*phone) for phone in folded if phone[0] not in ("", PAUSE)]
 
 
 def transcript(logits: Tensor, symbols: Sequence[str], frame_rate: float) -> list[PhoneToken]:
-    """CTC logits ``[F, 1 + phones]`` at ``frame_rate`` Hz -> the greedy transcript.
-
-    Label i is ``symbols[i - 1]``; a phone's time is the middle of its frames.
-    """
+    """Greedy CTC transcript: logits ``[F, 1 + phones]``, label i is ``symbols[i - 1]``, timed mid-way in its run."""
     return [PhoneToken(symbols[n - 1], (first + end) / 2 / frame_rate) for n, first, end in greedy_labels(logits)]
 
 
 def error_rate(references: Iterable[Sequence[PhoneSegment]], hypotheses: Iterable[Sequence[PhoneToken]]) -> float:
-    """Edits over phones, of all recordings together; at least one phone is needed."""
+    """Phone error rate, edits per reference phone (at least one is needed), of all recordings together."""
     texts = ([" ".join(phone.symbol for phone in phones) for phones in part] for part in (references, hypotheses))
     return float(jiwer.wer(*texts))
 
@@ -68,9 +62,8 @@ def edits_within(
 ) -> Edits:
     """Edits that belong to ``span``, ``(start, end)`` in seconds, in the alignment of the whole recording.
 
-    A phone of the reference belongs to the span if its middle lies in [start, end), and so does its deletion or
-    substitution, wherever the phone in its place was recognised. An insertion counts if its time lies in [start, end).
-    Hence the edits of spans that tile a recording add up to all its edits.
+    A reference phone, and its deletion or substitution, belongs to the span if its middle lies in [start, end), an
+    insertion if its time does: the edits of spans that tile a recording add up to all its edits.
     """
     start, end = span
     inside = [start <= phone.middle < end for phone in reference]
@@ -84,10 +77,10 @@ def edits_within(
 
 
 def align(reference: Sequence[PhoneSegment], hypothesis: Sequence[PhoneToken]) -> list[tuple[int | None, int | None]]:
-    """Pairs (index in the reference, in the hypothesis) in order; None is the missing side of a deletion or insertion.
+    """Alignment with the fewest edits: pairs (reference index, hypothesis index) in order, None for a missing side.
 
-    Of all alignments with the fewest edits it is the one whose paired phones are closest in time, in sum: the fewest
-    edits alone (jiwer) would leave open on which side of a span's edge an edit lies.
+    Ties go to the smallest sum of time differences of paired phones: the fewest edits alone (jiwer) leave open on which
+    side of a span's edge an edit lies.
     """
     columns = len(hypothesis) + 1
     cost = [[(i + j, 0.0) for j in range(columns)] for i in range(len(reference) + 1)]  # (edits, seconds)

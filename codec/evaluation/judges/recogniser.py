@@ -1,12 +1,9 @@
-"""A phone recogniser that judges decoded speech; it learns from recordings, never from a codec's output or latents.
+"""A phone recogniser that judges decoded speech, trained on recordings, never on a codec's output or latents.
 
-It shares no network with the phone teacher (codec/distillation/teachers/phones.py), by whose features a codec under
-test may have been trained: its loss is CTC over sequences, not the phone of each frame; its input 64 mel bands of 25 ms
-windows, normalised per band, not 80 of 64 ms; its layers dilated convolutions with batch norm that see 0.2 s, not
-ConvNeXt blocks that see 0.36 s; its seed, voices and sentences are others. Both learn from eSpeak NG, its ten languages
-and its few hundred words, from which a codec with that teacher could gain: judge it by metrics without a network, too.
-
-A context of 0.2 s to either side keeps it from guessing a span from its surroundings.
+It shares no network with the phone teacher (codec/distillation/teachers/phones.py), with which a codec under test may
+be trained: loss (CTC), input, layers, seed, voices and sentences differ. Both learn from eSpeak NG, ten languages and a
+few hundred words, from which such a codec could gain: use metrics without a network, too. A context of only 0.2 s to
+either side keeps it from guessing a span from its surroundings.
 """
 
 import json
@@ -49,7 +46,7 @@ DILATIONS = (1, 1, 2, 2, 3)
 
 
 class Block(nn.Module):
-    """``[B, C, F] -> [B, C, F]``: a residual dilated convolution of width 3."""
+    """Residual dilated convolution of width 3, ``[B, C, F] -> [B, C, F]``."""
 
     def __init__(self, width: int, dilation: int):
         super().__init__()
@@ -61,7 +58,7 @@ class Block(nn.Module):
 
 
 class PhoneNetwork(nn.Module):
-    """wav ``[B, T]`` at 16 kHz -> ``(hidden [B, F, 64], logits [B, F, 1 + phones])`` at 50 Hz, label 0 being blank."""
+    """CTC network: 16 kHz wav ``[B, T]`` -> hidden ``[B, F, 64]``, logits ``[B, F, 1 + phones]`` at 50 Hz; blank: 0."""
 
     def __init__(self, count: int, width: int = WIDTH):
         super().__init__()
@@ -75,29 +72,23 @@ class PhoneNetwork(nn.Module):
         return self.encode(self.mel(wav))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The same from log-mel energies ``[B, 64, 2 F]``."""
+        """Hidden layer and logits from log-mel energies ``[B, 64, 2 F]``."""
         x = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True).clamp(min=0.1)  # a band may be silent
         hidden = self.narrow(self.blocks(self.enter(x))).transpose(1, 2)
         return hidden, self.head(F.relu(hidden))
 
 
 class Recogniser:
-    """Decoded audio -> the phones in it and their times; trained on first use and cached.
+    """Phones of decoded audio and their times, by a network trained on first use and cached.
 
     Args:
-        corpus: map-style at 16 kHz, whose items have ``phones`` (codec/data/base.py): the espeak corpus, of another
-            seed than the one under study, or a folder whose manifest has that column.
+        corpus: map-style at 16 kHz with ``phones`` (codec/data/base.py): the espeak corpus, of another seed than the
+            one under study, or a folder whose manifest has that column.
         exclude: speakers to be judged; neither they nor their vocal tracts are trained on.
-        width: channels.
         steps: of training, with 16 crops of 4 s each.
 
-    Attributes:
-        error_rate: phone error rate on the held-out recordings of its corpus, edits over phones.
-        identity: a short name for these weights.
-
-    Raises:
-        InputError: if the corpus does not fit.
-        ValueError: if the cache cannot be written.
+    ``error_rate`` is edits per phone on held-out recordings of the corpus, ``identity`` a name of the weights. Raises
+    InputError if the corpus does not fit, ValueError if the cache cannot be written.
     """
 
     def __init__(
@@ -117,11 +108,7 @@ class Recogniser:
         log.info("recogniser: phone error rate of %.1f %% on held-out voices", 100 * self.error_rate)
 
     def transcribe(self, wav, sample_rate: int) -> list[PhoneToken]:
-        """wav ``[T]`` at ``sample_rate`` Hz -> the phones of the whole recording.
-
-        Raises:
-            MetricError: if the audio is empty or not finite.
-        """
+        """Phones of a whole recording, wav ``[T]`` at ``sample_rate`` Hz; MetricError if it is empty or not finite."""
         return transcript(self.network(at_16k(wav, sample_rate))[1][0], self.symbols, FRAME_RATE)
 
     def edits(self, wav, sample_rate: int, phones: Sequence[tuple[str, float]], span: tuple[float, float]) -> Edits:
@@ -129,13 +116,13 @@ class Recogniser:
         return edits_within(phone_segments(phones, len(wav) / sample_rate), self.transcribe(wav, sample_rate), span)
 
     def features(self, wav, sample_rate: int, span: tuple[float, float]) -> np.ndarray:
-        """wav ``[T]`` -> the hidden layer ``[n, 64]`` at the frames (50 per second) in ``span`` (s)."""
+        """Hidden layer ``[n, 64]`` of wav ``[T]`` at the frames (50 per second) in ``span`` (s)."""
         hidden = self.network(at_16k(wav, sample_rate))[0][0].numpy()
         return hidden[frames_within(span, len(hidden), FRAME_RATE)]
 
 
 def train(corpus: Any, exclude: Collection[str], width: int, steps: int, seed: int) -> Stored:
-    """The weights of a network, and "symbols" and "error_rate" as text."""
+    """Train a network -> its weights, and "symbols" and "error_rate" as text."""
     log.info("training the recogniser, %d steps", steps)
     items = list(crops_without(exclude, corpus, CROP, min(CROPS, BATCH * steps), seed))
     phones, clips = [_whole_phones(item) for item in items], corpus.clips("val")
@@ -165,7 +152,7 @@ def train(corpus: Any, exclude: Collection[str], width: int, steps: int, seed: i
 
 @torch.no_grad()
 def error_rate(network: PhoneNetwork, symbols: Sequence[str], clips: Sequence[dict]) -> float:
-    """Edits over phones, of all clips together."""
+    """Phone error rate of all clips together."""
     network.eval()
     references = [phone_segments(item["phones"], item["wav"].shape[-1] / SAMPLE_RATE) for item in clips]
     hypotheses = [transcript(network(item["wav"])[1][0], symbols, FRAME_RATE) for item in clips]
@@ -173,7 +160,7 @@ def error_rate(network: PhoneNetwork, symbols: Sequence[str], clips: Sequence[di
 
 
 def _whole_phones(item: dict) -> list[str]:
-    """The symbols of a crop without phones of which an edge leaves next to nothing."""
+    """Phone symbols of a crop, without those of which an edge leaves 20 ms or less."""
     seconds = CROP / SAMPLE_RATE
     return [
         phone.symbol
@@ -183,8 +170,7 @@ def _whole_phones(item: dict) -> list[str]:
 
 
 def augment(x: Tensor) -> Tensor:
-    """Log-mel energies ``[B, 64, F]`` as if of other voices, in noise, with gaps: each example moved by up to SHIFT
-    bands, in a noise floor of random level, with two gaps each in bands and frames (SpecAugment, arXiv 1904.08779)."""
+    """Augment log-mel energies ``[B, 64, F]``: band shift, noise of random level, SpecAugment (arXiv 1904.08779)."""
     batch, bands, frames = x.shape
     x = shift_bands(x, SHIFT)
     x = torch.logaddexp(x, math.log(FLOOR) + NOISE * torch.rand(batch, 1, 1) + NOISE_SPREAD * torch.randn(x.shape))

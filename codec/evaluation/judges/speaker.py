@@ -1,8 +1,7 @@
-"""A speaker probe: similarity of the voice in a stretch of speech to that in the rest of its recording.
+"""Speaker similarity between a stretch of speech and the rest of its recording, without a neural network.
 
-A voice is the mean of its log-mel spectrum and the standard deviation of its mel cepstra over the frames with speech
-(statistics pooling), projected to the directions in which voices differ more than stretches of one voice do (Fisher's
-linear discriminant analysis): a closed form, found in seconds.
+A voice is the mean log-mel spectrum and the standard deviations of mel cepstra over speech frames (statistics pooling),
+projected by Fisher's linear discriminant analysis: a closed form, computed in seconds.
 """
 
 import logging
@@ -35,22 +34,16 @@ FRAMES = 10  # with speech, at least
 
 
 class SpeakerProbe:
-    """Stretches of audio -> vectors that lie close together for one voice; found on first use and cached.
+    """Speaker embeddings of stretches of audio by linear discriminants, computed on first use and cached.
 
     Args:
-        corpora: map-style at 16 kHz, whose items have a speaker: the espeak corpus and, where given, folders with that
-            column in their manifests.
+        corpora: map-style at 16 kHz with speakers: the espeak corpus and folders with that column in their manifests.
         exclude: speakers to be judged; neither they nor their vocal tracts are trained on.
-        dim: of the vectors.
+        dim: of the embeddings.
 
-    Attributes:
-        equal_error_rate: on voices held out from all corpora, of stretches of 0.4 to 1.5 s against other recordings, of
-            the same voice or of another one.
-        identity: a short name for these directions.
-
-    Raises:
-        InputError: if a corpus does not fit.
-        ValueError: if the cache cannot be written.
+    ``equal_error_rate`` is that of voices held out from all corpora, stretches of 0.4 to 1.5 s against other
+    recordings, of the same voice or another; ``identity`` names the projection. Raises InputError if a corpus does not
+    fit, ValueError if the cache cannot be written.
     """
 
     def __init__(self, corpora: Sequence[Any], exclude: Collection[str] = (), dim: int = 20, seed: int = 1000):
@@ -64,18 +57,15 @@ class SpeakerProbe:
         log.info("speaker probe: equal error rate of %.1f %% on held-out voices", 100 * self.equal_error_rate)
 
     def similarity(self, decoded, recording, sample_rate: int, span: tuple[float, float]) -> float:
-        """Cosine, in [-1, 1], between ``span`` (s) of ``decoded`` ``[T]`` and the rest of ``recording`` ``[T]``.
+        """Cosine, in [-1, 1], of the voice in ``span`` (s) of ``decoded`` and that in the rest of ``recording``.
 
-        About 0 for different voices. The rest is that of the original recording, the same for all systems, so that a
-        codec's loss of the voice counts against it; copy synthesis shows how much that is.
-
-        Raises:
-            MetricError: if either has next to no speech.
+        About 0 for different voices. The rest is of the original recording for all systems, so that a codec's loss of
+        the voice counts; copy synthesis shows how much that is. Raises MetricError if either has next to no speech.
         """
         return float(self.embed(decoded, sample_rate, span) @ self.embed(recording, sample_rate, span, rest=True))
 
     def embed(self, wav, sample_rate: int, span: tuple[float, float], rest: bool = False) -> np.ndarray:
-        """wav ``[T]`` -> the vector ``[dim]``, of length 1, of the frames in ``span`` (s), or of all others."""
+        """Unit vector ``[dim]`` of the frames of wav ``[T]`` in ``span`` (s), or of all others (``rest``)."""
         spectrum = self._log_mel(at_16k(wav, sample_rate))
         x = (
             pooled(spectrum[:, frames_within(span, spectrum.shape[1], MEL_RATE) != rest]) - self.mean
@@ -128,11 +118,10 @@ class SpeakerProbe:
 
 
 def pooled(spectrum: np.ndarray) -> np.ndarray:
-    """Log-mel energies ``[64, F]`` -> statistics ``[64 + 30]`` of the frames with speech: the mean spectrum without its
-    level, and the standard deviations of cepstra 1 to 30.
+    """Statistics ``[64 + 30]`` of the speech frames in log-mel energies ``[64, F]``.
 
-    Raises:
-        MetricError: if fewer than 10 frames (0.1 s) are within 30 dB of the loudest, or all are silent.
+    The mean spectrum without its level, and the standard deviations of cepstra 1 to 30. Raises MetricError if fewer
+    than 10 frames (0.1 s) are within 30 dB of the loudest, or all are silent.
     """
     loudness = spectrum.max(axis=0, initial=-np.inf)
     speech = (loudness > np.log(FLOOR)) & (loudness > loudness.max(initial=-np.inf) - SPEECH)
@@ -145,12 +134,10 @@ def pooled(spectrum: np.ndarray) -> np.ndarray:
 
 
 def discriminants(stretches: np.ndarray, voices: Sequence[Any], dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """Stretches ``[n, d]`` and their voices -> mean ``[d]`` and directions ``[d, dim]`` (Fisher 1936, Rao 1948).
+    """Linear discriminants (Fisher 1936, Rao 1948) of stretches ``[n, d]``: mean ``[d]`` and directions ``[d, dim]``.
 
-    Along them the stretches of one voice have variance 1, and voices differ most.
-
-    Raises:
-        InputError: if there are not more than ``dim`` voices.
+    Along them the stretches of one voice have variance 1, and voices differ most. Raises InputError if there are not
+    more than ``dim`` voices.
     """
     index = {voice: i for i, voice in enumerate(dict.fromkeys(voices))}
     if len(index) <= dim:
@@ -165,8 +152,7 @@ def discriminants(stretches: np.ndarray, voices: Sequence[Any], dim: int) -> tup
 
 
 def equal_error_rate(same: np.ndarray, different: np.ndarray) -> float:
-    """Scores of pairs of one voice and of pairs of two -> the error rate, in [0, 1], at the threshold where the rates
-    of false rejection and false acceptance are equal; between two thresholds, the mean of both rates."""
+    """Equal error rate, in [0, 1], of same-voice and other-voice scores: mean of both rates where they are nearest."""
     thresholds = np.unique(np.concatenate([same, different, [np.inf]]))
     rejected = np.searchsorted(np.sort(same), thresholds, side="left") / len(same)
     accepted = 1 - np.searchsorted(np.sort(different), thresholds, side="left") / len(different)

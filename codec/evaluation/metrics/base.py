@@ -1,10 +1,9 @@
-"""The contract of a metric, and the checks that metrics share.
+"""The contract of a metric, and checks that metrics share.
 
-A metric is a function `(reference [T], estimate [T], sample_rate in Hz) -> float` on two 1-D float arrays in [-1, 1].
-It raises `ValueError` where the caller is wrong (unequal lengths) and `MetricError` where the audio has no score
-(silence, NaN, too short), because the libraries behind it answer those cases with a plausible wrong number, or with a
-crash. It stands at the top level of a module that imports neither torch nor pandas at its top: a worker process imports
-it by name, and these imports cost 2 s.
+A metric is `(reference [T], estimate [T], sample_rate in Hz) -> float` on 1-D float arrays in [-1, 1]. It raises
+`ValueError` for unequal lengths and `MetricError` for audio without a score (silence, NaN, too short), for which the
+libraries return a plausible wrong number or crash. Worker processes import a metric by name: its module must not import
+torch or pandas at the top (2 s).
 """
 
 import math
@@ -20,32 +19,27 @@ SILENCE = 2.0**-15  # peak to peak: a signal that stays within one 16-bit step i
 
 
 class MetricError(Exception):
-    """This audio has no score in this metric; the message is a sentence for the report."""
+    """The audio has no score in this metric; the message is a sentence for the report."""
 
 
 class MissingError(UserError):
-    """A metric or system does not exist or lacks a package or weights; the message says how to get it."""
+    """A metric or system is unknown, or lacks a package or weights; the message says how to get it."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric function with its name, unit and direction for tables.
-
-    function: None for scores that only reports have.
-    unit: empty for a bare number.
-    check: for metrics that need more than requirements.txt: raises `MissingError` where that is missing. `table.choose`
-        calls it before any clip is scored.
-    """
+    """A metric function with its name, unit and direction, for tables."""
 
     name: str
-    function: Callable[..., float] | None
-    unit: str
+    function: Callable[..., float] | None  # None for scores that only reports contain
+    unit: str  # empty for a bare number
     higher_is_better: bool
+    # raises MissingError if packages or weights beyond requirements.txt are missing; `table.choose` calls it
     check: Callable[[], None] | None = None
 
 
 def finite_pair(reference, estimate) -> tuple[np.ndarray, np.ndarray]:
-    """Both signals as finite float64 arrays [T] of one length."""
+    """Both signals as finite float64 arrays [T] of equal length."""
     reference, estimate = np.asarray(reference, dtype=np.float64), np.asarray(estimate, dtype=np.float64)
     if reference.ndim != 1 or reference.shape != estimate.shape:
         shapes = f"{list(reference.shape)} and {list(estimate.shape)}"
@@ -75,7 +69,7 @@ def audible_pair(
 def resampled_pair(
     name: str, reference, estimate, sample_rate: int, rate: int, shortest: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`audible_pair` at `rate` Hz, by soxr's high quality."""
+    """`audible_pair`, resampled to `rate` Hz by soxr (high quality)."""
     reference, estimate = audible_pair(name, reference, estimate, sample_rate, shortest)
     return soxr.resample(reference, sample_rate, rate), soxr.resample(estimate, sample_rate, rate)
 

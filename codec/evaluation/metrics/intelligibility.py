@@ -1,4 +1,4 @@
-"""Intelligibility by STOI and its extension, in the package `pystoi`."""
+"""Intelligibility: STOI and extended STOI, by the package `pystoi`."""
 
 import warnings
 
@@ -13,17 +13,17 @@ STOI_SHORTEST = 0.4  # seconds; one STOI segment of 30 frames, hop 12.8 ms
 def stoi(reference, estimate, sample_rate: int) -> float:
     """Short-time objective intelligibility (Taal et al., IEEE TASLP 2011), in [-1, 1], higher is better.
 
-    A correlation of envelopes in 15 third-octave bands, at 10 kHz (resampled inside pystoi, as the authors
-    do). Needs 0.4 s of speech after the frames 40 dB under the loudest are removed.
+    Correlation of envelopes in 15 third-octave bands at 10 kHz (resampled by pystoi). Needs 0.4 s of speech after
+    removal of frames 40 dB below the loudest.
     """
     return _stoi(reference, estimate, sample_rate, extended=False)
 
 
 def estoi(reference, estimate, sample_rate: int) -> float:
-    """Extended STOI (Jensen and Taal, IEEE/ACM TASLP 2016), in [-1, 1], higher is better; stricter than STOI.
+    """Extended STOI (Jensen and Taal, IEEE/ACM TASLP 2016), in [-1, 1], higher is better.
 
-    Correlates whole spectro-temporal segments at 10 kHz, hence is also sensitive to modulated noise. Needs 0.4 s of
-    speech.
+    Correlates spectro-temporal segments at 10 kHz: also sensitive to modulated noise, stricter than STOI. Needs 0.4 s
+    of speech.
     """
     return _stoi(reference, estimate, sample_rate, extended=True)
 

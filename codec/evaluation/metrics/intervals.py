@@ -19,10 +19,9 @@ class Interval(NamedTuple):
 def bootstrap(values, resamples: int = 2000, seed: int = 0, groups=None) -> Interval:
     """Mean and 95 % percentile bootstrap interval over clips (Efron and Tibshirani 1993, chapter 13).
 
-    NaN are left out; `n` counts what remains. Without any value all three numbers are NaN, with a single one the
-    interval is. Clips count as independent, so the interval is too narrow for other speakers where few speakers have
-    many clips each: give `groups`, the speaker of each value, and whole groups are resampled (of a single group the
-    interval is NaN).
+    NaN are ignored; `n` counts the rest. With `groups`, the speaker of each value, whole groups are resampled; without,
+    clips count as independent, and the interval is too narrow for other speakers where few speakers have many clips
+    each. Limits are NaN for a single value or group; all three numbers are NaN without values.
     """
     values = np.asarray(values, dtype=np.float64)
     valid = ~np.isnan(values)
@@ -46,10 +45,10 @@ def bootstrap(values, resamples: int = 2000, seed: int = 0, groups=None) -> Inte
 
 
 def paired(values, others, resamples: int = 2000, seed: int = 0) -> Interval:
-    """`bootstrap` of values - others, one number of each per clip, both of the same clips in the same order.
+    """`bootstrap` of values - others, paired by clip; clips that lack either number are ignored.
 
-    The difficulty of a clip, which all systems share, cancels out, so small true differences show that two separate
-    intervals would hide. Clips that lack either number are left out.
+    The difficulty of a clip, common to all systems, cancels, which shows small differences that separate intervals
+    hide.
     """
     values, others = np.asarray(values, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if values.shape != others.shape:
@@ -58,7 +57,7 @@ def paired(values, others, resamples: int = 2000, seed: int = 0) -> Interval:
 
 
 def t_interval(values) -> Interval:
-    """Mean with its 95 % interval by Student's t (1908); NaN limits for a single value, all NaN without values."""
+    """Mean with its 95 % interval by Student's t (1908); limits are NaN for a single value, all NaN without values."""
     from scipy import stats  # takes half a second
 
     values = [float(value) for value in values]

@@ -1,8 +1,8 @@
-"""Metrics that need a package or weights beyond requirements.txt: off unless they are named.
+"""Metrics by neural networks whose packages or weights are not in requirements.txt: computed only if named.
 
-Each has a loader, which a process calls once, on its first clip, and a check, which calls the loader before any clip
-and turns what is missing into one sentence. Weights come from the Hugging Face Hub or, where that cannot be reached,
-from its cache. These networks take a clip at once, on the CPU: they are for clips of at most about a minute.
+A loader per metric runs once per process; its check runs it before any clip and reports what is missing. Weights for
+`transformers` come from the Hugging Face Hub or, offline, its cache. A network takes a whole clip at once, on the CPU:
+for clips of at most about a minute.
 """
 
 import functools
@@ -20,34 +20,32 @@ RECOGNISER = "facebook/hubert-large-ls960-ft"
 
 
 def visqol(reference, estimate, sample_rate: int) -> float:
-    """ViSQOL v3 in speech mode (Chinen et al., QoMEX 2020, arXiv 2004.09584), MOS-LQO in [1, 5], higher is better, at
-    16 kHz, with the lattice network of the C++ original.
+    """ViSQOL v3 (Chinen et al., QoMEX 2020, arXiv 2004.09584), MOS-LQO in [1, 5], higher is better, at 16 kHz.
 
-    It compares patches of a gammatone spectrogram after aligning them in time; a perfect copy has about 4.6. Needs
-    `visqol-python[lattice]`.
+    Speech mode, with the lattice network of the C++ original: compares patches of a gammatone spectrogram after
+    aligning them in time. A perfect copy scores about 4.6. Needs `visqol-python[lattice]`.
     """
     r, e = resampled_pair("ViSQOL", reference, estimate, sample_rate, RATE, SHORTEST)
     return finite("ViSQOL", _visqol().measure_from_arrays(r, e, RATE).moslqo)
 
 
 def dnsmos(reference, estimate, sample_rate: int) -> float:
-    """DNSMOS P.835, overall quality (Reddy et al., ICASSP 2022, arXiv 2110.01763), MOS in [1, 5], higher is better, at
-    16 kHz, in torchmetrics.
+    """DNSMOS P.835, overall quality (Reddy et al., ICASSP 2022, arXiv 2110.01763), MOS in [1, 5], higher is better.
 
-    Without reference, so another voice or other words cost nothing; clips under 9 s are repeated to that. Needs
-    librosa, onnxruntime, requests and, once, GitHub for the weights.
+    At 16 kHz, in torchmetrics; clips under 9 s are repeated to that length. No reference: another voice or other words
+    cost nothing. Needs librosa, onnxruntime, requests and, once, GitHub for the weights.
     """
     _, e = resampled_pair("DNSMOS", reference, estimate, sample_rate, RATE, SHORTEST)
     return finite("DNSMOS", _dnsmos()(e))
 
 
 def word_error_rate(reference, estimate, sample_rate: int) -> float:
-    """Differential word error rate: edits from a recogniser's transcript of the reference to its transcript of the
-    estimate, per word of the former, in [0, inf), lower is better, at 16 kHz.
+    """Differential word error rate of a recogniser, in [0, inf), lower is better, at 16 kHz.
 
-    HuBERT-large with CTC, trained on LibriSpeech (Hsu et al., IEEE/ACM TASLP 2021, arXiv 2106.07447), greedy: English
-    only. Both transcripts have the recogniser's own errors, so it is no word error rate against the true text. A mean
-    over clips weighs clips, not words. No score where the transcript of the reference is empty.
+    Edits from the transcript of the reference to that of the estimate, per word of the former, by HuBERT-large with
+    greedy CTC, trained on LibriSpeech (Hsu et al., IEEE/ACM TASLP 2021, arXiv 2106.07447): English only. Both
+    transcripts contain the recogniser's errors, so it is not the word error rate against the true text. A mean over
+    clips weights clips, not words. No score if the transcript of the reference is empty.
     """
     r, e = resampled_pair("The word error rate", reference, estimate, sample_rate, RATE, SHORTEST)
     expected, found = _recogniser()(r), _recogniser()(e)
@@ -57,10 +55,10 @@ def word_error_rate(reference, estimate, sample_rate: int) -> float:
 
 
 def speaker_similarity(reference, estimate, sample_rate: int) -> float:
-    """Cosine between speaker embeddings of WavLM-base-plus trained for verification (Chen et al., IEEE JSTSP 2022,
-    arXiv 2110.13900), in [-1, 1], higher is better, at 16 kHz.
+    """Cosine of WavLM-base-plus speaker embeddings (Chen et al., IEEE JSTSP 2022, arXiv 2110.13900), in [-1, 1].
 
-    The example of the model's card takes 0.86 or more for one speaker, so copies of one voice differ by hundredths.
+    Higher is better, at 16 kHz. The model's card takes 0.86 or more for one speaker: copies of one voice differ by
+    hundredths.
     """
     name = "The speaker similarity"
     r, e = map(_embedding(), resampled_pair(name, reference, estimate, sample_rate, RATE, SHORTEST))
@@ -68,7 +66,7 @@ def speaker_similarity(reference, estimate, sample_rate: int) -> float:
 
 
 def check(name: str, load: Callable[[], object], remedy: str) -> None:
-    """Raise `MissingError` with one sentence where the cached `load` fails, for whatever reason; cache nothing."""
+    """Raise `MissingError` with one sentence if the cached `load` fails, for whatever reason; cache nothing."""
     try:
         load()
         load.cache_clear()  # each worker process loads its own

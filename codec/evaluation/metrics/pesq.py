@@ -1,4 +1,4 @@
-"""Perceptual quality by PESQ, in the reference implementation of the ITU behind the package `pesq`."""
+"""Perceptual quality: PESQ in the ITU's reference implementation, by the package `pesq`."""
 
 import math
 
@@ -12,20 +12,19 @@ PESQ_SHORTEST = 0.3  # seconds; the ITU code refuses less than 0.25 s
 
 
 def pesq_wb(reference, estimate, sample_rate: int) -> float:
-    """Wide-band PESQ (ITU-T P.862.2, 2007), MOS-LQO in [1.0, 4.64], higher is better.
+    """Wide-band PESQ (ITU-T P.862.2, 2007), MOS-LQO in [1.0, 4.64], higher is better, at 16 kHz.
 
-    Both signals are resampled to 16 kHz; nothing above 8 kHz counts. Clips over 20 s are scored in equal
-    pieces of at most 20 s and averaged by length, leaving out the pieces in which the reference is silent.
+    Both signals are resampled. Clips over 20 s are scored in equal pieces of at most 20 s and averaged by length,
+    without pieces in which the reference is silent.
     """
     return _pesq(reference, estimate, sample_rate, 16_000, "wb")
 
 
 def pesq_nb(reference, estimate, sample_rate: int) -> float:
-    """Narrow-band PESQ (ITU-T P.862, 2001, and P.862.1, 2003), MOS-LQO in [1.0, 4.55], higher is better.
+    """Narrow-band PESQ (ITU-T P.862, 2001, and P.862.1, 2003), MOS-LQO in [1.0, 4.55], higher is better, at 8 kHz.
 
-    Both signals are resampled to 8 kHz, the rate of the telephone band that P.862 models. The package takes
-    16 kHz in this mode as well and then answers differently (by 0.06 on its own example), so a number from a
-    paper that states no rate compares only roughly. Long clips as in `pesq_wb`.
+    Both signals are resampled. The package also accepts 16 kHz, with another result (by 0.06 on its own example):
+    published values without a rate compare only roughly. Long clips as in `pesq_wb`.
     """
     return _pesq(reference, estimate, sample_rate, 8_000, "nb")
 

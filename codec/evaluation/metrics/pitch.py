@@ -1,10 +1,9 @@
-"""Errors of pitch and voicing.
+"""F0 and voicing errors, by YIN (de Cheveigne and Kawahara, JASA 111(4), 2002).
 
-The tracker is YIN (de Cheveigne and Kawahara, JASA 111(4), 2002), steps 1 to 5, on 25 ms windows every 10 ms at 16 kHz,
-from 60 to 500 Hz, after a low pass at 1 kHz, without which a little hiss makes a voice unvoiced. The paper leaves
-voicing open: here a frame is voiced where the normalised difference has a dip under 0.2 and the frame is within 40 dB
-of its signal's loudest. Own code: torchaudio's tracker decides no voicing, librosa's pYIN takes as long as the clip
-lasts, and WORLD, which is built in C++, would cost every user more than these lines.
+Steps 1 to 5, on 25 ms windows every 10 ms at 16 kHz, 60 to 500 Hz, after a low pass at 1 kHz (without it a little hiss
+makes a voice unvoiced). Voicing, which the paper leaves open: the normalised difference has a dip below 0.2, and the
+frame is within 40 dB of its signal's loudest. Own code: torchaudio's tracker decides no voicing, librosa's pYIN runs at
+real time, and WORLD needs a C++ build.
 """
 
 import functools
@@ -27,12 +26,11 @@ COMMON = 10  # frames voiced in both, for an F0 error
 
 
 def f0_error(reference, estimate, sample_rate: int) -> float:
-    """F0 error: RMSE in cents (1200 log2 of the ratio) over the frames voiced in both, in [0, 3671] (500 Hz to 60 Hz),
-    lower is better, at 16 kHz (both signals are resampled). F0 from YIN, see the head of this file.
+    """F0 error: RMSE in cents over frames voiced in both, in [0, 3671] (60 to 500 Hz), lower is better, at 16 kHz.
 
-    Unweighted, so an octave error counts 1200 in its frame. Frames in which either signal is unvoiced are
-    `voicing_error`'s matter: read the two together, as a codec that loses the difficult frames has fewer errors here. A
-    gain costs nothing. Needs 0.1 s (10 frames) voiced in both.
+    1200 log2 of the ratio of F0 by YIN (module docstring); both signals are resampled. An octave error counts 1200 in
+    its frame, a gain costs nothing. Frames unvoiced in either signal do not count: read it with `voicing_error`, as a
+    codec that loses the difficult frames has a smaller F0 error. Needs 0.1 s (10 frames) voiced in both.
     """
     r, e = _tracks("The F0 error", reference, estimate, sample_rate)
     voiced = (r > 0) & (e > 0)
@@ -42,12 +40,11 @@ def f0_error(reference, estimate, sample_rate: int) -> float:
 
 
 def voicing_error(reference, estimate, sample_rate: int) -> float:
-    """Voicing decision error (Chu and Alwan, ICASSP 2009): the share of 10 ms frames that are voiced in one signal and
-    unvoiced in the other, in [0, 1], lower is better, at 16 kHz (both signals are resampled). Voicing from YIN, see the
-    head of this file.
+    """Voicing decision error (Chu and Alwan, ICASSP 2009), in [0, 1], lower is better, at 16 kHz.
 
-    Pauses count as frames, unvoiced ones, so clips with longer pauses have smaller errors. A gain costs nothing. Needs
-    0.1 s, and a voiced frame in the reference.
+    Share of 10 ms frames voiced in one signal and unvoiced in the other, by YIN (module docstring); both signals are
+    resampled. Pauses count as unvoiced frames: clips with longer pauses have smaller errors. A gain costs nothing.
+    Needs 0.1 s and a voiced frame in the reference.
     """
     r, e = _tracks("The voicing error", reference, estimate, sample_rate)
     if not r.any():
@@ -63,14 +60,14 @@ def _tracks(name: str, reference, estimate, sample_rate: int) -> tuple[np.ndarra
 
 @functools.lru_cache(maxsize=2)
 def _track(samples: bytes, sample_rate: int) -> np.ndarray:
-    """Cached, as both metrics need the tracks of a pair."""
+    """F0 track, cached because both metrics need it."""
     found = track(soxr.resample(np.frombuffer(samples), sample_rate, RATE))
     found.flags.writeable = False
     return found
 
 
 def track(wav: np.ndarray) -> np.ndarray:
-    """wav [T] at 16 kHz -> F0 in Hz [F], one value per 10 ms, 0 where unvoiced; T of at least 667 samples."""
+    """F0 in Hz [F] of wav [T] at 16 kHz, one value per 10 ms, 0 where unvoiced; T of at least 667 samples."""
     length = WINDOW + LONGEST
     wav = scipy.signal.sosfiltfilt(PASS, wav - wav.mean())
     frames = np.lib.stride_tricks.sliding_window_view(wav, length)[::HOP]  # [F, length], not a copy
@@ -81,7 +78,7 @@ def track(wav: np.ndarray) -> np.ndarray:
 
 
 def _pitch(dips: np.ndarray) -> np.ndarray:
-    """Normalised differences [F, LONGEST + 1] -> F0 in Hz [F], 0 where no dip is deep enough."""
+    """F0 in Hz [F] from normalised differences [F, LONGEST + 1], 0 where no dip is deep enough."""
     # step 4: the first minimum that is deep enough, not the deepest, which may be a multiple of the period
     inner = dips[:, SHORTEST:LONGEST]
     minima = (inner < DIP) & (inner <= dips[:, SHORTEST - 1 : LONGEST - 1]) & (inner < dips[:, SHORTEST + 1 :])
@@ -93,10 +90,8 @@ def _pitch(dips: np.ndarray) -> np.ndarray:
 
 
 def _normalised_difference(frames: np.ndarray) -> np.ndarray:
-    """frames [F, WINDOW + LONGEST] -> d'(lag) [F, LONGEST + 1], the cumulative mean normalised difference (steps 2, 3).
-
-    d(lag) = sum over the window of (x_j - x_{j + lag})^2 from two energies and a correlation (by FFT).
-    """
+    """Cumulative mean normalised difference d'(lag) [F, LONGEST + 1] of frames [F, WINDOW + LONGEST] (steps 2, 3)."""
+    # d(lag) = sum over the window of (x_j - x_{j + lag})^2, from two energies and a correlation (by FFT)
     size = scipy.fft.next_fast_len(frames.shape[1], real=True)
     spectrum = scipy.fft.rfft(frames, size, axis=-1)
     window = scipy.fft.rfft(frames[:, :WINDOW], size, axis=-1)

@@ -1,4 +1,4 @@
-"""Distances of magnitude spectra, frame by frame: mel bands, STFT bins, mel-cepstra."""
+"""Frame-wise distances of magnitude spectra: mel bands, STFT bins, mel-cepstra."""
 
 import functools
 import math
@@ -17,12 +17,11 @@ MCD_SHORTEST = 0.1  # seconds
 
 
 def mel_distance(reference, estimate, sample_rate: int) -> float:
-    """Multi-scale log-mel distance of DAC (Kumar et al., NeurIPS 2023, arXiv 2306.06546), its reconstruction
-    loss, in log10 units in [0, inf), lower is better, at the given rate (so compare at equal rates only).
+    """DAC's multi-scale log-mel distance (Kumar et al., NeurIPS 2023, arXiv 2306.06546), in [0, inf), lower is better.
 
-    Sum over 7 windows (32 to 2048 samples; 5 to 320 bands; hop a quarter) of the mean L1 between log10 mel
-    magnitudes clamped at 1e-5; Slaney's mel bands up to half the rate; frames centred with reflection.
-    Silence has a score here.
+    Its reconstruction loss, in log10 units: sum over 7 windows (32 to 2048 samples, hop a quarter; 5 to 320 Slaney mel
+    bands up to half the rate; frames centred with reflection) of the mean L1 between log10 mel magnitudes clamped at
+    1e-5. Computed at the given rate: compare equal rates only. Silence has a score.
     """
     reference, estimate = finite_pair(reference, estimate)
     longest = MEL_SCALES[-1][0]
@@ -36,12 +35,12 @@ def mel_distance(reference, estimate, sample_rate: int) -> float:
 
 
 def stft_distance(reference, estimate, sample_rate: int) -> float:
-    """Multi-scale STFT distance of DAC's evaluation (Kumar et al., NeurIPS 2023, arXiv 2306.06546; after DDSP, Engel et
-    al., ICLR 2020), in [0, inf), lower is better, at the given rate (so compare at equal rates only).
+    """DAC's multi-scale STFT distance (Kumar et al., NeurIPS 2023, arXiv 2306.06546), in [0, inf), lower is better.
 
-    Sum over 2 Hann windows (2048 and 512 samples; hop a quarter; frames centred with reflection) of the mean L1 between
-    magnitudes plus the mean L1 between log10 powers of magnitudes clamped at 1e-5. The first part is linear in level:
-    the distance of loud clips is larger. Silence has a score here.
+    After DDSP (Engel et al., ICLR 2020): sum over 2 Hann windows (2048 and 512 samples; hop a quarter; frames centred
+    with reflection) of the mean L1 between magnitudes plus the mean L1 between log10 powers of magnitudes clamped at
+    1e-5. The first part is linear in level: loud clips have larger distances. Computed at the given rate: compare equal
+    rates only. Silence has a score.
     """
     reference, estimate = finite_pair(reference, estimate)
     longest = max(STFT_WINDOWS)
@@ -56,15 +55,13 @@ def stft_distance(reference, estimate, sample_rate: int) -> float:
 
 
 def mel_cepstral_distortion(reference, estimate, sample_rate: int) -> float:
-    """Mel-cepstral distortion (Kubichek, IEEE PACRIM 1993), in dB in [0, inf), lower is better, at 16 kHz (both signals
-    are resampled; nothing above 8 kHz counts).
+    """Mel-cepstral distortion (Kubichek, IEEE PACRIM 1993), in dB in [0, inf), lower is better, at 16 kHz.
 
-    Mean over frames of 10 sqrt(2) / ln 10 * sqrt(sum of (c_k - c'_k)^2, k = 1 ... 24). The cepstra are the DCT-II of
-    the natural log of 40 mel magnitudes (Slaney's bands; 32 ms Hann windows, hop 8 ms; clamped at 1e-5) with a factor
-    2 / 40, which makes c_k what the constant presupposes: the distortion is the RMS over the mel axis of the difference
-    of the smoothed spectra, in dB, less its mean: c_0 is left out, hence a gain costs nothing. Frames are compared in
-    place (no time warping), those in which the reference is within 40 dB of its loudest. Papers differ in order, bands
-    and warping: numbers compare within one definition only. Needs 0.1 s.
+    Mean over frames of 10 sqrt(2) / ln 10 * sqrt(sum of (c_k - c'_k)^2, k = 1 ... 24). Cepstra are the DCT-II, times 2
+    / 40, of the natural log of 40 Slaney mel magnitudes (32 ms Hann windows, hop 8 ms, clamped at 1e-5) of the
+    resampled signals: the distortion is the RMS over the mel axis of the difference of smoothed spectra in dB, less its
+    mean (no c_0, so a gain costs nothing). No time warping; frames are those in which the reference is within 40 dB of
+    its loudest. Papers differ in order, bands and warping: compare within one definition only. Needs 0.1 s.
     """
     name = "The mel-cepstral distortion"
     reference, estimate = resampled_pair(name, reference, estimate, sample_rate, MCD_RATE, MCD_SHORTEST)
@@ -79,10 +76,8 @@ def mel_cepstral_distortion(reference, estimate, sample_rate: int) -> float:
 
 @functools.lru_cache(maxsize=64)
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
-    """Slaney's triangular mel bands of equal area, 0 Hz to half the rate: [n_mels, n_fft // 2 + 1] float32.
-
-    Equal to `librosa.filters.mel`, which DAC uses; written out because librosa takes seconds to import.
-    """
+    """Slaney's triangular mel bands of equal area, 0 Hz to half the rate: [n_mels, n_fft // 2 + 1] float32."""
+    # equal to librosa.filters.mel, which DAC uses: librosa takes seconds to import
     top = sample_rate / 2
     # Slaney's scale: linear (3 mel per 200 Hz) to 1 kHz, then 27 mel per factor 6.4
     top_mel = top * 3 / 200 if top < 1000 else 15 + 27 * math.log(top / 1000) / math.log(6.4)
@@ -95,7 +90,7 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
 
 
 def magnitudes(wav: np.ndarray, window: int) -> np.ndarray:
-    """wav [T] -> magnitudes [F, window // 2 + 1], Hann window (periodic), hop a quarter, centred with reflection."""
+    """Magnitudes [F, window // 2 + 1] of wav [T]: periodic Hann window, hop a quarter, centred with reflection."""
     hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)).astype(np.float32)
     padded = np.pad(wav.astype(np.float32), window // 2, mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[:: window // 4]  # [F, window]
@@ -103,5 +98,5 @@ def magnitudes(wav: np.ndarray, window: int) -> np.ndarray:
 
 
 def log_mel(wav: np.ndarray, filters: np.ndarray) -> np.ndarray:
-    """wav [T] -> log10 mel magnitudes [F, n_mels]."""
+    """Log10 mel magnitudes [F, n_mels] of wav [T]."""
     return np.log10(np.maximum(magnitudes(wav, 2 * (filters.shape[1] - 1)) @ filters.T, FLOOR))

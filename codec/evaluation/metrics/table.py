@@ -1,4 +1,4 @@
-"""The metrics by name: `METRICS`, the default, need requirements.txt only; `OPTIONAL` ones have to be named."""
+"""Table of metrics: `METRICS`, the default, need requirements.txt only; `OPTIONAL` ones have to be named."""
 
 from collections.abc import Iterable
 
@@ -41,10 +41,7 @@ ALL_METRICS = METRICS | OPTIONAL | SPANS  # every column of scores that a report
 
 
 def choose(names: Iterable[str] | str | None = None) -> dict[str, Metric]:
-    """The metrics of these names, in their order, or of one name; None is all of `METRICS`.
-
-    Raises MissingError for a name that is not known, and where an optional metric cannot run here.
-    """
+    """Metrics by name, in order; None: all of `METRICS`. Raises MissingError if one is unknown or cannot run here."""
     if names is None:
         return dict(METRICS)
     known = METRICS | OPTIONAL

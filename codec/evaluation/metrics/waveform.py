@@ -1,4 +1,4 @@
-"""Metrics of the waveform itself: SI-SDR and loudness."""
+"""Metrics of the waveform: SI-SDR and loudness."""
 
 import numpy as np
 import pyloudnorm
@@ -9,12 +9,11 @@ LOUDNESS_BLOCK = 0.4  # seconds, the gating block of BS.1770
 
 
 def si_sdr(reference, estimate, sample_rate: int) -> float:
-    """Scale-invariant signal-to-distortion ratio (Le Roux et al., ICASSP 2019, arXiv 1811.02508), in dB,
-    higher is better, at the given rate.
+    """Scale-invariant SDR (Le Roux et al., ICASSP 2019, arXiv 1811.02508), in dB, higher is better.
 
-    Both means are removed, then 10 log10(|a r|^2 / |e - a r|^2) with a = <e, r> / <r, r>. Limited to +-156 dB
-    (float64 precision), so that identity is a number. It compares waveforms: a generative codec that sounds
-    right with other phases scores near or under 0 dB.
+    10 log10(|a r|^2 / |e - a r|^2) with a = <e, r> / <r, r>, of zero-mean signals at the given rate; limited to +-156
+    dB (float64 precision), so that identity is a number. It compares waveforms: a generative codec that sounds right
+    with other phases scores near or below 0 dB.
     """
     reference, estimate = audible_pair("SI-SDR", reference, estimate, sample_rate)
     reference, estimate = reference - reference.mean(), estimate - estimate.mean()
@@ -25,12 +24,11 @@ def si_sdr(reference, estimate, sample_rate: int) -> float:
 
 
 def loudness_difference(reference, estimate, sample_rate: int) -> float:
-    """Absolute difference of integrated loudness (ITU-R BS.1770-4, 2015; pyloudnorm: Steinmetz and Reiss, AES 2021), in
-    LU (1 LU = 1 dB) in [0, inf), lower is better, at the given rate.
+    """Absolute difference of integrated loudness (ITU-R BS.1770-4, 2015), in LU (= dB) in [0, inf), lower is better.
 
-    A signal's loudness is its K-weighted power, averaged over those blocks of 0.4 s that are over -70 LUFS and at most
-    10 LU under the mean. So a gain of g dB costs |g|, phase and another spectrum of equal loudness cost nothing, and a
-    delay next to nothing. No score under 0.4 s, or where no block is over -70 LUFS.
+    By pyloudnorm (Steinmetz and Reiss, AES 2021), at the given rate: K-weighted power, averaged over blocks of 0.4 s
+    above -70 LUFS and at most 10 LU below the mean. A gain of g dB costs |g|; phase and another spectrum of equal
+    loudness cost nothing, a delay next to nothing. Needs 0.4 s and a block above -70 LUFS.
     """
     reference, estimate = audible_pair("Loudness", reference, estimate, sample_rate, LOUDNESS_BLOCK)
     meter = pyloudnorm.Meter(sample_rate, block_size=LOUDNESS_BLOCK)

@@ -1,7 +1,7 @@
-"""Scores of many clips, from worker processes that a crash inside a metric may end.
+"""Scores of many clips, from spawned worker processes that a metric may crash.
 
-PESQ's C code has a table of 50 utterances and ends its process (SIGSEGV) on clips that have more; a library with
-weights may be killed for memory. So metrics run in spawned processes, and a failure is a NaN with a reason.
+PESQ's C code ends its process (SIGSEGV) on clips of more than 50 utterances; a library with weights may be killed for
+memory. A failure is a NaN with a reason.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ def score_clips(
     metrics: Mapping[str, Metric] = METRICS,
     workers: int | None = None,
 ) -> tuple["pandas.DataFrame", list[dict[str, str]]]:
-    """Score every (clip name, reference [T], estimate [T]): a table, and a list of what is missing from it.
+    """Score (clip name, reference [T], estimate [T]) tuples -> a table of scores, and a list of those missing.
 
-    Returns one row per clip in the order of `pairs` (columns: clip, then the metrics), and a list of {clip, metric,
-    reason} with one entry per NaN. A metric that raises, or kills its process, loses its own cell only.
+    The table has a row per clip, in order (columns: clip, then the metrics), the list a {clip, metric, reason} per NaN.
+    A metric that raises, or kills its process, loses its own cell only.
 
-    `workers` spawned processes with one thread each score one clip at a time, and `pairs` is read no faster than they
-    finish, so it may be a generator that decodes: memory holds about `workers` clips. None is one process per core, at
-    most 8; 0 scores in this process, which a crash in PESQ would end.
+    `workers` single-threaded processes score one clip each; `pairs` is read as they finish and may be a generator that
+    decodes: memory holds about `workers` clips. None: a process per core, at most 8; 0: this process, which a crash in
+    PESQ would end.
     """
     import pandas
 
@@ -70,7 +70,7 @@ def score_clips(
 
 
 def default_workers() -> int:
-    """One per core that this process may use, at most 8."""
+    """Default number of worker processes: one per core that this process may use, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores)
 
@@ -106,12 +106,7 @@ def _in_processes(
 
 
 class _Worker:
-    """One spawned process that scores one clip at a time and sends each value as soon as it has it.
-
-    Hence the metric that killed the process is the one whose value did not come. It is tried once more in a new
-    process, as the first death may have been the machine's (out of memory); then its cell is given up and the rest of
-    the clip is scored. A standard pool would lose every clip in flight.
-    """
+    """A spawned process that sends each value at once: a crash identifies its metric, which is tried once more."""
 
     def __init__(self, sample_rate: int, metrics: Mapping[str, Metric]):
         self.sample_rate, self.metrics = sample_rate, dict(metrics)
@@ -138,7 +133,7 @@ class _Worker:
             self.pipe.send((*self.signals, self.todo))
 
     def receive(self) -> None:
-        """Take one message of the process, or replace it where it has died."""
+        """Receive one message of the process, or replace it if it has died."""
         try:
             name, score = self.pipe.recv()
         except (EOFError, OSError):
@@ -158,7 +153,7 @@ class _Worker:
                 "importable by name."
             )
         self.deaths += 1
-        if self.deaths == 2:
+        if self.deaths == 2:  # the first death may have been the machine's (out of memory)
             self.deaths = 0
             self.scores[self.todo.pop(0)] = math.nan, f"The metric killed its process ({cause})."
         self._start()
@@ -182,10 +177,7 @@ def _serve(pipe: connection.Connection, sample_rate: int, metrics: Mapping[str, 
 
 @contextlib.contextmanager
 def _light_children() -> Iterator[None]:
-    """Processes started within have one thread each, and do not run the main script again.
-
-    BLAS and torch read the variables once, on import; a trainer's imports cost seconds and a gigabyte each.
-    """
+    """Start processes with one BLAS and torch thread each, without the main script's imports (seconds, a gigabyte)."""
     main = sys.modules["__main__"]
     file, spec = getattr(main, "__file__", None), getattr(main, "__spec__", None)
     before = {name: os.environ[name] for name in THREADS if name in os.environ}

@@ -1,8 +1,7 @@
-"""ABX discrimination: is a sound nearer to another of its kind than to one that differs in a single phone?
+"""ABX discrimination of triphones (Schatz et al., Interspeech 2013; ZeroSpeech challenges).
 
-After Schatz et al. (Interspeech 2013) and the ZeroSpeech challenges: A and X are triphones such as b-a-g, B is b-i-g.
-The error is how often X is nearer to B than to A. There is nothing to train; 50 % is chance. Within a speaker all three
-are by one speaker, across speakers X is by another.
+A and X are triphones such as b-a-g, B is b-i-g; the error is how often X is nearer to B than to A. Nothing is trained;
+chance is 50 %. Within a speaker all three are by one speaker, across speakers X is by another.
 """
 
 from collections import defaultdict
@@ -22,7 +21,7 @@ BLOCK = 4096  # pairs whose distances are computed at a time
 
 
 class Token(NamedTuple):
-    """One occurrence of a triphone: latents ``[n, C]`` of length 1 each."""
+    """One occurrence of a triphone: latents ``[n, C]`` of unit norm."""
 
     frames: np.ndarray
     speaker: str
@@ -34,21 +33,16 @@ Tokens = Sequence[Token]
 
 
 def abx(items: Iterable[dict], frame_rate: float, sample_rate: int, across: bool = False, seed: int = 0) -> Interval:
-    """ABX error, in [0, 1], lower is better, with a 95 % interval over speakers (those of X).
+    """ABX error, in [0, 1], lower is better, with a 95 % interval over speakers (of X).
 
-    Triphones are three phones without a pause between them, and the frames whose middle lies in them, one at least. A
-    cell is a pair of triphones (of A and X, and of B) by one speaker, or by two: its error is the mean over all its
-    triples, ties being half an error. The error is the mean over cells. At most 6 tokens of each triphone and 4000
-    cells are chosen at random by ``seed``. Distances: :func:`distances`.
+    The mean over cells, a cell being a pair of triphones (of A and X, and of B) by one speaker or two, of the mean over
+    its triples; ties are half an error. Triphones have no pause between phones; their frames are those with the middle
+    inside, at least one. ``seed`` draws at most 6 tokens per triphone and speaker, and 4000 cells. Synthetic voices
+    repeat a word in the same way: their errors are lower than those of natural speech. Raises InputError if no two
+    triphones can be compared.
 
-    Synthetic voices say a word the same way each time: their errors are lower than those of natural speech.
-
-    Args:
-        items: with ``latents`` ``[C, F]``, ``phones`` (symbol, start in s), ``speaker`` and ``samples``.
-        frame_rate: of the latents, in Hz; ``sample_rate`` that of ``samples``.
-
-    Raises:
-        InputError: if no two triphones can be compared.
+    ``items`` have ``latents`` ``[C, F]`` at ``frame_rate`` Hz, ``phones`` (symbol, start in s), ``speaker``, and
+    ``samples`` at ``sample_rate`` Hz.
     """
     rng = np.random.default_rng(seed)
     found: dict[tuple, list[Token]] = defaultdict(list)  # by context, centre and speaker
@@ -75,7 +69,7 @@ def abx(items: Iterable[dict], frame_rate: float, sample_rate: int, across: bool
 
 
 def tokens(item: dict, frame_rate: float, sample_rate: int) -> list[Token]:
-    """The triphones of one recording."""
+    """Triphones of one recording."""
     latents = np.asarray(item["latents"], dtype=np.float64).T  # [F, C]
     latents = latents / np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
     phones = phone_segments(item["phones"], item["samples"] / sample_rate)
@@ -91,7 +85,7 @@ def tokens(item: dict, frame_rate: float, sample_rate: int) -> list[Token]:
 
 
 def _cells(kinds: dict[tuple, Tokens], across: bool) -> Iterator[tuple[Tokens, Tokens, Tokens]]:
-    """Tokens of A, of B and of X."""
+    """Tokens of A, B and X of each cell."""
     by_context: dict[tuple, list[tuple]] = defaultdict(list)
     for context, centre, speaker in kinds:
         by_context[context].append((centre, speaker))
@@ -108,9 +102,9 @@ def _cells(kinds: dict[tuple, Tokens], across: bool) -> Iterator[tuple[Tokens, T
 
 
 def distances(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Pairs of sequences (``[n, C]``, ``[m, C]``) of unit vectors -> ``[pairs]``.
+    """Distances ``[pairs]`` of unit-norm sequences ``[n, C]``, ``[m, C]`` by dynamic time warping of 1 - cosine.
 
-    Dynamic time warping of 1 - cosine: the mean along the path, in steps down, right or both, with the smallest sum.
+    The mean along the path, in steps down, right or both, with the smallest sum.
     """
     result = np.empty(len(pairs))
     by_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -124,7 +118,7 @@ def distances(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
 
 
 def _warped(cost: np.ndarray) -> np.ndarray:
-    """Costs ``[B, n, m]`` -> the mean along the cheapest path of each, ``[B]``."""
+    """Mean cost ``[B]`` along the cheapest path of each matrix of costs ``[B, n, m]``."""
     batch, n, m = cost.shape
     total, steps = np.full((batch, n + 1, m + 1), np.inf), np.zeros((batch, n + 1, m + 1))
     total[:, 0, 0] = 0

@@ -1,8 +1,4 @@
-"""What a codec's latents hold that a generative model could use: phones, by probes and by ABX, and the voice.
-
-corpus = LatentCorpus(latents_of("codec.ckpt", corpus))
-print(summary(content(corpus)))
-"""
+"""Phone and speaker information in a codec's latents, by probes and ABX: ``content`` of a ``LatentCorpus``."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,20 +15,13 @@ DIRECTIONS = 20  # in which voices differ, at most
 
 
 def content(corpus: Any, split: str = "test", seed: int = 0) -> dict[str, Any]:
-    """All probes on recordings of ``split``, by speakers that no probe has learnt from.
+    """Phone probes, ABX and speaker verification on recordings of ``split``, by speakers that no probe was trained on.
 
-    Args:
-        corpus: of latents (codec/latents/latent_corpus.py), with phones and speakers.
-        seed: of probes and of the random choices of ABX.
-
-    Returns:
-        Plain values, intervals as dicts of mean, low, high and n: ``accuracy`` and ``error_rate`` of the ``linear`` and
-        the ``mlp`` probe, and ``chance`` (:mod:`codec.evaluation.probing.probes`); ``abx_within`` and ``abx_across``
-        speakers, None where nothing can be compared (:mod:`codec.evaluation.probing.abx`); ``speaker``
-        (:func:`speaker_error`); the kind of latents, and how many recordings were used.
-
-    Raises:
-        InputError: if there are no phones, no voices, or the same voices in both parts.
+    ``corpus`` is one of latents (codec/latents/latent_corpus.py), with phones and speakers. The result has plain
+    values, intervals as dicts of mean, low, high and n: ``accuracy`` and ``error_rate`` of the ``linear`` and the
+    ``mlp`` probe, and ``chance`` (:func:`probe`); ``abx_within`` and ``abx_across`` speakers (:func:`abx`), None if
+    nothing can be compared; ``speaker`` (:func:`speaker_error`); the kind of latents and the numbers of recordings.
+    Raises InputError if there are no phones, no speakers, or the same speakers in both parts.
     """
     train, test = list(corpus.train), list(corpus.clips(split))
     linear, mlp = (probe(corpus, split, hidden, seed=seed) for hidden in (None, HIDDEN))
@@ -50,14 +39,11 @@ def content(corpus: Any, split: str = "test", seed: int = 0) -> dict[str, Any]:
 
 
 def speaker_error(train: Sequence[dict], test: Sequence[dict]) -> float:
-    """Equal error rate of speaker verification by latents, in [0, 1], over pairs of recordings by held-out speakers;
-    0.5 is chance.
+    """Equal error rate of speaker verification by latents, in [0, 1], over pairs of recordings by held-out speakers.
 
-    A recording is the mean and the standard deviation over time of each channel, projected to the (at most 20)
-    directions in which the training speakers differ (:func:`codec.evaluation.judges.speaker.discriminants`).
-
-    Raises:
-        InputError: if either part has not two speakers or more, and one of them with several recordings.
+    Chance is 0.5. A recording is the mean and standard deviation over time of each channel, projected to at most 20
+    discriminants of the training speakers (:func:`codec.evaluation.judges.speaker.discriminants`). Raises InputError
+    unless each part has two or more speakers, one of them with several recordings.
     """
     names = [item["speaker"] for item in train], [item["speaker"] for item in test]
     for own in names:
@@ -73,7 +59,7 @@ def speaker_error(train: Sequence[dict], test: Sequence[dict]) -> float:
 
 
 def summary(found: dict[str, Any]) -> str:
-    """The result of :func:`content` as text for the terminal."""
+    """The result of :func:`content` as text."""
     lines = [
         f"Latents of {found['channels']} channels at {found['frame_rate']:g} Hz ({found['kind']}), "
         f"{found['test']} recordings by {found['speakers']} speakers, probes trained on {found['train']} by others.",

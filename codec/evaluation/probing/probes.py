@@ -1,11 +1,9 @@
-"""Phone probes: how well a linear map or an MLP predicts phones from single frames of latents.
+"""Phone probes: prediction of phones from single frames of latents by a linear map or an MLP.
 
-A frame of 80 ms holds parts of up to three phones, so a probe splits each frame into as many parts as make 50 per
-second (four at 12.5 Hz). It has two targets: the phone in the middle of each part, whose fixed times miss what a causal
-codec has a frame late; and the sequence of phones, by CTC, in edits per phone, which fixes no times: compare it first.
-
-A probe sees one frame, no neighbours: what it does not find may still be there, spread out in time. A linear probe gets
-better with the number of channels alone, an MLP less so: read both. Speakers of the test are not in the training.
+A probe splits frames into parts, at least 50 per second (four per frame at 12.5 Hz). Targets: the phone at the middle
+of each part, whose fixed times miss what a causal codec has a frame late, and the phone sequence by CTC, which fixes no
+times: compare it first. Without neighbours, information spread over time is not found. A linear probe improves with the
+number of channels alone, an MLP less: read both.
 """
 
 import copy
@@ -34,32 +32,21 @@ LINEAR_CTC = 2.5  # factor of the learning rate of a linear map by CTC, which is
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Scores of a probe on recordings of new speakers; intervals are over speakers, means over recordings.
+    """Scores of a probe on recordings of new speakers: means over recordings, intervals over speakers."""
 
-    Attributes:
-        accuracy: share of the instants (50 per second, pauses left out) whose phone is predicted.
-        error_rate: phone error rate of the CTC probe.
-        chance: the accuracy of always predicting the commonest phone; the CTC probe's is 1, of an empty transcript.
-        phones: different phones in the training.
-    """
-
-    accuracy: Interval
-    error_rate: Interval
-    chance: float
-    phones: int
+    accuracy: Interval  # share of the instants (50 or more per second, without pauses) whose phone is predicted
+    error_rate: Interval  # phone error rate of the CTC probe; 1 for an empty transcript
+    chance: float  # accuracy of always predicting the commonest phone
+    phones: int  # different phones in the training
 
 
 def probe(corpus: Any, split: str = "test", hidden: int | None = None, seed: int = 0) -> ProbeResult:
-    """Train on ``corpus.train``, measure on ``corpus.clips(split)``.
+    """Train a phone probe on ``corpus.train``, measure it on ``corpus.clips(split)``.
 
-    Args:
-        corpus: with ``train`` and ``clips(split)``, sequences of items that have ``latents`` ``[C, F]``, ``phones``
-            (symbol, start in s), ``speaker`` and ``samples``; and with ``frame_rate`` and ``sample_rate`` in Hz.
-        hidden: width of the MLP's only hidden layer; None is the linear probe.
-        seed: of weights and batches; the same gives the same numbers on one machine.
-
-    Raises:
-        InputError: if there are no phones, or speakers of the test are in the training, too.
+    Items have ``latents`` ``[C, F]``, ``phones`` (symbol, start in s), ``speaker`` and ``samples``; the corpus has
+    ``frame_rate`` and ``sample_rate`` in Hz. ``hidden`` is the width of the MLP's only hidden layer; None: the linear
+    probe. ``seed`` is of weights and batches; results repeat on one machine. Raises InputError if there are no phones,
+    or speakers of the test are in the training.
     """
     train, test = ([item for item in part if item["phones"]] for part in (corpus.train, corpus.clips(split)))
     if not train or not test:
@@ -89,7 +76,7 @@ def probe(corpus: Any, split: str = "test", hidden: int | None = None, seed: int
 
 
 class Head(nn.Module):
-    """Latents ``[B, C, F]`` -> logits ``[B, F * parts, 1 + phones]`` at ``rate`` Hz; 0 is a pause, or blank."""
+    """Probe: latents ``[B, C, F]`` -> logits ``[B, F * parts, 1 + phones]`` at ``rate`` Hz; label 0: pause or blank."""
 
     def __init__(self, dim: int, count: int, frame_rate: float, hidden: int | None):
         super().__init__()
@@ -107,8 +94,7 @@ class Head(nn.Module):
 def train_heads(
     head: Head, latents: Sequence[Tensor], segments: Sequence[list[PhoneSegment]], symbols: Sequence[str]
 ) -> Head:
-    """Train ``head`` in place on the phones of instants -> a copy of it trained on by CTC, which from random weights
-    learns next to nothing but blanks from single frames."""
+    """Train ``head`` in place on instants -> a copy trained further by CTC, which alone learns little but blanks."""
     labels = [instant_labels(p, symbols, x.shape[1] * head.parts, head.rate) for p, x in zip(segments, latents)]
     numbers = {symbol: i for i, symbol in enumerate(symbols, 1)}
     targets = [torch.tensor([numbers[phone.symbol] for phone in p], dtype=torch.int64) for p in segments]
@@ -135,7 +121,7 @@ def _fit(
     size: int,
     rate: float,
 ) -> None:
-    """``steps`` of AdamW on ``loss(logits, indices of the recordings)``; leaves ``head`` in eval mode."""
+    """Run ``steps`` of AdamW on ``loss(logits, indices of the recordings)``; leaves ``head`` in eval mode."""
     head.train()
     optimizer = torch.optim.AdamW(head.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps + 1, pct_start=0.1)
@@ -150,8 +136,7 @@ def _fit(
 
 
 def instant_labels(phones: Sequence[PhoneSegment], symbols: Sequence[str], count: int, rate: float) -> Tensor:
-    """``[count]`` int64: the phone at the middle of each of ``count`` parts at ``rate`` Hz: 0 is a pause, i is
-    ``symbols[i - 1]``, and ``1 + len(symbols)`` a phone that is not among them."""
+    """Labels ``[count]`` at ``rate`` Hz: 0 is a pause, i is ``symbols[i - 1]``, ``1 + len(symbols)`` another phone."""
     numbers = {symbol: i for i, symbol in enumerate(symbols, 1)}
     labels = torch.zeros(count, dtype=torch.int64)
     for phone in phones:

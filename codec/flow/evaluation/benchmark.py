@@ -1,15 +1,8 @@
 """Inpainting benchmark: flow models inpaint spans of held-out recordings in a codec's latents; judges score the audio.
 
-    space = LatentSpace.load("codec.ckpt", statistics_of(flow))
-    recordings, skipped = with_spans(corpus.clips("test"), space.sample_rate)
-    panel = Panel.trained_without({recording.speaker for recording in recordings})
-    benchmark = InpaintingBenchmark(space, recordings, panel)
-    reports = benchmark.bounds() | {"flow": benchmark.evaluate(flow)}
-    print(table(reports, panel))
-
-Latents are those of the whole recording, as in training: where an encoder's frames see beyond themselves, the
-neighbours of the span hold traces of it, for all systems on one codec, the floor among them, but not for systems on
-another codec. ``silenced`` bounds their value: the known latents are then encoded with silence in the span.
+Latents are those of the whole recording, as in training: where an encoder has context, the neighbours of the span
+contain traces of it, equal for all systems on one codec, not across codecs; ``silenced`` bounds their value. Usage:
+codec/cli/judge.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,8 +27,7 @@ PROMPT = 3.0  # seconds at most, as the longest in training
 
 @dataclass(frozen=True)
 class Masked:
-    """A system's input: normalised latents ``known`` ``[C, F]`` and ``span`` ``[F]`` bool, true where they are to be
-    inpainted, whatever their values there."""
+    """Input of a system: normalised latents ``known`` ``[C, F]``, to be inpainted where ``span`` ``[F]`` is true."""
 
     recording: Recording
     known: Tensor
@@ -43,19 +35,18 @@ class Masked:
 
 
 System = Callable[[Sequence[Masked]], Sequence[Tensor | InputError]]
-"""Recordings -> latents ``[C, F]`` of each with the span inpainted, or why there are none."""
+"""Inputs -> latents ``[C, F]`` of each with the span inpainted, or why there are none."""
 
 
 class InpaintingBenchmark:
-    """Recordings with spans in the latents of one codec, encoded once for all systems.
+    """Recordings with spans to inpaint in the latents of one codec, encoded once for all systems.
 
     Args:
         space: a :class:`codec.latents.latent_space.LatentSpace`.
         recordings: at its sample rate (:func:`codec.flow.evaluation.spans.with_spans`).
-        panel: the judges.
         examples: number of recordings whose decoded audio is stored in ``decoded``, by system and clip.
-        silenced: the known latents are those of the recording with silence in the span; in the span they stay the true
-            ones, for the ceiling.
+        silenced: encode the known latents with silence in the span; in the span they stay the true ones, for the
+            ceiling.
     """
 
     def __init__(
@@ -67,8 +58,7 @@ class InpaintingBenchmark:
         self.masked = [self._encode(recording) for recording in self.recordings]
 
     def bounds(self) -> dict[str, Report]:
-        """Reports of the recordings themselves, which show the errors of the judges, of copy synthesis (the ceiling:
-        what it loses, the codec loses), and of interpolation (the floor)."""
+        """Reports of the recordings (judges' errors), copy synthesis (ceiling: codec) and interpolation (floor)."""
         wavs = {recording.clip: recording.wav for recording in self.recordings}
         return {
             RECORDING: span_report(RECORDING, self.recordings, wavs, self.space.sample_rate, self.panel),
@@ -87,18 +77,12 @@ class InpaintingBenchmark:
         seed: int = 0,
         progress: Callable[[float], None] = lambda share: None,
     ) -> Report:
-        """The report of a flow model (:func:`codec.flow.evaluation.table.span_report`); its facts have the options.
+        """Report of a flow model (:func:`codec.flow.evaluation.table.span_report`); its facts contain the options.
 
-        Its conditioning is what it needs of the text, the phones with their times, and as a prompt up to 3 s of the
-        longer side of the recording, those farthest from the span. A recording that lacks any of these is a failure.
-
-        Args:
-            name: of the system, in the report.
-            seed: of the noise: the same seed and recordings give the same numbers on one machine.
-            others: see :meth:`codec.flow.model.FlowModel.inpaint`.
-
-        Raises:
-            InputError: if it was trained on other latents, an option is not valid, or no recording can be used.
+        Conditioning is what the model needs of the text, the phones with their times, and as a prompt up to 3 s of the
+        longer side of the recording, farthest from the span; a recording that lacks any of these is a failure. ``seed``
+        of the noise: results repeat on one machine. Other options: :meth:`codec.flow.model.FlowModel.inpaint`. Raises
+        InputError if the model was trained on other latents, an option is not valid, or no recording can be used.
         """
         if flow.fingerprint != self.space.fingerprint:
             raise InputError(f"{name} was trained on other latents than this codec's: give the codec of its training")
@@ -107,11 +91,9 @@ class InpaintingBenchmark:
         return self.score(name, system, options | {"seed": seed})
 
     def score(self, name: str, system: System, facts: Mapping[str, Any] | None = None) -> Report:
-        """The report of any system on latents.
+        """Report of any system on latents.
 
-        Raises:
-            ValueError: if it changes latents outside of a span.
-            InputError: if there is no recording.
+        Raises ValueError if it changes latents outside of a span, InputError if there is no recording.
         """
         decoded: dict[str, np.ndarray | InputError] = {}
         for masked, latents in zip(self.masked, system(self.masked), strict=True):
@@ -142,10 +124,7 @@ class InpaintingBenchmark:
 
 
 def interpolation(known: Tensor, span: Tensor) -> Tensor:
-    """Latents ``[C, F]`` with straight lines across the span ``[F]``, whose values are not read.
-
-    They join the known frames on either side; at an end of the recording the nearest known frame repeats.
-    """
+    """Latents ``[C, F]``, linearly interpolated across the span ``[F]``; at an end the nearest known frame repeats."""
     if span.all():
         raise InputError("the span covers a whole recording: there is nothing to interpolate between")
     frames = torch.arange(len(span), device=known.device)
@@ -167,7 +146,7 @@ def inpaint(
     progress: Callable[[float], None] = lambda share: None,
     **sampling: Any,
 ) -> list[Tensor | InputError]:
-    """A flow model as a system; its training may have normalised latents by other statistics than ``space`` does."""
+    """Latents inpainted by a flow model, or why there are none; its normalisation may differ from that of ``space``."""
     found: list[Tensor | InputError] = [
         InputError(f"the recording is {reason}") if (reason := _unusable(flow, one)) else one.known for one in masked
     ]
@@ -204,7 +183,7 @@ def _unusable(flow: FlowModel, masked: Masked) -> str:
 
 
 def conditioning(flow: FlowModel, batch: Sequence[Masked], known: Sequence[Tensor]) -> dict[str, Any]:
-    """The batch for the model's conditions; ``known`` ``[C, F]`` of each, normalised as in its training."""
+    """Inputs of the model's conditions for a batch; ``known`` ``[C, F]`` of each, normalised as in its training."""
     fields: dict[str, Any] = {
         "text": [one.recording.text for one in batch],
         "phones": [one.recording.phones for one in batch],
@@ -219,8 +198,7 @@ def conditioning(flow: FlowModel, batch: Sequence[Masked], known: Sequence[Tenso
 
 
 def prompt(known: Tensor, span: Tensor, most: int) -> Tensor:
-    """Latents ``[C, F]`` with a span ``[F]`` -> ``[C, P]`` from the longer side of it: those farthest from the span,
-    ``most`` of them at most."""
+    """Prompt ``[C, P]``, P up to ``most``, from the longer side of the span ``[F]`` in ``known``, farthest from it."""
     inside = span.nonzero()[:, 0]
     before, after = known[:, : int(inside[0])], known[:, int(inside[-1]) + 1 :]
     return before[:, :most] if before.shape[1] >= after.shape[1] else after[:, -most:]

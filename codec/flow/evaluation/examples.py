@@ -1,4 +1,4 @@
-"""A page to listen to inpainted spans of every system, beside the recordings."""
+"""Listening page of inpainted spans of every system, beside the recordings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,10 +15,7 @@ FACTS = ("frame_rate", "steps", "guidance", "sampler", "seed", "frechet")  # tha
 
 
 def write_examples(folder: Path, benchmark: InpaintingBenchmark, reports: Mapping[str, Report]) -> Path:
-    """Write ``examples.html`` and the audio of ``benchmark.examples`` (``audio/``, FLAC) -> the page.
-
-    Clips are named by the recording and the place of the span.
-    """
+    """Write ``examples.html`` and the audio of ``benchmark.examples`` (``audio/``, FLAC) -> path of the page."""
     rate = benchmark.space.sample_rate
     names = {r.clip: "{} ({:.2f} to {:.2f} s)".format(r.clip, *r.span) for r in benchmark.recordings}
     references = {

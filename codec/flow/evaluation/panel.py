@@ -1,4 +1,4 @@
-"""The judges together: scores of one recording with an inpainted span, as decoded."""
+"""Panel of judges: scores of a recording with an inpainted span, as decoded."""
 
 import math
 from collections.abc import Collection, Sequence
@@ -23,20 +23,18 @@ SEED = 1000  # of that corpus: no codec is trained on it, so that its voices and
 
 @dataclass(frozen=True)
 class Panel:
-    """All judges. :data:`codec.evaluation.metrics.table.SPANS` has the names and units of their scores."""
+    """All judges; names and units of their scores: :data:`codec.evaluation.metrics.table.SPANS`."""
 
     recogniser: Recogniser
     speaker: SpeakerProbe
 
     @classmethod
     def trained_without(cls, speakers: Collection[str], folders: Sequence[Any] = ()) -> Self:
-        """Judges that are trained, on first use, without ``speakers``: those on whom systems are measured.
+        """Judges trained, on first use, without ``speakers``: those on whom systems are measured.
 
-        They learn from speech by eSpeak NG; the speaker probe from ``folders``, too: corpora at 16 kHz with speakers.
-        They also know no vocal tract of the held-out voices by which their own errors are measured.
-
-        Raises:
-            CorpusError, InputError, ValueError: if a corpus cannot be had or does not fit, or the cache not be written.
+        They learn from eSpeak NG, the speaker probe also from ``folders``, corpora at 16 kHz with speakers; the vocal
+        tracts of the held-out voices that measure their errors are excluded, too. Raises CorpusError, InputError or
+        ValueError if a corpus is missing or does not fit, or the cache cannot be written.
         """
         corpus = EspeakCorpus(SAMPLE_RATE, VOICES, UTTERANCES, HOLDOUT, SEED)
         held_out = {corpus.recording(i).speaker for i in corpus.splits["val"].tolist()}
@@ -44,7 +42,7 @@ class Panel:
         return cls(Recogniser(corpus, exclude), SpeakerProbe([corpus, *folders], exclude))
 
     def summary(self) -> str:
-        """The judges' identities, and their errors on their own held-out voices."""
+        """Identities of the judges and their errors on held-out voices."""
         recogniser, speaker = self.recogniser, self.speaker
         return (
             f"Phones: {recogniser.identity}, {100 * recogniser.error_rate:.1f} % errors on its own held-out voices. "
@@ -52,15 +50,11 @@ class Panel:
         )
 
     def score(self, recording: Recording, decoded, sample_rate: int) -> tuple[dict[str, float], dict[str, str]]:
-        """decoded ``[T]``, as long as the recording -> values by metric, NaN where there is none, and reasons of NaN.
+        """Scores by metric, NaN if there is none, and reasons of NaN, of ``decoded`` ``[T]``, as long as the recording.
 
-        The phone error rate is edits per phone in the span, in [0, inf)
-        (:func:`codec.evaluation.judges.phone_edits.edits_within`); a mean over recordings weighs spans, not phones. The
-        speaker similarity is that of :class:`codec.evaluation.judges.speaker.SpeakerProbe`. The others see the samples
-        of the span alone: "the loudest frame" in their definitions is that of the span.
-
-        Raises:
-            InputError: if the lengths differ.
+        The phone error rate is edits per phone in the span, in [0, inf); a mean over recordings weights spans, not
+        phones. MCD, F0 and voicing use the samples of the span alone, also for "the loudest frame" in their
+        definitions. Raises InputError if the lengths differ.
         """
         decoded = np.asarray(decoded)
         if decoded.shape != recording.wav.shape:

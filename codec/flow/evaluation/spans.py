@@ -1,4 +1,4 @@
-"""The spans of held-out recordings that systems inpaint: the same, in seconds, for every codec."""
+"""Spans of held-out recordings that systems inpaint: the same, in seconds, for every codec."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,17 +20,14 @@ CONTEXT = 0.32  # seconds that stay known before and after
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording and the span of it that systems inpaint.
-
-    wav: ``[T]`` in [-1, 1]; phones: (symbol, start in s); span: (start, end) in s; text: of all of it, "" if unknown.
-    """
+    """A recording and the span of it that systems inpaint."""
 
     clip: str
     speaker: str
-    wav: np.ndarray
-    phones: Sequence[tuple[str, float]]
-    span: tuple[float, float]
-    text: str = ""
+    wav: np.ndarray  # [T] in [-1, 1]
+    phones: Sequence[tuple[str, float]]  # (symbol, start in s)
+    span: tuple[float, float]  # (start, end) in s
+    text: str = ""  # of the whole recording, if known
 
 
 def with_spans(
@@ -43,10 +40,8 @@ def with_spans(
 ) -> tuple[list[Recording], list[tuple[str, str]]]:
     """Held-out items at ``sample_rate`` Hz -> recordings with a span each, and (file, reason) of those without.
 
-    Args:
-        longest: seconds; longer recordings are left out.
-        most: recordings; the rest are not read.
-        after: seconds; the span is all that follows them, instead of a random one.
+    Recordings longer than ``longest`` seconds are excluded; after ``most`` recordings no more are read. With ``after``
+    the span is all that follows that many seconds, instead of a random one.
     """
     found, skipped, taken = [], [], set()
     for number, item in enumerate(clips):
@@ -68,13 +63,11 @@ def with_spans(
 
 
 def random_span(phones: Sequence[tuple[str, float]], seconds: float, seed: int, number: int) -> tuple[float, float]:
-    """(start, end) in seconds of the span in recording ``number``: a function of the arguments alone.
+    """Random span (start, end) in seconds of recording ``number``: a function of the arguments alone.
 
-    Its length is uniform between 0.32 and 1.52 s, its place uniform where 0.32 s stay known on either side, both on a
-    grid of 0.08 s, among the spans that hold a phone's middle.
-
-    Raises:
-        InputError: if the recording is too short, or has no phone.
+    Its length is uniform between 0.32 and 1.52 s, its place uniform with 0.32 s known on either side, both on a grid of
+    0.08 s, among the spans that contain a phone's middle. Raises InputError if the recording is too short or has no
+    phone.
     """
     room = int((seconds - 2 * CONTEXT) / GRID + 1e-6)  # steps of the grid
     shortest, longest = round(SHORTEST / GRID), round(LONGEST / GRID)
@@ -93,11 +86,9 @@ def random_span(phones: Sequence[tuple[str, float]], seconds: float, seed: int, 
 
 
 def rest_after(start: float, phones: Sequence[tuple[str, float]], seconds: float) -> tuple[float, float]:
-    """(start, end) in seconds of all that follows ``start``, as zero-shot speech synthesis is measured
-    ("VALL-E-continual", arXiv 2301.02111, section 5).
+    """(start, end) in seconds of all that follows ``start``: "VALL-E-continual" (arXiv 2301.02111, section 5).
 
-    Raises:
-        InputError: if less than 0.32 s follow, or no phone.
+    Raises InputError if less than 0.32 s follow, or no phone.
     """
     if seconds - start < SHORTEST:
         raise InputError(f"a recording of {seconds:.2f} s has less than {SHORTEST} s after {start:g} s")
@@ -107,7 +98,7 @@ def rest_after(start: float, phones: Sequence[tuple[str, float]], seconds: float
 
 
 def frame_mask(span: tuple[float, float], frames: int, frame_rate: float) -> Tensor:
-    """``[F]`` bool: which of ``frames`` = F latents at ``frame_rate`` Hz overlap ``span``, in seconds."""
+    """Mask ``[F]``, bool, of ``frames`` = F latents at ``frame_rate`` Hz that overlap ``span``, in seconds."""
     start, end = (round(time * frame_rate, 6) for time in span)  # else 1.2 s at 12.5 Hz are a little over 15 frames
     index = torch.arange(frames)
     return (index + 1 > start) & (index < end)

@@ -1,4 +1,4 @@
-"""Reports of systems that inpaint spans of latents, by decoded audio only, and one table of them."""
+"""Reports of systems that inpaint spans of latents, by decoded audio only, and their table."""
 
 import math
 from collections import Counter
@@ -31,18 +31,13 @@ def span_report(
     panel: Panel,
     facts: Mapping[str, Any] | None = None,
 ) -> Report:
-    """The report of one system: every score is of the span, as decoded.
+    """Report of one inpainting system; every score is of the span, as decoded.
 
     Facts are the Frechet distance of its spans to those of the recordings (``frechet``), that between halves of the
-    recordings, each with half of every speaker's (``frechet_halves``), the number of vectors (``frechet_n``), the means
-    of all metrics with their intervals over speakers (``intervals``), and the identities of the judges.
-
-    Args:
-        decoded: by clip, the system's audio ``[T]``, as long as the recording, or the reason why there is none: a
-            failure without scores.
-
-    Raises:
-        InputError: if there is no recording, or a system returns another length.
+    recordings, each with half of every speaker's (``frechet_halves``), the number of vectors (``frechet_n``), means
+    with intervals over speakers (``intervals``), and the identities of the judges. ``decoded`` has, by clip, audio
+    ``[T]``, as long as the recording, or the reason of a failure. Raises InputError if there is no recording, or a
+    length differs.
     """
     rows, failures, features = [], [], []
     originals: list[list[np.ndarray]] = [[], []]  # halves
@@ -87,20 +82,21 @@ def _distance(one: list[np.ndarray], other: list[np.ndarray]) -> tuple[float | N
 
 
 def interval(report: Report, metric: str) -> Interval:
-    """Mean over recordings with its 95 % interval: over speakers where two or more are known, else over recordings."""
+    """Mean over recordings with its 95 % interval over speakers, or over recordings if fewer than two are known."""
     return bootstrap(report.clips[metric], groups=_speakers(report))
 
 
 def _speakers(report: Report) -> np.ndarray:
-    """The speaker of each clip; where fewer than two are known, each clip counts as one of its own."""
+    """Speaker of each clip; if fewer than two are known, each clip counts as its own."""
     speakers = report.clips["speaker"].fillna("").to_numpy()
     return speakers if len(set(speakers)) > 1 else np.arange(len(speakers))
 
 
 def relative_to_bounds(reports: Mapping[str, Report], name: str, metric: str = "span_per") -> Interval:
-    """Where a system's mean lies between the ceiling (0) and the floor (1), over the recordings that all three have
-    scores for, with a 95 % interval over speakers, resampled together for all three; NaN where ceiling and floor are
-    equal."""
+    """Place of a system's mean between ceiling (0) and floor (1), with a 95 % interval over speakers.
+
+    Over the recordings that all three have scores for, resampled together; NaN if ceiling and floor are equal.
+    """
     values = np.stack([reports[system].clips[metric] for system in (name, CEILING, FLOOR)])
     valid = ~np.isnan(values).any(axis=0)
     if not valid.any():
@@ -116,8 +112,7 @@ def relative_to_bounds(reports: Mapping[str, Report], name: str, metric: str = "
 
 
 def table(reports: Mapping[str, Report], panel: Panel) -> str:
-    """Plain text: a line per system; means with intervals, failures counted, the Frechet distance, and where the phone
-    error rate lies between ceiling and floor."""
+    """Text table with a line per system: means with intervals, failures, Frechet distance, place between the bounds."""
     rows = [["system", *map(metric_title, SPANS), "Frechet ↓", "ceiling 0, floor 1"]]
     for name, report in reports.items():
         cells = [_cell(interval(report, metric), len(report.clips)) for metric in SPANS]
