@@ -55,10 +55,10 @@ def word_error_rate(reference, estimate, sample_rate: int) -> float:
 
 
 def speaker_similarity(reference, estimate, sample_rate: int) -> float:
-    """Cosine of WavLM-base-plus speaker embeddings (Chen et al., IEEE JSTSP 2022, arXiv 2110.13900), in [-1, 1].
+    """Cosine of speaker embeddings by WavLM-base-plus, in [-1, 1], higher is better, at 16 kHz.
 
-    Higher is better, at 16 kHz. The model's card takes 0.86 or more for one speaker: copies of one voice differ by
-    hundredths.
+    Trained for verification (Chen et al., IEEE JSTSP 2022, arXiv 2110.13900). The example of the model's card takes
+    0.86 or more for one speaker: copies of one voice differ by hundredths.
     """
     name = "The speaker similarity"
     r, e = map(_embedding(), resampled_pair(name, reference, estimate, sample_rate, RATE, SHORTEST))
