@@ -1,8 +1,4 @@
-"""Conditioning of a flow model on text and speaker: the interface of a condition, and the set of those of a model.
-
-A condition turns what it needs of a batch (lists ``text``, ``phones``; ``prompt`` ``[B, C, P]``) into embeddings of one
-or more kinds: a vector at every frame, one vector for all frames, and tokens that the frames attend to.
-"""
+"""Conditioning of a flow model on text and speaker: the interface of a condition, and a model's set of conditions."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,64 +10,44 @@ Batch = Mapping[str, Any]
 
 
 class Embeddings(NamedTuple):
-    """What a network of width W is conditioned on; None where a condition gives none."""
+    """Embeddings of a model's conditions, for a network of width W; None where a condition yields none."""
 
-    frames: Tensor | None = None
-    """``[B, F, W]``, added to every frame."""
-    vector: Tensor | None = None
-    """``[B, W]``, added to the embedding of t."""
-    tokens: Tensor | None = None
-    """``[B, P, W]``, attended to like frames."""
-    token_mask: Tensor | None = None
-    """``[B, P]`` bool, the tokens that can be attended to."""
+    frames: Tensor | None = None  # [B, F, W], added to every frame
+    vector: Tensor | None = None  # [B, W], added to the embedding of t
+    tokens: Tensor | None = None  # [B, P, W], attended to like frames
+    token_mask: Tensor | None = None  # [B, P] bool, the tokens that can be attended to
 
     def where(self, conditional: Tensor) -> "Embeddings":
-        """The same for examples where ``conditional`` ``[B]`` is true, and zeros and no tokens for the others."""
+        """Embeddings of the examples where ``conditional`` ``[B]`` bool is true; zeros and no tokens for the others."""
         share = conditional.to(self.vector.dtype)[:, None]
         token_mask = self.token_mask & conditional[:, None]
         return Embeddings(self.frames * share[..., None], self.vector * share, self.tokens, token_mask)
 
 
 class Condition(nn.Module):
-    """One input that the model is conditioned on.
+    """Conditioning input: maps ``text``, ``phones`` (lists) or ``prompt`` ``[B, C, P]`` of a batch to embeddings."""
 
-    Attributes:
-        name: of the module within the model; it is part of the names in checkpoints.
-        transcript: ``text`` or ``phones``, the part of a batch that it reads, if any.
-        needs_times: phones need their start times.
-        needs_whole: recordings cannot be cut, as the part of the text in each piece is not known.
-        needs_prompt: it reads ``prompt``, another part of the same recording.
-    """
-
-    name = ""
-    transcript = ""
-    needs_times = False
-    needs_whole = False
-    needs_prompt = False
+    name = ""  # of the module within the model, part of the names in checkpoints
+    transcript = ""  # the part of a batch that it reads, if any: text or phones
+    needs_times = False  # phones need start times
+    needs_whole = False  # recordings cannot be cropped, as the text of each piece is not known
+    needs_prompt = False  # reads `prompt`, latents of another part of the same recording
 
     def refusal(self, item: Batch, frames: int) -> str:
-        """Why a recording of so many frames cannot be used with this condition; "" if it can."""
+        """Reason why a recording of ``frames`` frames cannot be used with this condition; "" if it can."""
         return ""
 
     def check(self, batch: Batch, count: int) -> None:
-        """Raises InputError if a user's batch of ``count`` recordings lacks what the condition needs."""
+        """Raises InputError if a batch of ``count`` recordings lacks what the condition needs."""
 
     def forward(self, batch: Batch, valid: Tensor) -> Embeddings:
-        """Embeddings of a batch whose frames are ``valid`` ``[B, F]``, the others padding.
-
-        Raises:
-            InputError: for a symbol that is not in the vocabulary, or too many.
-        """
+        """Embeddings; ``valid`` ``[B, F]`` bool is false in padding. Raises InputError for unknown or excess
+        symbols."""
         raise NotImplementedError
 
 
 class Conditions(nn.Module):
-    """The conditions of a model. Their embeddings of one kind are added, tokens concatenated.
-
-    Args:
-        members: the conditions, such as that of ``text=`` and that of ``speaker=``; an empty mapping is none.
-        width: W of the network.
-    """
+    """Conditions of a flow model of width W, by role: their embeddings are added, tokens concatenated; {} is none."""
 
     def __init__(self, members: Mapping[str, Condition | Mapping], width: int):
         super().__init__()
@@ -83,16 +59,15 @@ class Conditions(nn.Module):
         self.needs_prompt = any(member.needs_prompt for member in conditions)
 
     def refusal(self, item: Batch, frames: int) -> str:
-        """The first reason of a condition not to use a recording; "" if there is none."""
+        """First reason of a condition not to use a recording; "" if there is none."""
         return next(filter(None, (member.refusal(item, frames) for member in self.members.values())), "")
 
     def check(self, batch: Batch, count: int) -> None:
-        """See :meth:`Condition.check`."""
         for member in self.members.values():
             member.check(batch, count)
 
     def forward(self, batch: Batch, valid: Tensor) -> Embeddings:
-        """The embeddings of all conditions, with zeros and no tokens where there are none."""
+        """Combined embeddings; zeros and no tokens where there are none."""
         frames = torch.zeros(*valid.shape, self.width, device=valid.device)
         vector, tokens = torch.zeros_like(frames[:, 0]), [torch.zeros_like(frames[:, :0])]
         for member in self.members.values():

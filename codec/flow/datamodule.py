@@ -1,4 +1,4 @@
-"""LightningDataModule of flow models: latents of a corpus -> batches with span masks and prompts."""
+"""LightningDataModule of flow models: batches of latents with span masks and speaker prompts."""
 
 import logging
 from collections import Counter
@@ -23,26 +23,19 @@ FEWEST = 2  # frames of a recording: one to inpaint, and one for a prompt
 
 
 class LatentData(InfiniteDataModule):
-    """Infinite batches of training examples, and a fixed set of held-out ones for validation.
+    """Infinite batches of latents with spans to inpaint for training, and a fixed set of held-out examples.
 
-    A batch is that of :func:`codec.latents.latent_corpus.collate` with span ``[B, F]`` bool, true where the model
-    inpaints, and where a condition needs it with prompt ``[B, C, P]`` and prompt_lengths ``[B]``.
-
-    Recordings longer than ``max_seconds`` are cropped, at random positions in training. Where a condition needs whole
-    recordings they are left out, as are those that it cannot use; one line of the log counts them. Every rank validates
-    on the same examples, with the same spans and prompts every time.
+    A batch is that of :func:`codec.latents.latent_corpus.collate` with ``span`` ``[B, F]`` bool, true in frames to
+    inpaint, and, if a condition needs it, ``prompt`` ``[B, C, P]`` and ``prompt_lengths`` ``[B]``. Recordings longer
+    than ``max_seconds`` are cropped, at random positions in training; if a condition needs whole recordings, they are
+    excluded, as are those that a condition cannot use; the log counts them. Validation has the same examples, spans and
+    prompts on all ranks and every time.
 
     Args:
-        corpus: of latents.
-        condition: the conditions of the model.
-        spans: the distribution of spans.
-        max_seconds: of an example.
         prompt: shortest and longest prompt, in seconds.
         val_clips: number of held-out recordings for validation.
-        features: a teacher's, of every training recording; training batches then have ``features`` ``[B, C', F]``,
-            padded with zeros.
-        codes: of every recording; batches then have ``codes`` ``[B, K, F]`` int64, padded with zeros.
-        batch_size, workers, seed: see :class:`codec.data.infinite_datamodule.InfiniteDataModule`.
+        features: a teacher's, of every training recording; training batches then have ``features`` ``[B, C', F]``.
+        codes: of every recording; batches then have ``codes`` ``[B, K, F]`` int64. Both are zero-padded.
     """
 
     def __init__(
@@ -89,7 +82,7 @@ class LatentData(InfiniteDataModule):
         return DataLoader(self._val, self.batch_size, collate_fn=collate_examples, pin_memory=torch.cuda.is_available())
 
     def _examples(self, clips: LatentClips, seed: int, limit: int | None = None) -> "Examples":
-        """Of the first ``limit`` recordings that can be used."""
+        """Examples of the first ``limit`` recordings that can be used."""
         numbers = []
         for n, frames in enumerate(clips.lengths.tolist()):
             if len(numbers) == limit:
@@ -108,7 +101,7 @@ class LatentData(InfiniteDataModule):
 
 
 class Examples(CropIndex):
-    """ds[n] for every n >= 0, a function of (seed, n) alone."""
+    """Training examples by index: ds[n] for every n >= 0 depends on (seed, n) alone."""
 
     def __init__(self, clips: LatentClips, numbers: np.ndarray, seed: int, data: LatentData):
         super().__init__(numbers, clips.lengths[numbers], data.max_frames, seed)
@@ -130,7 +123,7 @@ class Examples(CropIndex):
         raise CorpusError(f"{TRIES} crops in a row cannot be used (last: {item['file']}): raise max_seconds.")
 
     def item(self, number: int, first: int, rng: np.random.Generator) -> dict[str, Any]:
-        """An example: recording ``number`` from frame ``first``, with its span and prompt."""
+        """Example of recording ``number`` from frame ``first``, with its span and prompt."""
         item = self.clips.item(number, first, self.size)
         span = self.spans.draw(item["latents"].shape[1], self.frame_rate, rng)
         if self.condition.needs_prompt:
@@ -144,7 +137,7 @@ class Examples(CropIndex):
 
 
 def collate_examples(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Examples -> a batch, padded on the right with zeros and no span."""
+    """Examples -> a batch, zero-padded on the right; the padding is outside the spans."""
     batch = collate(items) | {"span": pad_sequence([item["span"] for item in items], batch_first=True)}
     for name in ("features", "codes", "prompt"):
         if name in items[0]:

@@ -1,10 +1,7 @@
-"""DiT (arXiv 2212.09748), a transformer conditioned on time, over latent frames as in F5-TTS (arXiv 2410.06885, section
-3.2).
+"""DiT (arXiv 2212.09748), a transformer conditioned on t, over latents as in F5-TTS (arXiv 2410.06885, section 3.2).
 
-Adaptive layer norm with zero initialisation: every block begins as the identity, and the network's output as 0. Rotary
-positions (arXiv 2104.09864), norms of queries and keys (arXiv 2302.05442, section 2; without biases), attention over
-all frames. We differ from F5-TTS in that there is no convolution for positions, and that frames can also attend to
-tokens without a position.
+Rotary positions (arXiv 2104.09864), RMS norms of queries and keys (after arXiv 2302.05442, section 2). Unlike F5-TTS:
+no convolution for positions, and frames can also attend to tokens without a position.
 """
 
 import math
@@ -19,16 +16,15 @@ from codec.layers.transformer import rotary
 
 
 class DiT(nn.Module):
-    """Noisy latents, their known frames, the mask of spans and embeddings -> a prediction ``[B, C, F]``.
+    """Diffusion transformer: noisy and known latents, span mask, time and embeddings -> a prediction ``[B, C, F]``.
+
+    Adaptive layer norm with zero initialisation: every block begins as the identity, the output as 0.
 
     Args:
         channels: C of the latents.
-        width: W of the network.
-        layers, heads, hidden: number of blocks, attention heads, width of the feed-forward part.
+        width: W of the network; a multiple of 2 ``heads``.
+        hidden: width of the feed-forward layers.
         base: of the rotary frequencies.
-
-    Raises:
-        ValueError: if the heads do not divide the width into an even number of channels each.
     """
 
     def __init__(self, channels: int, width: int, layers: int, heads: int, hidden: int, base: float = 10_000.0):
@@ -45,15 +41,12 @@ class DiT(nn.Module):
     def forward(
         self, x: Tensor, known: Tensor, span: Tensor, t: Tensor, valid: Tensor, embeddings: Embeddings
     ) -> Tensor:
-        """Padding has no influence on valid frames, and is 0 in the output.
+        """Prediction ``[B, C, F]``; padding is 0 and has no influence on valid frames.
 
         Args:
-            x: ``[B, C, F]``, noisy.
-            known: ``[B, C, F]``, clean context, and 0 elsewhere.
-            span: ``[B, F]`` bool, the frames to inpaint.
+            x, known: noisy latents, and clean context (0 elsewhere), ``[B, C, F]``.
             t: ``[B]`` in [0, 1].
-            valid: ``[B, F]`` bool, false in the padding.
-            embeddings: embeddings of the conditions.
+            span, valid: ``[B, F]`` bool, frames to inpaint, and frames that are not padding.
         """
         y = self.enter(torch.cat([x, known, span[:, None].to(x.dtype)], dim=1).transpose(1, 2)) + embeddings.frames
         tokens = embeddings.tokens.shape[1]
@@ -71,10 +64,11 @@ class DiT(nn.Module):
 class TimeEmbedding(nn.Module):
     """Embedding of t: ``[B]`` in [0, 1] -> ``[B, W]`` by sinusoids of 1000 t and an MLP of two layers."""
 
-    def __init__(self, width: int, waves: int = 128):
+    waves = 128
+
+    def __init__(self, width: int):
         super().__init__()
-        self.waves = waves
-        self.layers = nn.Sequential(nn.Linear(2 * waves, width), nn.SiLU(), nn.Linear(width, width))
+        self.layers = nn.Sequential(nn.Linear(2 * self.waves, width), nn.SiLU(), nn.Linear(width, width))
 
     @fp32
     def forward(self, t: Tensor) -> Tensor:
@@ -82,7 +76,7 @@ class TimeEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, ``[B, P + F, W]`` -> the same, each with adaptive layer norm and a gate."""
+    """Attention and feed-forward layers with adaptive layer norm and gates, ``[B, P + F, W]`` -> the same shape."""
 
     def __init__(self, width: int, heads: int, hidden: int):
         super().__init__()
@@ -93,8 +87,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, condition: Tensor, rotation: Tensor, mask: Tensor) -> Tensor:
-        """condition ``[B, W]``; rotation ``[P + F, 1, 1, W / H / 2]``, complex; mask ``[B, 1, 1, P + F]`` bool, of the
-        keys."""
+        """condition ``[B, W]``; complex rotation ``[P + F, 1, 1, W / H / 2]``; key mask ``[B, 1, 1, P + F]`` bool."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
         qkv = self.qkv(_modulated(x, shift1, scale1)).unflatten(-1, (3, self.heads, -1))  # [B, P + F, 3, H, W / H]
         qk = F.rms_norm(qkv[:, :, :2].float(), qkv.shape[-1:]) * self.norms
@@ -105,7 +98,7 @@ class Block(nn.Module):
 
 
 def sines(positions: Tensor, width: int) -> Tensor:
-    """``[...]`` -> ``[..., width]``: cosines and sines of wavelengths from 2 pi to 20,000 pi."""
+    """Sinusoidal embedding ``[...]`` -> ``[..., width]``: cosines and sines, wavelengths from 2 pi to 20,000 pi."""
     half = width // 2
     steps = torch.arange(half, device=positions.device, dtype=torch.float32)
     angles = positions[..., None].float() * torch.exp(-math.log(10_000) / half * steps)
@@ -113,8 +106,8 @@ def sines(positions: Tensor, width: int) -> Tensor:
 
 
 def rotate_complex(x: Tensor, rotation: Tensor) -> Tensor:
-    """x ``[..., C]`` in fp32: each pair of neighbouring channels, as a complex number, times rotation ``[..., C / 2]``.
-    The same as :func:`codec.layers.transformer.rotate`, which can be exported to ONNX, in fewer passes over memory."""
+    """Rotary embedding of fp32 x ``[..., C]``: pairs of neighbouring channels times complex ``[..., C / 2]``. Equals
+    :func:`codec.layers.transformer.rotate`, which can be exported to ONNX, in fewer passes over memory."""
     pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * rotation).flatten(-2)
 

@@ -1,4 +1,4 @@
-"""Plans of edits: spans in seconds -> frames, and words to replace -> frames and timed phones."""
+"""Planning of speech edits: spans in seconds -> frames, and words to replace -> frames and timed phones."""
 
 import math
 import re
@@ -19,11 +19,8 @@ ROUNDING = 1e-6  # of a frame: 1.2 s at 12.5 Hz are 15 frames
 
 
 def span_frames(spans: Sequence[tuple[float, float]], seconds: float, frame_rate: float) -> list[tuple[int, int]]:
-    """Spans in seconds -> the frames (first, end) that they overlap, of a recording of so many seconds.
-
-    Raises:
-        InputError: if a span is reversed, outside of the recording, or shorter than a frame.
-    """
+    """Spans in seconds -> the latent frames (first, end) that they overlap. Raises InputError if a span is reversed,
+    outside of the recording of ``seconds``, or shorter than a frame."""
     found = []
     for start, end in spans:
         span = f"the span from {start:g} to {end:g} s"
@@ -38,7 +35,7 @@ def span_frames(spans: Sequence[tuple[float, float]], seconds: float, frame_rate
 
 
 def longest_known(span: np.ndarray, most: int) -> tuple[int, int]:
-    """The first ``most`` frames of the longest run outside of ``span`` ``[F]`` bool, or all of it; (0, 0) if there is
+    """Longest run (begin, end) outside of ``span`` ``[F]`` bool, cut to its first ``most`` frames; (0, 0) if there is
     none."""
     begins, ends = runs(~span)
     if not len(begins):
@@ -48,26 +45,22 @@ def longest_known(span: np.ndarray, most: int) -> tuple[int, int]:
 
 
 def stretched(phones: Phones, factor: float) -> list[tuple[str, float]]:
-    """Phones with their times multiplied by ``factor``."""
+    """Phones with start times multiplied by ``factor``."""
     return [(symbol, start * factor) for symbol, start in phones]
 
 
 class Edit(NamedTuple):
-    """A recording with some of its words replaced."""
+    """Plan of a recording with some words replaced: its new transcript, and the frames to remove and to generate."""
 
     text: str
-    phones: list[tuple[str, float]]
-    """Both of the edited recording."""
-    first: int
-    """The first frame that is removed."""
-    end: int
-    """The first frame after those that are removed."""
-    frames: int
-    """How many are generated in their place."""
+    phones: list[tuple[str, float]]  # like the text, of the edited recording
+    first: int  # first frame that is removed
+    end: int  # first frame after those that are removed
+    frames: int  # number of frames generated in their place
 
 
 class Replacement(NamedTuple):
-    """Words to replace in a text: characters ``begin`` to ``end``, which are its words ``first`` to ``last``."""
+    """Words to replace in a text: characters [``begin``, ``end``), which are its words [``first``, ``last``)."""
 
     begin: int
     end: int
@@ -76,11 +69,7 @@ class Replacement(NamedTuple):
 
 
 def find_words(text: str, words: str) -> Replacement:
-    """The only place of words in a text, ignoring case and punctuation.
-
-    Raises:
-        InputError: if there are no words, or not exactly one such place.
-    """
+    """The one place of words in a text, ignoring case and punctuation. Raises InputError for none, and for several."""
     wanted = [word.group().casefold() for word in _words(words)]
     if not wanted:
         raise InputError("there are no words to replace: name some of the text")
@@ -104,20 +93,16 @@ def plan_edit(
     seconds: float,
     rate: float,
 ) -> Edit:
-    """The replacement of words in a recording whose phones have times.
+    """Plan of the replacement of words in a recording whose phones have times.
 
-    The duration of the new words is that of eSpeak NG at the pace of the recording; all that follows is moved by whole
-    frames.
+    New words have eSpeak NG's duration, scaled to the pace of the recording; what follows moves by whole frames. Raises
+    InputError if there are no new words, phones have no times, or they do not match the text.
 
     Args:
-        text, phones: of the recording of so many ``seconds``.
-        place: of the words to replace, from :func:`find_words`.
-        new: the words in their place.
-        before, after: eSpeak's phones of the text with the old and with the new words.
-        rate: frames per second.
-
-    Raises:
-        InputError: if there are no new words, phones have no times, or they do not match the text.
+        text, phones: of the recording, which lasts ``seconds``.
+        place: of the old words, from :func:`find_words`.
+        before, after: eSpeak NG's phones of the text with the old and with the new words.
+        rate: latent frames per second.
     """
     count = len(_words(new))
     if not count:
@@ -149,8 +134,7 @@ def plan_edit(
 
 
 def _phones_of(text: str, reading: Pronunciation, first: int, last: int) -> tuple[int, int]:
-    """The phones (first, end) in eSpeak's reading of the words ``first`` to ``last`` of a text, without a pause after
-    them. Raises InputError if eSpeak joins a word with its neighbour."""
+    """Phones (first, end) in eSpeak's reading of words ``first`` to ``last`` of a text, without a pause after them."""
     words, starts = _words(text), {}
     for letter, time in reading.words:
         number = next((n for n, word in enumerate(words) if word.end() > letter), len(words))
@@ -173,8 +157,7 @@ def _words(text: str) -> list[re.Match]:
 
 
 def _matches(a: list[str], b: list[str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Positions in a and the matching ones in b, between which others are interpolated. Raises InputError if a and b
-    are not the phones of one text."""
+    """Matching positions in a and in b, for interpolation. Raises InputError unless a and b are phones of one text."""
     blocks = SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
     if sum(block.size for block in blocks) < FEWEST_MATCHES * max(1, len(a)):
         raise InputError("the phones given do not match those of the text by eSpeak NG: is this its language?")

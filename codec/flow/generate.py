@@ -22,13 +22,8 @@ PROMPT = 3.0  # seconds of a prompt at most, as in training (conf/task/flow.yaml
 
 
 class Generator:
-    """A flow model and the codec of its latents. Waveforms are mono float32 ``[T]`` at ``sample_rate``; the same
-    arguments give the same samples.
-
-    Args:
-        flow: the model.
-        space: of its latents, on the model's device; its codec may be in inference form.
-    """
+    """Deterministic speech generation by a flow model and the codec of its latents. Waveforms are mono float32 ``[T]``
+    at ``sample_rate``. ``space`` is on the model's device; its codec may be in inference form."""
 
     def __init__(self, flow: FlowModel, space: LatentSpace):
         self.flow, self.space = flow, space
@@ -36,17 +31,9 @@ class Generator:
 
     @classmethod
     def load(cls, flow: str | Path, ckpt: str | Path | None = None, device: str = "cpu", ema: bool = True):
-        """From checkpoints.
-
-        Args:
-            flow: of the flow model.
-            ckpt: of the codec; None: the one at the path of the flow model's training.
-            ema: take the averaged weights of the flow model; those of a codec always are.
-
-        Raises:
-            CheckpointError: if a checkpoint cannot be read, or is of another kind.
-            InputError: if no codec is found, or it is not the one of the model's latents.
-        """
+        """Generator from the checkpoints of a flow model and of its codec (None: the path stored in training); ``ema``:
+        with averaged weights of the flow model (a codec's are always averaged). Raises CheckpointError if one cannot be
+        read or is of another kind, InputError if the codec is not found or has other latents."""
         model, config = load_with_config(flow, ema)
         space = LatentSpace.load(ckpt or codec_ckpt_of(flow, config), statistics_of(model), device=device)
         space.codec.for_inference()
@@ -63,16 +50,15 @@ class Generator:
         sampling: Sampling = DEFAULT,
         resynthesise: bool = False,
     ) -> np.ndarray:
-        """A recording ``[T]`` with inpainted spans, which are in seconds.
+        """Recording ``[T]`` with inpainted ``spans`` (start and end in seconds).
 
         Args:
-            text, phones: of the whole recording, with what the spans shall contain.
-            prompt: speech of the speaker, for models with prompts; None: the longest part of the recording outside of
-                the spans.
+            text, phones: of the whole recording, including the new content of the spans.
+            prompt: speech of the speaker, if the model has prompts; None: longest part of the recording outside of the
+                spans.
             resynthesise: return the codec's reconstruction outside of the spans, too.
 
-        Raises:
-            InputError: if a span is invalid, or the model's conditioning is missing.
+        Raises InputError if a span is invalid, or an input of the model's conditions is missing.
         """
         span = np.zeros(-(-len(wav) // self.hop), bool)
         for first, end in span_frames(spans, len(wav) / self.sample_rate, self.frame_rate):
@@ -91,14 +77,11 @@ class Generator:
         before: np.ndarray | None = None,
         sampling: Sampling = DEFAULT,
     ) -> np.ndarray:
-        """So many seconds of speech, of the prompt's speaker where the model has prompts.
+        """Speech ``[T]`` of ``seconds``, in the voice of ``prompt`` where the model has prompts.
 
-        Args:
-            before: speech ``[T]`` that is continued, as in F5-TTS (arXiv 2410.06885, section 3.1), for models without
-                prompts. Text and phones are of both; the continuation alone is returned.
-
-        Raises:
-            InputError: if it is shorter than a frame, the model's conditioning is missing, or it has no text.
+        ``before`` ``[T]``: speech to continue, as in F5-TTS (arXiv 2410.06885, section 3.1), for models without
+        prompts; text and phones are then of both, and only the continuation is returned. Raises InputError if
+        ``seconds`` is less than a frame, an input of the conditions is missing, or the model has no text.
         """
         if not self.flow.condition.transcripts:
             raise InputError("this model was trained without text and phones, and cannot speak a text")
@@ -123,8 +106,7 @@ class Generator:
         sampling: Sampling = DEFAULT,
         resynthesise: bool = False,
     ) -> np.ndarray:
-        """A recording with words replaced as by :func:`codec.flow.editing.plan_edit`; arguments and errors are those of
-        :meth:`inpaint`."""
+        """Recording with words replaced as :func:`codec.flow.editing.plan_edit` plans; otherwise as :meth:`inpaint`."""
         latents = self.latents(wav)
         gap = latents.new_zeros(1, latents.shape[1], plan.frames)
         latents = torch.cat([latents[..., : plan.first], gap, latents[..., plan.end :]], dim=-1)
@@ -137,7 +119,7 @@ class Generator:
         )
 
     def latents(self, wav: np.ndarray) -> Tensor:
-        """``[T]`` -> normalised latents ``[1, C, F]``."""
+        """Waveform ``[T]`` -> normalised latents ``[1, C, F]``."""
         return self.space.encode(torch.from_numpy(wav)[None, None].to(self.space.mean.device))
 
     def _sample(
@@ -149,7 +131,7 @@ class Generator:
         prompt: np.ndarray | None,
         sampling: Sampling,
     ) -> Tensor:
-        """known ``[1, C, F]``, span ``[F]`` bool -> ``[1, C, F]``."""
+        """Inpainted latents ``[1, C, F]`` of known ``[1, C, F]`` with span ``[F]`` bool."""
         transcripts = {"text": [text], "phones": [list(phones)]}
         conditioning: dict[str, Any] = {name: transcripts[name] for name in self.flow.condition.transcripts}
         if self.flow.condition.needs_prompt:
@@ -161,7 +143,7 @@ class Generator:
         return latents
 
     def _prompt(self, known: Tensor, span: np.ndarray, prompt: np.ndarray | None) -> Tensor:
-        """Latents ``[1, C, P]`` of the speaker."""
+        """Latents ``[1, C, P]`` of the speaker's prompt."""
         most = max(1, int(PROMPT * self.frame_rate))
         if prompt is None:
             first, end = longest_known(span, most)
@@ -186,8 +168,8 @@ class Generator:
 
 
 def crossfade(wav: np.ndarray, decoded: np.ndarray, new: np.ndarray, fade: int) -> np.ndarray:
-    """``decoded`` where ``new`` is true and ``wav`` elsewhere, all ``[T]``, with a linear cross-fade over the ``fade``
-    samples before and after."""
+    """``decoded`` where ``new`` is true, else ``wav``, all ``[T]``; linear fades over ``fade`` samples on both
+    sides."""
     share = new.astype(np.float32)
     ramp = np.arange(1, fade + 1, dtype=np.float32) / (fade + 1)
     for first, end in zip(*runs(new), strict=True):

@@ -7,16 +7,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Spans:
-    """Random spans to inpaint: several short ones, one long one, or all frames.
+    """Distribution of the spans to inpaint: several short ones, one long one, or all frames.
 
     Args:
         seconds: shortest and longest short span.
         every: seconds of an example per short span; there is at least one.
         long: share of the examples with one span of half to all of the frames.
         all: share of the examples without any context.
-
-    Raises:
-        ValueError: for other shares or lengths.
     """
 
     seconds: tuple[float, float] = (0.3, 1.5)
@@ -33,7 +30,7 @@ class Spans:
             )
 
     def draw(self, frames: int, frame_rate: float, rng: np.random.Generator) -> np.ndarray:
-        """``[frames]`` bool, at least one of them true."""
+        """Random mask ``[frames]`` bool of frames to inpaint, at least one of them true."""
         span, kind = np.zeros(frames, bool), rng.random()
         if kind < self.all:
             return ~span
@@ -52,15 +49,15 @@ class Spans:
 def draw_prompt(
     span: np.ndarray, first: int, total: int, wanted: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, int, int]:
-    """A random part of a recording that does not overlap the span.
+    """Random part of a recording that does not overlap the span to inpaint.
 
     Args:
-        span: ``[F]`` bool, of an example that begins at frame ``first`` of a recording of ``total`` frames, 2 or more.
+        span: ``[F]`` bool, of an example from frame ``first`` of a recording of ``total`` frames, 2 or more.
         wanted: frames of the prompt; there may be fewer.
 
     Returns:
-        The span, and the frames at which the prompt begins and ends. Where fewer frames are free than ``wanted``
-        and than a quarter of the recording, one end of the example is removed from the span.
+        The span, and the prompt's first and end frame. If the longest free run is shorter than both ``wanted`` and a
+            quarter of the recording, one end of the example is removed from the span.
     """
     least = min(wanted, max(1, total // 4))
     free = np.ones(total, bool)
@@ -79,6 +76,6 @@ def draw_prompt(
 
 
 def runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each run of true in ``mask`` ``[F]`` begins and ends."""
+    """First and end positions of each run of true in ``mask`` ``[F]`` bool."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(int)))
     return edges[::2], edges[1::2]

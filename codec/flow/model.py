@@ -1,4 +1,4 @@
-"""The flow model: network, conditions and objective, and inpainting of latents by sampling."""
+"""Flow model of a codec's latents: network, conditions, objective, and inpainting by sampling."""
 
 import math
 from collections.abc import Sequence
@@ -17,20 +17,15 @@ from codec.utils.errors import InputError
 
 
 class FlowModel(nn.Module):
-    """Inpaints spans of normalised latents ``[B, C, F]`` (codec/latents/latent_space.py).
+    """Flow-matching model that inpaints spans of normalised latents ``[B, C, F]`` (codec/latents/latent_space.py).
 
-    Its buffers ``mean`` and ``std`` ``[C]`` are those with which the latents were normalised.
+    The buffers ``mean`` and ``std`` ``[C]`` are those of the normalisation.
 
     Args:
-        network, condition, objective: the parts.
-        sample_rate: of the codec, Hz.
-        hop_length: samples per frame of latents.
+        sample_rate, hop_length: of the codec, in Hz and in samples per frame of latents.
         fingerprint: of the latent space; latents of another codec do not fit.
         kind: of the latents, ``pre`` or ``post`` quantization.
         max_seconds: the longest example in training.
-
-    Raises:
-        ValueError: for other values.
     """
 
     def __init__(
@@ -66,15 +61,13 @@ class FlowModel(nn.Module):
         embeddings: Embeddings,
         show_context: Tensor,
     ) -> Tensor:
-        """The network's output ``[B, C, F]``, from which the objective computes losses or a velocity.
+        """Network output ``[B, C, F]``, from which the objective computes losses or a velocity.
 
         Args:
-            x, known: ``[B, C, F]``, noisy and clean.
-            t: ``[B]``.
-            span, valid: ``[B, F]`` bool, the frames to inpaint, and those that are not padding.
-            embeddings: of the conditions.
-            show_context: ``[B]`` bool, the examples whose context (frames outside of the span) is visible, clean and
-                noisy. The others see the span alone.
+            x, known: noisy and clean latents ``[B, C, F]``.
+            t: ``[B]`` in [0, 1].
+            span, valid: ``[B, F]`` bool, frames to inpaint, and frames that are not padding.
+            show_context: ``[B]`` bool, examples whose context (frames outside of the span, clean and noisy) is visible.
         """
         context = valid & ~span & show_context[:, None]
         visible = (context | (valid & span))[:, None]
@@ -86,18 +79,15 @@ class FlowModel(nn.Module):
     def inpaint(self, known: Tensor, span: Tensor, conditioning: Batch | None = None, **sampling: Any) -> Tensor:
         """Latents ``[B, C, F]`` with inpainted spans; all other frames are bit-identical to ``known``.
 
-        Recordings longer than the examples of training are inpainted in windows (:func:`codec.flow.sampler.windows`).
+        Recordings longer than ``max_seconds`` are inpainted in windows (:func:`codec.flow.sampler.windows`). Raises
+        InputError if the batch lacks what a condition needs, or an option is invalid.
 
         Args:
-            known: ``[B, C, F]`` normalised; its values in the span are not read.
+            known: normalised latents ``[B, C, F]``; values in the span are not read.
             span: ``[B, F]`` bool.
-            conditioning: what the conditions need (``text``, ``phones``: lists of B; ``prompt`` ``[B, C, P]``,
-                ``prompt_lengths``), and ``lengths`` ``[B]`` where examples are padded on the right.
+            conditioning: inputs of the conditions (``text``, ``phones``: lists of B; ``prompt`` ``[B, C, P]``,
+                ``prompt_lengths`` ``[B]``), and ``lengths`` ``[B]`` where examples are padded on the right.
             sampling: see :class:`codec.flow.sampler.Sampling`.
-
-        Raises:
-            InputError: if the batch lacks what a condition needs, or an option is invalid.
-            ValueError: if shapes do not fit.
         """
         options = Sampling(**sampling)
         conditioning = conditioning or {}
@@ -130,7 +120,7 @@ class FlowModel(nn.Module):
     def _sample(
         self, known: Tensor, noise: Tensor, span: Tensor, valid: Tensor, conditioning: Batch, options: Sampling
     ) -> Tensor:
-        """Examples of at most ``max_frames``."""
+        """Inpainted latents of examples of at most ``max_frames`` frames."""
         span = span & valid
         outside = ~span[:, None]
         batch, done, passes = len(known), 0, options.steps * EVALUATIONS[options.sampler]
@@ -170,7 +160,7 @@ class FlowModel(nn.Module):
             )
 
     def _cut(self, conditioning: Batch, n: int, begin: int, end: int, length: int) -> dict[str, Any]:
-        """The conditioning of example ``n``, from frame ``begin`` to ``end``."""
+        """Conditioning of example ``n`` from frame ``begin`` to ``end``."""
         own: dict[str, Any] = {name: [conditioning[name][n]] for name in ("text", "phones") if conditioning.get(name)}
         if own.get("phones") and (begin > 0 or end < length):
             own["phones"] = [cut_phones(own["phones"][0], begin / self.frame_rate, end / self.frame_rate)]
@@ -181,12 +171,7 @@ class FlowModel(nn.Module):
 
 
 def cut_phones(phones: Sequence[tuple[str, float]], start: float, end: float) -> list[tuple[str, float]]:
-    """Phones from ``start`` to ``end`` (seconds), with times from ``start``: the one that has begun before, and those
-    that begin within.
-
-    Raises:
-        InputError: if their times are not known.
-    """
+    """Phones from ``start`` to ``end`` (seconds), with times from ``start``. Raises InputError if a time is unknown."""
     if any(time is None for _, time in phones):
         raise InputError("phones without times cannot be cut: give the start time of each, or a shorter recording")
     before = [(symbol, 0.0) for symbol, time in phones if time <= start]

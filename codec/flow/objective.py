@@ -1,7 +1,7 @@
 """Training objectives of flow models, and the velocity along which samples are integrated.
 
-All objectives share the straight path of flow matching (arXiv 2210.02747; with this path arXiv 2209.03003): from noise
-x0 at t = 0 to data x1 at t = 1, ``x_t = t x1 + (1 - t) x0``, with the velocity ``x1 - x0``.
+The path is straight (flow matching, arXiv 2210.02747; rectified flow, arXiv 2209.03003), from noise x0 at t = 0 to data
+x1 at t = 1: ``x_t = t x1 + (1 - t) x0``, with the velocity ``x1 - x0``.
 """
 
 from collections.abc import Mapping
@@ -20,19 +20,12 @@ Losses = dict[str, Tensor]
 
 
 class Objective(nn.Module):
-    """What the network predicts: losses of the prediction in training, a velocity in sampling.
+    """Prediction target of a flow model: losses of the prediction in training, a velocity in sampling. ``time`` is the
+    distribution of t in training: ``uniform``, or ``logit_normal`` (arXiv 2403.03206, section 3.1), which favours the
+    middle."""
 
-    Attributes:
-        weights: of the losses, by name.
-        needs_codes: whether :meth:`errors` reads the codes of the latents.
-
-    Args:
-        time: distribution of t in training: ``uniform``, or ``logit_normal`` (arXiv 2403.03206, section 3.1), which
-            favours the middle.
-    """
-
-    weights: Mapping[str, float]
-    needs_codes = False
+    weights: Mapping[str, float]  # of the losses, by name
+    needs_codes = False  # whether errors() reads the codes of the latents
 
     def __init__(self, time: str = "logit_normal"):
         super().__init__()
@@ -46,33 +39,26 @@ class Objective(nn.Module):
         return u if self.time == "uniform" else torch.special.ndtri(u).sigmoid()
 
     def set_codebooks(self, quantizer: Quantizer, kind: str, mean: Tensor, std: Tensor) -> None:
-        """Take what the objective needs of the codec, before training.
-
-        Args:
-            kind: of the latents, ``pre`` or ``post``.
-            mean, std: ``[C]``, with which they are normalised.
-
-        Raises:
-            InputError: if the codec does not have it.
-        """
+        """Set what the objective needs of the codec, before training; ``kind``, ``mean`` and ``std`` ``[C]`` are the
+        latents'. Raises InputError if the codec does not fit."""
 
     def errors(self, output: Tensor, x1: Tensor, x0: Tensor, t: Tensor, codes: Tensor | None = None) -> Losses:
-        """Each loss at each frame, ``[B, F]``; output, x1 and x0 ``[B, C, F]``, t ``[B]``, codes ``[B, K, F]``."""
+        """Losses by name, at each frame ``[B, F]``; output, x1, x0 ``[B, C, F]``, t ``[B]``, codes ``[B, K, F]``."""
         raise NotImplementedError
 
     def velocity(self, output: Tensor, x: Tensor, t: Tensor) -> Tensor:
-        """dx/dt at (x, t), ``[B, C, F]``; t ``[B]`` < 1."""
+        """Velocity dx/dt ``[B, C, F]`` at (x, t); t ``[B]`` < 1."""
         raise NotImplementedError
 
 
 def on_path(x1: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-    """``x_t`` ``[B, C, F]`` for t ``[B]``."""
+    """Points ``x_t`` ``[B, C, F]`` of the straight path, for t ``[B]``."""
     t = t[:, None, None]
     return t * x1 + (1 - t) * x0
 
 
 class FlowMatching(Objective):
-    """The network predicts the velocity."""
+    """Flow matching: the network predicts the velocity, with a squared error."""
 
     weights = {"velocity": 1.0}  # noqa: RUF012
 
@@ -84,17 +70,12 @@ class FlowMatching(Objective):
 
 
 class NaturalSpeech2(Objective):
-    """The network predicts x1, with a cross entropy of its codes: NaturalSpeech 2 (arXiv 2304.09116, section 3.2).
+    """NaturalSpeech 2 (arXiv 2304.09116, section 3.2): the network predicts x1, with a cross entropy of its codes.
 
-    Latents are sums of quantized vectors (``kind`` post of an RVQ). For each level, the cross entropy is that of a
-    softmax over negative distances between the residual of the prediction, after the levels above, and the codebook. We
-    differ in the path, which is the straight one, so that samplers are shared; the paper's score loss, which is the
-    first loss with another weight of t, is left to ``time``. The codes are the codec's own: quantizing the sums again
-    would give others, the more the deeper the level.
-
-    Args:
-        codes: weight of the cross entropy.
-        time: see :class:`Objective`.
+    For sums of quantized vectors (``kind`` post of an RVQ); ``codes`` is the weight of the cross entropy. The logits of
+    a level are negative distances from its codebook to the residual: the prediction minus the true vectors of the
+    previous levels. Unlike the paper: a straight path; no score loss, which is the data loss with another weight of t
+    (see ``time``); codes are the codec's, since sums do not determine them.
     """
 
     needs_codes = True

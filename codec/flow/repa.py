@@ -1,7 +1,6 @@
-"""REPA (arXiv 2410.06940): hidden states of the network are aligned with a teacher's features, in training only.
+"""REPA (arXiv 2410.06940): alignment of a flow model's hidden states with a teacher's features, in training only.
 
-The latents do not change; the flow model learns what the teacher represents. We differ in that features are of whole
-recordings, cut where the latents are.
+Unlike the paper, features are of whole recordings, cut where the latents are.
 """
 
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from codec.utils.errors import InputError
 
 
 class RepaLoss(nn.Module):
-    """1 - the cosine similarity of projected hidden states and a teacher's features, mean over frames.
+    """REPA loss: 1 - cosine similarity of projected hidden states and teacher features, mean over frames.
 
     Args:
         channels: of the features.
@@ -25,9 +24,6 @@ class RepaLoss(nn.Module):
         layer: the block whose output is aligned, from 1; None: after two sevenths of them, as REPA's 8 of 28.
         hidden: width of the projection, an MLP of three layers.
         weight: of the loss; REPA's is 0.5.
-
-    Raises:
-        InputError: if the network has no such block.
     """
 
     def __init__(
@@ -42,7 +38,7 @@ class RepaLoss(nn.Module):
 
     @contextmanager
     def capture(self, network: DiT) -> Iterator[list[Tensor]]:
-        """Within the context, every pass of the network appends its hidden states ``[B, P + F, W]`` to the list."""
+        """Context in which every pass of the network appends its hidden states ``[B, P + F, W]`` to the list."""
         hidden: list[Tensor] = []
         hook = network.blocks[self.layer - 1].register_forward_hook(lambda block, args, output: hidden.append(output))
         try:
@@ -52,13 +48,8 @@ class RepaLoss(nn.Module):
 
     @fp32
     def forward(self, hidden: Tensor, features: Tensor, valid: Tensor) -> Tensor:
-        """-> scalar in [0, 2].
-
-        Args:
-            hidden: ``[B, P + F, W]``, P tokens before the frames.
-            features: ``[B, channels, F]``.
-            valid: ``[B, F]`` bool, false in the padding.
-        """
+        """Loss in [0, 2] of hidden ``[B, P + F, W]`` (P tokens), features ``[B, channels, F]``, valid ``[B, F]``
+        bool."""
         frames = self.projection(hidden[:, -valid.shape[1] :])
         distance = 1 - F.cosine_similarity(frames, features.transpose(1, 2), dim=-1)
         (count,) = mean_over_ranks([valid.sum().float()])

@@ -1,4 +1,4 @@
-"""Training of a flow model: extracts the latents where they are missing, and builds the task and its data."""
+"""Training of a flow model: extraction of missing latents, construction of the task and its data."""
 
 import os
 from pathlib import Path
@@ -27,7 +27,7 @@ from codec.utils.errors import InputError
 
 
 def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]:
-    """The task and its data; a checkpoint to resume from is checked against them."""
+    """Task and data of a training; a checkpoint to resume from is checked against them."""
     check_steps(cfg.max_steps)
     corpus, space = open_latents(cfg)
     cfg.space, cfg.sample_rate = facts(corpus), corpus.sample_rate
@@ -66,8 +66,7 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]
 
 
 def report(cfg: DictConfig, trainer: lightning.Trainer, data: LatentData) -> float:
-    """Print the paths of a run -> its last validation loss, which a sweep minimises. It is no score: losses of flow
-    models on different latents cannot be compared."""
+    """Print the paths of a run -> last validation loss, for sweeps; it cannot compare models on different latents."""
     run, loss = Path(cfg.run_dir), float(trainer.callback_metrics.get("val/loss", float("nan")))
     print(f"\nloss {loss:.4f} on held-out spans, after {trainer.global_step} steps\nrun folder  {run}")
     print(f"curves      tensorboard --logdir {run.parent}", flush=True)
@@ -75,11 +74,8 @@ def report(cfg: DictConfig, trainer: lightning.Trainer, data: LatentData) -> flo
 
 
 def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:
-    """The latents of ``latents=``, or those of ``dataset=``, which are extracted where they are missing.
-
-    Raises:
-        InputError: if no codec is named, or the latents are those of another.
-    """
+    """Latents of ``latents=``, or those of ``dataset=``, extracted where they are missing. Raises InputError if no
+    codec is named, or the latents are another codec's."""
     if OmegaConf.is_missing(cfg, "codec_ckpt"):
         raise InputError("a flow model is trained on a codec's latents: give its checkpoint, codec_ckpt=PATH")
     folder = cfg.latents
@@ -91,7 +87,7 @@ def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:
 
 
 def this_rank(cfg: DictConfig) -> dict[str, Any]:
-    """Which part of a corpus this process extracts, and on which device. Tasks of a SLURM array are separate runs."""
+    """Part of a corpus that this process extracts, and its device. Tasks of a SLURM array are separate runs."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_ARRAY")}
     cuda = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu"
@@ -99,7 +95,7 @@ def this_rank(cfg: DictConfig) -> dict[str, Any]:
 
 
 def facts(corpus: LatentCorpus) -> dict[str, Any]:
-    """What the configuration stores of the latents: their format, and the symbols of the training recordings."""
+    """Facts of the latents that the configuration stores: their format, and the symbols of the training recordings."""
     items = [corpus.train.about(n) for n in range(len(corpus.train))]
     return {
         "channels": corpus.dim,
@@ -125,8 +121,8 @@ def check_recordings(option: str, paired: PairedFeatures, clips: LatentClips) ->
 
 
 def check_codes(codes: PairedFeatures, corpus: LatentCorpus, space: LatentSpace) -> None:
-    """Raises InputError unless the codes are those of the latents: of all recordings, and of the first one by value (a
-    few may differ, since another device rounds differently)."""
+    """Raises InputError unless the codes are those of the latents: lengths of all recordings, and values of the first,
+    up to a few that differ by the rounding of another device."""
     codes.check()  # a damaged code may exceed its codebook, after which a GPU cannot be used any more
     for clips in (corpus.train, corpus.clips("val")):
         check_recordings("flow_objective=ns2", codes, clips)
@@ -138,7 +134,7 @@ def check_codes(codes: PairedFeatures, corpus: LatentCorpus, space: LatentSpace)
 
 
 def check_same_space(space: dict[str, Any], path: str) -> None:
-    """Raises CheckpointError if a checkpoint's model was trained on other latents, or with other symbols."""
+    """Raises CheckpointError if a checkpoint's model was trained on other latents or symbols."""
     stored = load_checkpoint(path)["config"].get("space")
     stored = stored if isinstance(stored, dict) else {}
     if other := [name for name, value in space.items() if stored.get(name) != value]:

@@ -1,4 +1,4 @@
-"""ODE sampling with fixed steps, in which known frames are put back at every step, and windows for long recordings."""
+"""ODE sampling with fixed steps and known frames, and windows for long recordings."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,18 +14,14 @@ EVALUATIONS = {"euler": 1, "midpoint": 2}  # of the field per step
 
 @dataclass(frozen=True)
 class Sampling:
-    """Options of sampling.
+    """Options of ODE sampling; invalid ones raise InputError.
 
     Args:
         steps: each one pass of the network (midpoint: two), with twice the batch under guidance.
         guidance: w of classifier-free guidance, ``unconditional + w (conditional - unconditional)``: 1 is none, 0
             samples without conditioning and context.
         sampler: ``euler``, or ``midpoint`` (second order).
-        seed: of the noise.
-        progress: called with the share that is done.
-
-    Raises:
-        InputError: if there is no such sampler, or no step.
+        progress: called with the completed share, in [0, 1].
     """
 
     steps: int = 32
@@ -45,7 +41,7 @@ DEFAULT = Sampling()
 
 
 def integrate(field: Field, x: Tensor, steps: int, sampler: str, put_back: Field = lambda x, t: x) -> Tensor:
-    """x at t = 0 -> x at t = 1.
+    """ODE solution: x at t = 0 -> x at t = 1.
 
     Args:
         field: the velocity; never evaluated at t = 1.
@@ -64,8 +60,7 @@ def integrate(field: Field, x: Tensor, steps: int, sampler: str, put_back: Field
 
 
 def noise_like(known: Tensor, lengths: list[int], seed: int) -> Tensor:
-    """Noise ``[B, C, F]`` for examples of these lengths in frames, the same on every device and with any padding. It
-    depends on the seed and on the example's place in the batch."""
+    """Noise ``[B, C, F]`` from seed, batch index and length alone, whatever the device and the padding."""
     noise = torch.zeros(known.shape)
     for n, length in enumerate(lengths):
         generator = torch.Generator().manual_seed(seed + n)
@@ -74,16 +69,13 @@ def noise_like(known: Tensor, lengths: list[int], seed: int) -> Tensor:
 
 
 def windows(span: Tensor, size: int) -> list[tuple[int, Tensor]]:
-    """Windows of a long recording in which to inpaint all of a span, one after another.
+    """Windows of ``size`` frames in which a span ``[F]`` bool of a longer recording is inpainted, one after another.
 
-    Args:
-        span: ``[F]`` bool, F > size.
-        size: frames of a window.
+    A short span is in the middle of its window. A longer one is inpainted from its beginning, each window with at least
+    a quarter of its size as context before, where there is as much.
 
     Returns:
-        (first frame, span ``[size]`` bool within) of each window, in order: what one window inpaints is context of the
-        next. A short span is in the middle of its window; a longer one is inpainted from its beginning, each window
-        with at least a quarter of its size as context before, where there is as much.
+        First frame and span ``[size]`` bool of each window, in order: frames inpainted in one are context of the next.
     """
     left, found = span.clone(), []
     while bool(left.any()):

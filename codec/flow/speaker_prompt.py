@@ -1,7 +1,6 @@
-"""Speaker conditioning: a prompt, which is the latents of another part of the recording.
+"""Speaker conditioning on a prompt: latents of another part of the recording, which never overlaps the span.
 
-It never overlaps the inpainted span (codec/flow/datamodule.py). Submodules keep the names that they have in
-checkpoints.
+Names of submodules are those of stored checkpoints.
 """
 
 import torch
@@ -14,8 +13,8 @@ from codec.utils.errors import InputError
 
 
 class PromptEncoder(nn.Module):
-    """Projection and ConvNeXt blocks over ``prompt`` ``[B, C, P]`` of a batch -> ``[B, P, H]`` and its mask ``[B, P]``
-    bool, by ``prompt_lengths`` ``[B]`` (1 or more) where there are any."""
+    """Encoder of ``prompt`` ``[B, C, P]``, a projection and ConvNeXt blocks -> ``[B, P, H]`` and its mask ``[B, P]``
+    bool, by ``prompt_lengths`` ``[B]`` (1 or more) of the batch, if any."""
 
     def __init__(self, channels: int, hidden: int, blocks: int):
         super().__init__()
@@ -30,7 +29,7 @@ class PromptEncoder(nn.Module):
 
 
 class PromptCondition(Condition):
-    """A condition with a :class:`PromptEncoder`."""
+    """Base class of conditions on a speaker prompt."""
 
     needs_prompt = True
 
@@ -45,14 +44,7 @@ class PromptCondition(Condition):
 
 
 class PromptVector(PromptCondition):
-    """The mean of the encoded prompt over time, as one vector.
-
-    Args:
-        channels: C of the latents.
-        width: W of the network.
-        hidden: channels of the encoder.
-        blocks: number of ConvNeXt blocks.
-    """
+    """Speaker vector: mean over time of the prompt, encoded by ``blocks`` ConvNeXt blocks of ``hidden`` channels."""
 
     name = "prompt"
 
@@ -67,14 +59,8 @@ class PromptVector(PromptCondition):
 
 
 class PromptTokens(PromptCondition):
-    """A fixed number of tokens, each the attention of a learned query to the prompt (NaturalSpeech 2, arXiv 2304.09116,
-    section 3.3, with 32 of them).
-
-    Args:
-        channels, width, hidden, blocks: as of :class:`PromptVector`.
-        tokens: how many.
-        heads: of the attention.
-    """
+    """Speaker tokens: attention of ``tokens`` learned queries to the encoded prompt (NaturalSpeech 2, arXiv 2304.09116,
+    section 3.3, with 32 of them)."""
 
     name = "prompt_attention"
 

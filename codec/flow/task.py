@@ -1,4 +1,4 @@
-"""Training of a flow model: a step, and a validation loss at fixed noise, times and spans."""
+"""Training of a flow model: the training step, and a validation loss at fixed noise, times and spans."""
 
 from contextlib import nullcontext
 from typing import Any
@@ -15,20 +15,14 @@ from codec.utils.distributed import mean_over_ranks
 
 
 class FlowTask(BaseTask):
-    """The LightningModule of ``task=flow``; batches are those of :class:`codec.flow.datamodule.LatentData`.
+    """LightningModule that trains a flow model on batches of :class:`codec.flow.datamodule.LatentData`.
 
     A step whose loss or gradient is not finite on any rank is skipped (codec/training/callbacks/nonfinite_guard.py).
 
     Args:
-        flow: the model.
-        optim: its optimiser.
-        drop: share of the examples without conditioning and context, which train the unconditional side of guidance.
+        drop: share of the examples without conditioning and context, for classifier-free guidance.
         drop_context: share of the examples with conditioning and without context.
-        config: see :class:`codec.training.base_task.BaseTask`.
         alignment: the REPA loss, which needs ``features`` ``[B, C', F]`` in training batches; None: without.
-
-    Raises:
-        ValueError: if the shares are not in [0, 1].
     """
 
     averaged = "flow"
@@ -55,7 +49,7 @@ class FlowTask(BaseTask):
         return {"network": self.flow.network, **conditions, "objective": self.flow.objective, **repa}
 
     def seconds(self, batch: dict[str, Any]) -> float:
-        examples, _, frames = batch["latents"].shape  # with padding: its amount is known to the device alone
+        examples, _, frames = batch["latents"].shape  # with padding, whose amount only the device knows
         return examples * frames / self.flow.frame_rate
 
     def dump(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -88,12 +82,12 @@ class FlowTask(BaseTask):
     def one_pass(
         self, batch: dict[str, Any], x0: Tensor, t: Tensor, conditional: Tensor, show_context: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """A batch of latents ``[B, C, F]`` -> the loss, a mean over frames in spans, and the values to log.
+        """Loss of a batch of latents ``[B, C, F]``, a mean over frames in spans, and the values to log.
 
         Args:
-            x0: ``[B, C, F]``, noise.
-            t: ``[B]``.
-            conditional, show_context: ``[B]`` bool, the examples with conditioning, and those with visible context.
+            x0: noise ``[B, C, F]``.
+            t: ``[B]`` in (0, 1).
+            conditional, show_context: ``[B]`` bool, examples with conditioning, and those with visible context.
         """
         x1, flow = batch["latents"], self.flow
         valid = torch.arange(x1.shape[-1], device=x1.device) < batch["lengths"][:, None]
@@ -117,5 +111,4 @@ class FlowTask(BaseTask):
         return total, {name: value.detach() for name, value in values.items()}
 
     def learners(self) -> dict[str, nn.Module]:
-        """The modules that are trained, by name."""
         return {"flow": self.flow} | ({} if self.alignment is None else {"alignment": self.alignment})

@@ -1,7 +1,7 @@
-"""Text conditioning: phones aligned by their start times, or phones and characters without times.
+"""Text conditioning of flow models: phones aligned by their start times, or phones and characters without times.
 
-Several symbols fit in one frame (at 12.5 Hz there are more characters than frames), so that a frame has slots: as many
-as it takes for ``per_second`` slots per second. Submodules keep the names that they have in checkpoints.
+Several symbols fit in one frame (at 12.5 Hz there are more characters than frames): a frame has as many slots as yield
+``per_second`` slots per second. Names of submodules are those of stored checkpoints.
 """
 
 import math
@@ -18,15 +18,8 @@ from codec.utils.errors import InputError
 
 
 class SlotEmbedding(nn.Module):
-    """Symbol ids, several per frame -> ``[B, F, W]``, by an embedding, ConvNeXt blocks and a projection per frame.
-
-    Args:
-        symbols: size of the vocabulary.
-        width: W of the network.
-        hidden: channels of an embedding.
-        slots: S per frame.
-        blocks: number of ConvNeXt blocks.
-    """
+    """Embedding of symbol ids, ``slots`` (S) per frame, each of ``hidden`` channels -> ``[B, F, W]``, through ConvNeXt
+    blocks and a projection of each frame's slots. ``symbols`` is the size of the vocabulary."""
 
     def __init__(self, symbols: int, width: int, hidden: int, slots: int, blocks: int = 0):
         super().__init__()
@@ -36,13 +29,12 @@ class SlotEmbedding(nn.Module):
         self.leave = nn.Linear(slots * hidden, width)
 
     def forward(self, ids: list[list[int]], valid: Tensor, positions: bool) -> Tensor:
-        """ids: one per slot from the first, padded with fillers. positions: add sinusoidal positions of slots."""
+        """Embeds ids, one per slot from the first, then fillers; ``positions``: add sinusoidal positions of slots."""
         x = self._embed(ids, valid.repeat_interleave(self.slots, dim=1), positions)
         return self._project(x, valid)
 
     def spread(self, ids: list[list[int]], valid: Tensor) -> Tensor:
-        """ids: one per symbol, at least one. They pass the blocks in sequence, then each fills an equal share of the
-        slots."""
+        """Embeds ids, one or more per example: after the blocks in sequence, each fills an equal share of the slots."""
         counts = torch.tensor([len(own) for own in ids], device=valid.device)[:, None]
         symbols = torch.arange(int(counts.max()), device=valid.device)
         x = self._embed(ids, symbols < counts, positions=True)
@@ -52,7 +44,7 @@ class SlotEmbedding(nn.Module):
         return self._project(x.gather(1, which[..., None].expand(-1, -1, x.shape[2])), valid)
 
     def _embed(self, ids: list[list[int]], mask: Tensor, positions: bool) -> Tensor:
-        """-> ``[B, L, H]``, zeros outside of ``mask`` ``[B, L]``."""
+        """Embedded symbols ``[B, L, H]``, zeros outside of ``mask`` ``[B, L]``."""
         padded = torch.full(mask.shape, FILLER)
         for row, own in zip(padded, ids, strict=True):
             row[: len(own)] = torch.tensor(own, dtype=torch.int64)
@@ -66,14 +58,8 @@ class SlotEmbedding(nn.Module):
 
 
 class TextCondition(Condition):
-    """A condition with a vocabulary and a :class:`SlotEmbedding`.
-
-    Args:
-        vocabulary: the symbols; of phones with spaces between them.
-        frame_rate: of the latents, Hz.
-        width, hidden, blocks: see :class:`SlotEmbedding`.
-        per_second: slots per second, at least.
-    """
+    """Base class of text conditions: a vocabulary (phones separated by spaces) and a :class:`SlotEmbedding` with at
+    least ``per_second`` slots per second, for latents of ``frame_rate`` Hz."""
 
     def __init__(
         self,
@@ -92,7 +78,7 @@ class TextCondition(Condition):
         self.said = SlotEmbedding(len(self.vocabulary), width, hidden, slots, blocks)
 
     def symbols(self, transcript: str | Sequence[tuple[str, float | None]]) -> list[str]:
-        """The symbols of a text, or of phones ``(symbol, start in seconds)``."""
+        """Symbols of a text, or of phones ``(symbol, start in seconds)``."""
         return (
             list(normalized_text(transcript)) if isinstance(transcript, str) else [symbol for symbol, _ in transcript]
         )
@@ -113,11 +99,11 @@ class TextCondition(Condition):
             raise InputError(f"{len(values)} {name} for {count} recordings: give one for each")
 
     def most(self, frames: int) -> float:
-        """The largest number of symbols of so many frames."""
+        """Largest number of symbols that fit in ``frames`` frames."""
         return frames * self.said.slots
 
     def ids(self, batch: Batch, valid: Tensor) -> list[list[int]]:
-        """The symbol ids of each example. Raises InputError for unknown symbols, or too many."""
+        """Symbol ids of each example. Raises InputError for unknown symbols, or too many."""
         ids, most = [], self.most(valid.shape[1])
         for transcript in batch[self.transcript]:
             symbols = self.symbols(transcript)
@@ -134,15 +120,15 @@ class TextCondition(Condition):
 
 
 class Characters(TextCondition):
-    """The characters of ``text``, one per slot from the first, then fillers, as in F5-TTS (arXiv 2410.06885, section
-    3.2): the network learns the alignment."""
+    """Characters of ``text``, one per slot from the first, then fillers; the network learns the alignment, as in F5-TTS
+    (arXiv 2410.06885, section 3.2)."""
 
     name, transcript, needs_whole = "characters", "text", True
 
 
 class SpreadCharacters(Characters):
-    """The characters of ``text``, each over an equal share of the recording: "average upsampling" of ZipVoice (arXiv
-    2506.13053). The network learns the deviation from it."""
+    """Characters of ``text``, each over an equal share of the recording: ZipVoice's average upsampling (arXiv
+    2506.13053)."""
 
     name = "spread_characters"
 
@@ -157,7 +143,7 @@ class Phones(TextCondition):
 
 
 class AlignedPhones(TextCondition):
-    """The phone at the middle of each slot, by the start times of ``phones``; fillers before the first."""
+    """Phone at the middle of each slot, by the start times of ``phones``; fillers before the first."""
 
     name, transcript, needs_times = "aligned_phones", "phones", True
 

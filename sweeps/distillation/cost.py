@@ -1,8 +1,7 @@
 """Cost of a training step of each arm's codec: ``python sweeps/distillation/cost.py small --out OUT``.
 
-Writes OUT/cost.json, which tables.py reads: by arm, GFLOP per second of audio, forward and backward, of codec,
-discriminators and teacher. Convolutions, matrix products and attention count, a multiplication and an addition as 2;
-FFTs and LSTMs do not, nor does the training of a teacher.
+Writes OUT/cost.json for tables.py: GFLOP per second of audio, forward and backward, of codec, discriminators and
+teacher, by arm. A multiplication and an addition are 2 FLOP; FFTs, LSTMs and the training of a teacher are not counted.
 """
 
 import argparse
@@ -24,13 +23,13 @@ from codec.training.run import build  # noqa: E402
 
 
 class Untracked(contextlib.nullcontext):
-    """Tracks no modules: hooks for that break ``autograd.grad``, which the losses use."""
+    """Module tracker without modules: hooks for tracking break ``autograd.grad``, which the losses use."""
 
     parents = frozenset({"Global"})
 
 
 def training_gflop(words: list[str]) -> float:
-    """Of a step with these overrides in which all parts are trained, per second of audio."""
+    """GFLOP per second of audio of a training step of all parts, with these overrides of train.py."""
     with tempfile.TemporaryDirectory() as folder, initialize(version_base="1.3", config_path="../../conf"):
         task, data = build(compose("train", [*words, "adversarial_start=0", f"run_dir={folder}"]), None)
         data.setup("fit")

@@ -1,4 +1,4 @@
-"""Results of the distillation study: its reports, means and differences with intervals, and the rule of the verdict."""
+"""Results of the distillation study: reports, means and differences with intervals, and the rule of the verdict."""
 
 import math
 import re
@@ -30,7 +30,7 @@ NAME = re.compile(r"(?P<arm>[a-z]\d[a-z]?(x\d+)?)-(?P<condition>\w+)-(?P<seed>\d
 
 @dataclass(frozen=True)
 class Judged:
-    """The report of a flow model at one step, or of a bound of its codec."""
+    """Report of a flow model at one step of its training, or of a bound of its codec."""
 
     arm: str
     condition: str
@@ -39,14 +39,14 @@ class Judged:
     report: Report
 
     def score(self, metric: str) -> float:
-        """The mean over recordings."""
+        """Mean over recordings; the Frechet distance is that of all recordings."""
         if metric == "frechet":
             return math.nan if self.report.facts["frechet"] is None else self.report.facts["frechet"]
         return float(self.report.clips[metric].mean())
 
 
 def read(out: Path, kind: str = "judge") -> list[Judged]:
-    """The reports of all finished evaluations; ``kind`` "silenced": with context encoded without the span."""
+    """Reports of all finished evaluations; ``kind`` "silenced": the known part was encoded with silence in the span."""
     found, systems = [], {stem: system for system, stem in BOUNDS.items()}
     for folder in sorted((out / kind).glob("*")):
         name = NAME.fullmatch(folder.name)
@@ -60,13 +60,13 @@ def read(out: Path, kind: str = "judge") -> list[Judged]:
 
 
 def select(found: Sequence[Judged], **facts: str) -> list[Judged]:
-    """Those with these attributes."""
+    """Reports with these attributes."""
     return [one for one in found if all(getattr(one, name) == value for name, value in facts.items())]
 
 
 def pooled(found: Sequence[Judged], metric: str) -> Interval:
-    """Mean over seeds and recordings with its 95 % interval over speakers. All reports are of the same recordings and
-    spans; those with a value in every report count."""
+    """Mean over seeds and recordings with its 95 % interval over speakers, of recordings with a value in every report.
+    All reports must be of the same recordings and spans."""
     if metric == "frechet":
         values = np.array([one.score(metric) for one in found])
         return Interval(float(values.mean()), math.nan, math.nan, len(values))
@@ -75,15 +75,15 @@ def pooled(found: Sequence[Judged], metric: str) -> Interval:
     return bootstrap(together.reindex(clips[0].index), RESAMPLES, groups=clips[0]["speaker"])
 
 
-def difference(found: Sequence[Judged], others: Sequence[Judged], metric: str = CONTENT) -> Interval:
-    """``found`` minus ``others``, paired by seed and recording: mean and 95 % interval over seeds and speakers, both
-    resampled with replacement and crossed (Owen 2007, doi 10.1214/07-AOAS122); no interval for a single seed. The rule
-    does not use it."""
+def difference(found: Sequence[Judged], others: Sequence[Judged]) -> Interval:
+    """Mean difference of the phone error rate, ``found`` minus ``others``, paired by seed and recording, with a 95 %
+    interval over seeds and speakers, both resampled with replacement and crossed (Owen 2007, doi 10.1214/07-AOAS122);
+    no interval for a single seed. The rule of the verdict does not use it."""
     pairs = [(one, other) for one in found for other in others if one.seed == other.seed]
     if not pairs:
         return Interval(math.nan, math.nan, math.nan, 0)
     tables = [[side.report.clips.set_index("clip") for side in pair] for pair in pairs]
-    apart = pandas.concat([one[metric] - other[metric] for one, other in tables], axis=1)
+    apart = pandas.concat([one[CONTENT] - other[CONTENT] for one, other in tables], axis=1)
     by_speaker = apart.groupby(tables[0][0]["speaker"])
     sums, counts = by_speaker.sum().to_numpy(), by_speaker.count().to_numpy()  # [speakers, seeds]
     mean, count = float(sums.sum() / counts.sum()), int(counts.sum())
@@ -97,7 +97,7 @@ def difference(found: Sequence[Judged], others: Sequence[Judged], metric: str = 
 
 
 def codec_of(arm: str, plan: Mapping) -> str:
-    """The arm whose codec an arm has."""
+    """Arm whose codec an arm uses."""
     return plan["arms"][arm.partition("x")[0]].get("codec_of", arm.partition("x")[0])
 
 
@@ -110,7 +110,7 @@ def codecs(found: Sequence[Judged], plan: Mapping) -> list[Judged]:
 
 
 def spread(one: Sequence[float], other: Sequence[float]) -> float:
-    """The seed spread of two arms: the larger of their ranges."""
+    """Seed spread of two arms: the larger of their ranges."""
     return max(max(one) - min(one), max(other) - min(other))
 
 
@@ -120,8 +120,8 @@ def beats(one: Sequence[float], other: Sequence[float]) -> bool:
 
 
 def verdict(scores: Mapping[str, Sequence[float]], floor: float) -> str:
-    """The rule of docs/distillation.md for one condition: scores of a0, a1 and a6 by seed, of a0x4 where a1 is useful,
-    and of the floor. Other models with more steps are ignored."""
+    """Verdict by the rule of docs/distillation.md for one condition, from scores by arm and seed (a0, a1, a6; a0x4
+    where a1 is useful) and the floor's. Other arms with more steps are ignored."""
     a0, a1, a6 = (scores[arm] for arm in ("a0", "a1", "a6"))
     arms = {arm: values for arm, values in scores.items() if "x" not in arm}
     best = min(arms.values(), key=np.mean)

@@ -1,10 +1,9 @@
-"""The distillation study: trains codecs and flow models on their latents, and evaluates what these inpaint.
+"""The distillation study: trains codecs and flow models on their latents, and evaluates inpainted speech.
 
     python sweeps/distillation/run.py small --out runs/distillation       # everything; the same line resumes
     python sweeps/distillation/run.py small --arms a1 --seeds 0 --dry     # the commands of one arm
 
-Each step is a command that can be run alone. Steps that succeeded are not repeated, interrupted trainings resume.
-``python sweeps/distillation/tables.py OUT`` makes the tables.
+Each step is a command of its own. Finished steps are skipped, interrupted trainings resume; tables.py makes the tables.
 """
 
 import argparse
@@ -25,7 +24,7 @@ LAST = "checkpoints/last.ckpt"
 
 @dataclass(frozen=True)
 class Step:
-    """One command, the steps that it needs, and the file that marks its success."""
+    """Command of the study, the steps that it needs, and the file that marks its success."""
 
     name: str
     command: list[str]
@@ -69,7 +68,7 @@ def _of_arm(plan: dict, scale: dict, out: Path, arm: str, conditions: list[str],
 
 
 def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[Step]:
-    """The codec of an arm, initialised with that of its seed where a scale has one, and the probes of its latents."""
+    """Training of an arm's codec, from that of its seed where a scale has one, and probes of its latents."""
     words, needs = codec_words(plan, scale, arm), ()
     if "begin" in scale:
         needs = (f"codec/begin-{seed}",)
@@ -84,7 +83,7 @@ def _codec(plan: dict, scale: dict, out: Path, arm: str, seed: int) -> Iterator[
 
 
 def codec_words(plan: dict, scale: dict, arm: str) -> list[str]:
-    """Overrides of train.py."""
+    """Overrides of train.py for the codec of an arm."""
     return [*scale["codec"], *_formatted(plan["arms"][arm].get("codec", []), scale)]
 
 
@@ -99,7 +98,7 @@ def _formatted(overrides: list[str], scale: dict) -> list[str]:
 
 
 def _judged(scale: dict, out: Path, flow: Step, codec: Path, kept: list[int], kind="judge", *how: str) -> Step:
-    """The evaluation of a flow model at the end of training and at earlier steps."""
+    """Evaluation of a flow model at the end of training and at the earlier steps ``kept``."""
     models = [flow.done.parent / "checkpoints" / f"{step}.ckpt" for step in (*kept, "last")]
     name = flow.name.replace("flow/", f"{kind}/")
     command = [sys.executable, "-m", "codec", "judge", *_corpus(scale), "--codec-ckpt", str(codec), *how]
@@ -116,8 +115,7 @@ def _step(name: str, command: list[str], out: Path, needs: tuple[str, ...] = ())
 
 
 def run_all(todo: list[Step], jobs: int) -> list[str]:
-    """Run the commands, ``jobs`` at a time, each after those that it needs -> names of those that failed, and of those
-    that need one that did."""
+    """Run the commands, ``jobs`` at a time, each after its needs -> names of those that failed or need one that did."""
     left = [step for step in todo if not step.done.is_file()]
     ended, failed = {step.name for step in todo} - {step.name for step in left}, []
     running: dict[Future, Step] = {}

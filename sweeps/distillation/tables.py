@@ -1,7 +1,7 @@
 """Tables and plots of the distillation study: ``python sweeps/distillation/tables.py OUT [--to FOLDER]``.
 
-Reads the reports of run.py and cost.py in OUT -> tables.md, scores.csv (of every flow model and bound) and two plots
-(SVG) in FOLDER (default: OUT). Arms with missing seeds are in the tables with those that exist, and have no verdict.
+Reads the reports of run.py and cost.py in OUT; writes tables.md, scores.csv (every flow model and bound) and two plots
+(SVG) to FOLDER (default: OUT). Arms with missing seeds are in the tables, without a verdict.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def all_arms(plan: Mapping) -> list[str]:
 
 
 def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
-    """Everything as Markdown."""
+    """All tables as Markdown."""
     lines = []
     for condition in sorted({one.condition for one in found}):
         lines += _condition(select(found, condition=condition), condition, plan)
@@ -58,7 +58,7 @@ def tables(found: Sequence[Judged], out: Path, plan: Mapping) -> str:
 
 
 def _condition(found: Sequence[Judged], condition: str, plan: Mapping) -> list[str]:
-    """All arms and bounds at the end of training, and the verdict."""
+    """Table of all arms and bounds at the end of training, and the verdict."""
     rows, content = [], {}
     for arm in sorted({one.arm for one in found}, key=all_arms(plan).index):
         last, plain = (select(found, arm=name, system="last") for name in (arm, _reference(arm)))
@@ -85,12 +85,12 @@ def _condition(found: Sequence[Judged], condition: str, plan: Mapping) -> list[s
 
 
 def _reference(arm: str) -> str:
-    """What an arm is compared with: a0 with as many steps; a0 with more steps with a0."""
+    """Arm that an arm is compared with: a0 with as many steps; a0 with more steps with a0."""
     return "a0" if arm.startswith("a0") else arm.replace(arm.partition("x")[0], "a0")
 
 
 def _curves(found: Sequence[Judged], plan: Mapping) -> list[str]:
-    """Scores of the checkpoints before the last."""
+    """Table of the checkpoints before the last."""
     kept: dict[tuple, list[Judged]] = {}
     for one in found:
         arm, _, times = one.arm.partition("x")
@@ -105,7 +105,7 @@ def _curves(found: Sequence[Judged], plan: Mapping) -> list[str]:
 
 
 def _silenced(found: Sequence[Judged], quiet: Sequence[Judged], plan: Mapping) -> list[str]:
-    """How much information on a span the latents of its neighbours hold."""
+    """Table of the information on a span that the latents of its neighbours hold."""
     rows = []
     for condition in sorted({one.condition for one in quiet}):
         last = select(quiet, condition=condition, system="last")
@@ -120,7 +120,7 @@ def _silenced(found: Sequence[Judged], quiet: Sequence[Judged], plan: Mapping) -
 
 
 def _bounds(found: Sequence[Judged], plan: Mapping) -> list[str]:
-    """Ceiling and floor of each codec, on the recordings of one condition, since those of others differ a little."""
+    """Table of each codec's ceiling and floor, on recordings of one condition, as those of others differ a little."""
     condition = min(one.condition for one in found)
     columns = [("ceiling", CONTENT), ("floor", CONTENT)]
     columns += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_error")]
@@ -136,7 +136,7 @@ def _bounds(found: Sequence[Judged], plan: Mapping) -> list[str]:
 
 
 def _codecs(out: Path, plan: Mapping) -> list[str]:
-    """Reconstruction, cost, and probes of the latents; means over seeds with their smallest and largest."""
+    """Table of reconstruction, cost, and probes of the latents; means over seeds with their smallest and largest."""
     metrics = {"STOI": "stoi", "PESQ-WB": "pesq_wb", "mel distance": "mel_distance"}
     costs = json.loads((out / "cost.json").read_text()) if (out / "cost.json").is_file() else {}
     rows = []
@@ -162,7 +162,7 @@ def _codecs(out: Path, plan: Mapping) -> list[str]:
 
 
 def scores(found: Sequence[Judged], quiet: Sequence[Judged]) -> pandas.DataFrame:
-    """A row per flow model, step and bound: means over recordings, and the number of spans with a measured F0."""
+    """Row per flow model, step and bound: means over recordings, and the number of spans with a measured F0."""
     rows = []
     for silenced, reports in ((False, found), (True, quiet)):
         for one in reports:
@@ -173,7 +173,7 @@ def scores(found: Sequence[Judged], quiet: Sequence[Judged]) -> pandas.DataFrame
 
 
 def plots(found: Sequence[Judged], folder: Path, plan: Mapping) -> None:
-    """scores.svg: the phone error rate of every seed; curves.svg: over the steps of training."""
+    """Plots scores.svg, the phone error rate of every seed, and curves.svg, the same over the steps of training."""
     plt.rcParams["svg.hashsalt"] = "study"
     conditions = sorted({one.condition for one in found if one.arm == "a1"}) or sorted({one.condition for one in found})
     for name, draw in (("scores", _plot_scores), ("curves", _plot_curves)):
@@ -220,8 +220,7 @@ def _plot_curves(axis: plt.Axes, found: Sequence[Judged], plan: Mapping) -> None
 
 
 def _cell(found: Sequence[Judged], metric: str) -> str:
-    """Mean [95 % over speakers] (smallest to largest of the seeds). Where some recordings have no value in one of the
-    reports, the number of those that have; where these are fewer than FEWEST, that alone."""
+    """Mean [95 % over speakers] (range of seeds), or number of recordings with a value; that alone below FEWEST."""
     mean = pooled(found, metric)
     count = len(found[0].report.clips)
     some = metric != "frechet" and mean.n < count
@@ -239,7 +238,7 @@ def _cell(found: Sequence[Judged], metric: str) -> str:
 
 
 def _margins(scores: Mapping[str, Sequence[float]]) -> str:
-    """The differences that the rule compares, of arms that have all seeds."""
+    """Differences that the rule compares, of arms that have all seeds."""
     pairs = [(a, b) for a, b in (("a1", "a0"), ("a1", "a6"), ("a0", "a6")) if a in scores and b in scores]
     margins = [
         f"{a.upper()} is ahead of {b.upper()} by {np.mean(scores[b]) - np.mean(scores[a]):.3f} (seed spread "
