@@ -12,18 +12,18 @@ import soxr
 
 from codec.utils.errors import UserError
 
-# Samples of the lower of two rates that are read on either side of a crop and cut off again. The resampling filter is
-# shorter, so that a crop equals that piece of the whole resampled file.
+# Samples, at the lower of the two rates, read on either side of a crop and discarded after resampling. The filter is
+# shorter, so that a crop equals that part of the whole resampled file.
 CONTEXT = 256
-LOUDEST = 16.0  # float files beyond this are in another unit, not a little over full scale
-RATES = (100, 1_000_000)  # Hz of a file, least and most
-CLAIMED = 100 * 3600  # seconds in a header: more is damage
-BLOCK = 2**22  # values that are decoded at a time
-LONGEST = 2**28  # samples that are read in one piece: 1.5 hours at 48 kHz, a gigabyte
+LOUDEST = 16.0  # a float file with larger samples is in another unit
+RATES = (100, 1_000_000)  # Hz, lowest and highest of a file
+CLAIMED = 100 * 3600  # seconds in a header; more means damage
+BLOCK = 2**22  # values decoded at a time
+LONGEST = 2**28  # samples read in one piece: 1.5 hours at 48 kHz, 1 GB
 
 
 class AudioError(UserError):
-    """A recording, `file`, cannot be read; `reason` says why."""
+    """Raised for an audio file that cannot be read: its name, `file`, and the `reason`."""
 
     def __init__(self, file: str, reason: str):
         super().__init__(file, reason)  # both, so that the error can be pickled
@@ -42,11 +42,9 @@ def probe(source: str | Path | bytes, name: str | None = None) -> tuple[int, int
 def read(
     source: str | Path | bytes, sample_rate: int, start: int = 0, samples: int | None = None, name: str | None = None
 ) -> np.ndarray:
-    """Mono float32 [T] in [-1, 1] at `sample_rate` from a file, given as a path or as bytes.
-
-    `start` and `samples` count at `sample_rate`; only that piece of the file is decoded. T is below `samples` where the
-    recording ends early. Raises AudioError for damaged, empty or non-finite audio.
-    """
+    """Read a file (path or bytes) as mono float32 [T] in [-1, 1] at `sample_rate`, resampled with soxr. `start` and
+    `samples` count at `sample_rate`; only that part is decoded, and T is below `samples` if the recording ends early.
+    Raises AudioError for damaged, empty or non-finite audio."""
     name = _name(source, name)
     with opened(source, name) as file:
         rate = file.samplerate
@@ -79,11 +77,9 @@ def read(
 
 
 def blocks(file: soundfile.SoundFile, first: int, last: int, name: str, most: int = BLOCK) -> Iterator[np.ndarray]:
-    """Frames `first` to `last` of an open file, channels averaged: at least one float32 [T], of at most `most` values.
-
-    Memory and time are bounded by the sound that is there, whatever the header claims. Raises AudioError where it
-    cannot be decoded, ends early, or is not finite.
-    """
+    """Decode frames `first` to `last` of an open file as mono float32 [T] pieces of at most `most` decoded values.
+    Memory and time are bounded by the audio present, whatever the header claims. Raises AudioError if it cannot be
+    decoded, ends early, or is not finite."""
     at, most = first, max(1, most // file.channels)
     try:
         if first:
@@ -105,13 +101,12 @@ def blocks(file: soundfile.SoundFile, first: int, last: int, name: str, most: in
 
 
 def length(frames: int, rate: int, sample_rate: int) -> int:
-    """Samples of `frames` at `rate` when resampled to `sample_rate`, at least 1."""
+    """Number of samples of `frames` at `rate` when resampled to `sample_rate`, at least 1."""
     return max(1, frames * sample_rate // rate)
 
 
 def opened(source: str | Path | bytes, name: str, claimed: float = CLAIMED) -> soundfile.SoundFile:
-    """An open audio file. Raises AudioError where it is none, or has no samples, an impossible rate, or more seconds
-    than `claimed`."""
+    """Open an audio file. Raises AudioError if it is invalid, empty, beyond RATES, or longer than `claimed` seconds."""
     try:
         file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
     except (soundfile.LibsndfileError, OSError, TypeError, UnicodeError) as error:  # UnicodeError: of the name

@@ -11,13 +11,10 @@ from codec.data.base import Stream
 
 
 class Augment:
-    """wav [1, T] -> wav [1, T] in [-1, 1], a function of the wav and the rng.
+    """Random gain, polarity and noise: wav [1, T] -> wav [1, T] in [-1, 1], a function of the wav and the rng.
 
-    Args:
-        gain: range in dB; lowered where it would clip.
-        flip: probability of inverted polarity.
-        noise: range of the signal-to-noise ratio in dB; None for no noise.
-        colour: of the noise, "white" or "pink" (-3 dB per octave).
+    `gain` is a range in dB, lowered where it would clip; `flip` the probability of inverted polarity; `noise` a range
+    of signal-to-noise ratios in dB, or None; `colour` of the noise is "white" or "pink" (-3 dB per octave).
     """
 
     def __init__(
@@ -39,7 +36,7 @@ class Augment:
 
 
 def _noise(samples: int, colour: str, rng: np.random.Generator) -> Tensor:
-    """[samples] of unit power."""
+    """Noise [samples] of unit power."""
     noise = rng.standard_normal(samples)
     if colour == "pink":
         spectrum = np.fft.rfft(noise)
@@ -49,7 +46,7 @@ def _noise(samples: int, colour: str, rng: np.random.Generator) -> Tensor:
 
 
 class AugmentedCrops(Dataset):
-    """Map-style crops, augmented by draw number: still a function of (seed, n) alone."""
+    """Map-style crops with augmentation seeded by the draw number: still a function of (seed, n) alone."""
 
     def __init__(self, crops: Dataset, augment: Augment, seed: int):
         self.crops, self.augment, self.seed = crops, augment, seed
@@ -60,7 +57,7 @@ class AugmentedCrops(Dataset):
 
 
 class AugmentedStream(Stream):
-    """A stream, augmented item by item."""
+    """A stream with augmentation of each item."""
 
     def __init__(self, crops: Stream, augment: Augment, seed: int):
         self.crops, self.augment, self.seed = crops, augment, seed

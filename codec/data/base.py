@@ -1,4 +1,4 @@
-"""The contract of corpora: endless training crops and held-out clips.
+"""Interface of speech corpora: endless training crops and held-out clips.
 
 An item is a dict:
     wav      float32 tensor [1, T] in [-1, 1], mono, at the codec's sample rate
@@ -26,16 +26,16 @@ TRIES = 32  # unreadable recordings in a row before a draw fails
 
 
 class CorpusError(UserError, RuntimeError):
-    """The corpus as a whole cannot be used."""
+    """Raised if a corpus as a whole cannot be used."""
 
     def __init__(self, message: str):
-        # A DataLoader re-raises a worker's error with the whole traceback as its message: keep the sentence.
+        # A DataLoader re-raises a worker's error with the whole traceback as its message: extract the sentence.
         super().__init__(" ".join(message.rpartition("CorpusError: ")[2].split()))
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording: an audio file, or its bytes, and what is known of it. `phones` is "symbol@seconds ..."."""
+    """One recording, an audio file or its bytes, and its metadata; `phones` is "symbol@seconds symbol@seconds ..."."""
 
     source: str | Path | bytes
     name: str
@@ -48,7 +48,7 @@ class Recording:
         return audio.read(self.source, sample_rate, start, samples, self.name)
 
     def item(self, wav: np.ndarray, start: int, samples: int, sample_rate: int) -> dict:
-        """The item of `wav` [T], which begins at sample `start`; padded with zeros to `samples`."""
+        """The item (see above) of `wav` [T] from sample `start` of the recording, zero-padded to `samples`."""
         padded = torch.zeros(1, max(samples, len(wav)))
         padded[0, : len(wav)] = torch.from_numpy(wav)
         phones = phones_within(self.phones, start / sample_rate, len(wav) / sample_rate)
@@ -56,7 +56,7 @@ class Recording:
 
 
 def phones_within(phones: str, start: float, seconds: float) -> list[tuple[str, float]]:
-    """Phones that begin in the window; the one that sounds when the window opens is given start 0."""
+    """Phones (symbol, seconds) that start within a window; the phone that is active at its beginning gets start 0."""
     found: list[tuple[str, float]] = []
     for phone in phones.split():
         symbol, _, time = phone.rpartition("@")
@@ -69,38 +69,25 @@ def phones_within(phones: str, start: float, seconds: float) -> list[tuple[str, 
 
 
 class Corpus(ABC):
-    """A set of recordings, part of it held out.
+    """A set of recordings, part of it held out."""
 
-    `sample_rate` (Hz) is that of the items. `size` is the number of recordings, None if unknown (a stream).
-    `bad` lists (file, reason) of those found unreadable before any item was read.
-    """
-
-    sample_rate: int
-    size: int | None = None
-    bad: Sequence[tuple[str, str]] = ()
+    sample_rate: int  # of the items, Hz
+    size: int | None = None  # number of recordings; None if unknown (a stream)
+    bad: Sequence[tuple[str, str]] = ()  # (file, reason) of recordings found unreadable before any item was read
 
     @abstractmethod
     def crops(self, samples: int, seed: int) -> Dataset:
-        """Endless training crops of `samples` samples.
-
-        Either map-style, where `ds[n]` is defined for every draw n >= 0 and depends on (seed, n) alone, or a `Stream`.
-        An unreadable recording is replaced by another one and listed under the item's "skipped".
-        """
+        """Endless training crops of `samples` samples: a `Stream`, or map-style: `ds[n]`, n >= 0, depends on (seed, n)
+        alone. An unreadable recording is replaced by another one and listed under the item's "skipped"."""
 
     @abstractmethod
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
-        """Held-out recordings from their beginning, cut to `max_seconds`, in a fixed order.
-
-        `split` is "val" or "test"; a corpus with one held-out set gives the same for both. Reading an item raises
-        `AudioError` if its file is broken: `readable` skips these.
-        """
+        """Held-out recordings of `split`, "val" or "test" (possibly the same set), cut to the first `max_seconds`, in a
+        fixed order. Access to an unreadable item raises AudioError; `readable` skips these."""
 
 
 class Stream(IterableDataset):
-    """Endless items in an order that cannot be addressed by draw number.
-
-    A second iteration continues where the first stopped.
-    """
+    """Endless items without access by draw number; a second iteration continues where the first stopped."""
 
     rank: int = 0
     world: int = 1
@@ -109,10 +96,10 @@ class Stream(IterableDataset):
 
     @abstractmethod
     def items(self) -> Iterator[dict]:
-        """The endless items of this reader."""
+        """Endless items of this reader."""
 
     def set_reader(self, rank: int, world: int, start: int) -> None:
-        """Set the rank, the number of ranks, and the draws of an earlier run, which are part of the seed."""
+        """Set the rank, the number of ranks, and the draws of earlier runs, which are part of the seed."""
         self.rank, self.world, self.start = rank, world, start
 
     def part(self) -> tuple[int, int]:
@@ -128,7 +115,7 @@ class Stream(IterableDataset):
 
 
 def readable(clips: Sequence[dict], skipped: list[tuple[str, str]], limit: int | None = None) -> Iterator[dict]:
-    """The first `limit` readable clips; (file, reason) of the unreadable ones before them are added to `skipped`."""
+    """The first `limit` readable clips; (file, reason) of unreadable ones before them is appended to `skipped`."""
     count = 0
     for i in range(len(clips)):
         if count == limit:

@@ -1,4 +1,4 @@
-"""The LightningDataModule of codec training: batches of crops, and clips for validation."""
+"""LightningDataModule of codec training: batches of crops, and clips for validation."""
 
 import logging
 from typing import Any
@@ -16,21 +16,17 @@ log = logging.getLogger(__name__)
 
 
 class SpeechData(InfiniteDataModule):
-    """Endless batches of training crops, and held-out clips for validation.
+    """Endless batches of training crops, and held-out clips for validation, the same on all ranks.
 
-    A batch is a dict: wav [B, 1, T] float32, and lists speaker, text, phones, file of length B (see base.py). The draws
-    are those of `InfiniteDataModule`; a streamed corpus has none, and a resumed run continues in a new order.
-
-    Every rank validates on the same clips, so that all ranks have the same metrics. Unreadable recordings are logged
-    once, counted in `read_errors`, and end the run with a CorpusError when they are too many.
+    A batch is a dict: wav [B, 1, T] float32, and lists speaker, text, phones, file of length B (see base.py). A resumed
+    run continues with the next draw (`InfiniteDataModule`), with a streamed corpus in a new order. Unreadable
+    recordings are logged once and counted in `read_errors`; too many raise CorpusError.
 
     Args:
-        corpus: at the codec's sample rate.
-        sample_rate: of the codec, Hz.
-        segment: seconds of a training crop.
+        sample_rate: of codec and corpus, Hz.
+        segment: duration of a training crop, seconds.
         batch_size: crops per rank and step.
         workers: loader processes per rank; 0 loads in the training process.
-        seed: of order, crops and augmentation.
         val_clips, val_seconds: number and longest duration of the validation clips, which stay in memory.
         augment: applied to training crops only.
     """
@@ -78,7 +74,7 @@ class SpeechData(InfiniteDataModule):
     def val_dataloader(self) -> DataLoader:
         if self._val_items is None:
             self.setup("validate")
-        # A loader draws a random number when it begins; a generator of its own keeps that of training as it is.
+        # A loader draws a random number when it starts; its own generator leaves the global one unchanged.
         options = {"generator": torch.Generator(), "pin_memory": torch.cuda.is_available()}
         return DataLoader(self._val_items, batch_size=1, collate_fn=collate, **options)
 
@@ -98,7 +94,7 @@ class SpeechData(InfiniteDataModule):
 
 
 def collate(items: list[dict]) -> dict:
-    """Items of one length -> a batch."""
+    """Collate items of one length into a batch."""
     batch: dict[str, Any] = {name: [item[name] for item in items] for name in ("speaker", "text", "phones", "file")}
     batch["wav"] = torch.stack([item["wav"] for item in items])  # [B, 1, T]
     batch["skipped"] = [bad for item in items for bad in item.get("skipped", ())]

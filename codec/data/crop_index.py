@@ -1,18 +1,15 @@
-"""Random access to the training crops of a corpus: which recording, and where in it, a draw number stands for."""
+"""Random access to training crops: the recording of a draw number, and the position in it."""
 
 import numpy as np
 from torch.utils.data import Dataset
 
 
 class CropIndex(Dataset):
-    """Crops for every draw n >= 0, a function of (seed, n) alone, so that resuming and sharding are arithmetic on n.
+    """Positions of training crops for every draw n >= 0, functions of (seed, n) alone: exact resuming and sharding.
 
-    Each recording has ceil(length / size) slots, so long ones are drawn in proportion to their length. An epoch is a
-    permutation of all slots; slot k of K starts in the k-th K-th of the possible starts, at a random point.
-
-    Args:
-        numbers: of the recordings, [N].
-        lengths: of each, [N], in the unit of `size`, the crop's length.
+    A recording has K = ceil(length / size) slots, so that it is drawn in proportion to its length. An epoch is a
+    permutation of all slots; slot k starts at a random point in the k-th of K equal parts of the possible starts.
+    `numbers` [N] are those of the recordings, `lengths` [N] theirs, in the unit of `size`, the crop's length.
     """
 
     def __init__(self, numbers: np.ndarray, lengths: np.ndarray, size: int, seed: int):
@@ -32,7 +29,7 @@ class CropIndex(Dataset):
         return int(self._order[position])
 
     def locate(self, slot: int, jitter: float) -> tuple[int, int]:
-        """(recording, start of the crop) of a slot, `jitter` in [0, 1)."""
+        """(recording, start of the crop) of a slot; `jitter` in [0, 1) is the position within the slot."""
         at = int(np.searchsorted(self.ends, slot, side="right"))
         before = int(self.ends[at - 1]) if at else 0
         count, last = int(self.ends[at]) - before, max(0, int(self.lengths[at]) - self.size)

@@ -1,8 +1,5 @@
-"""A synthetic corpus by eSpeak NG, generated on first use, and the pronunciation of texts.
-
-For tests, demonstrations and questions about phones, whose identities and times are known. Codecs for use are trained
-on recordings.
-"""
+"""Synthetic speech by eSpeak NG: a corpus generated on first use, and pronunciations, both with known phone times. For
+tests, demonstrations and studies of phones; codecs for use are trained on recordings."""
 
 import json
 import os
@@ -20,16 +17,14 @@ from codec.data.folder import FolderCorpus
 from codec.utils.cache import cache_dir, cache_key
 
 MOST = 100_000  # utterances: a hundred hours
-FORMAT = 1  # raise it when espeak_worker.py or espeak_corpus.yaml changes the corpus
+FORMAT = 1  # increase when espeak_worker.py or espeak_corpus.yaml changes the corpus
 
 
 class EspeakCorpus(FolderCorpus):
-    """`voices` x `utterances` sentences in ten languages, or in `languages` ("en", "de" ...); each voice is a speaker,
-    and whole voices are held out.
+    """Synthetic corpus of `voices` x `utterances` sentences in ten languages, or in `languages` ("en", "de", ...).
 
-    The same arguments give the same samples. 48 x 12 utterances are about 45 minutes at 22,050 Hz, generated in some
-    ten seconds. Files lie below `cache` (default: the user's cache folder). Raises CorpusError if they cannot be
-    generated.
+    Each voice is a speaker; whole voices are held out. Equal arguments give equal samples. 48 x 12 utterances are about
+    45 minutes at 22,050 Hz, generated in some 10 s below `cache` (default: the user's). Raises CorpusError.
     """
 
     def __init__(
@@ -47,7 +42,7 @@ class EspeakCorpus(FolderCorpus):
 
 
 def generate(voices: int, utterances: int, seed: int, cache: Path, languages: Sequence[str] | None = None) -> Path:
-    """The folder of this corpus, generated if it does not exist; several processes may do so at once."""
+    """Folder of the corpus, generated if it does not exist; concurrent calls are safe."""
     if not 0 < voices * utterances <= MOST:
         raise CorpusError(f"the espeak corpus has 1 to {MOST:,} utterances, not {voices} voices x {utterances}.")
     library = _library_version("the espeak corpus")
@@ -83,7 +78,7 @@ class Pronunciation(NamedTuple):
 
 
 def pronounce(text: str, voice: str = "en-us") -> Pronunciation:
-    """How eSpeak NG pronounces a text, a function of the arguments. Raises CorpusError: no such voice, or no sound."""
+    """Pronunciation of a text by eSpeak NG, deterministic. Raises CorpusError for an unknown voice or a silent text."""
     _library_version("the pronunciation of a text")
     found = json.loads(_run("pronounce", json.dumps({"text": text, "voice": voice})))
     phones = [(symbol, start) for symbol, start in found["phones"]]
@@ -98,7 +93,7 @@ def _library_version(purpose: str) -> str:
 
 
 def _run(task: str, content: str = "") -> str:
-    """The output of codec/data/espeak_worker.py, in a fresh process: eSpeak's state shapes its next utterance."""
+    """Output of espeak_worker.py in a fresh process, because eSpeak's state affects the next utterance."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"}
     command = [sys.executable, "-m", "codec.data.espeak_worker", task]

@@ -1,10 +1,9 @@
-"""The process that calls eSpeak NG: writes a corpus of synthetic speech, or prints how a text is pronounced.
+"""Subprocess that calls eSpeak NG: writes a corpus of synthetic speech, or prints the pronunciation of a text.
 
     python -m codec.data.espeak_worker '{"folder": ..., "voices": 48, "utterances": 12, "seed": 0}'
     echo '{"text": ..., "voice": "en-us"}' | python -m codec.data.espeak_worker pronounce
 
-eSpeak NG (GPL-3, not part of this project) is called through the library in the espeakng-loader package. Names and
-numbers below are those of its header, speak_lib.h.
+eSpeak NG (GPL-3, not part of this project) is that of the espeakng-loader package; constants are from speak_lib.h.
 """
 
 import csv
@@ -45,7 +44,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 class Espeak:
-    """The library, loaded."""
+    """The eSpeak NG library, called through ctypes."""
 
     def __init__(self):
         self.library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -61,14 +60,14 @@ class Espeak:
         """Of the last utterance: (index of its first character, start in seconds) of each word."""
 
     def set_voice(self, name: str, rate: int, pitch: int, span: int) -> None:
-        """`rate` in words per minute, `pitch` and its range `span` from 0 to 99."""
+        """Set the voice; `rate` in words per minute, `pitch` and its range `span` from 0 to 99."""
         if self.library.espeak_SetVoiceByName(name.encode()):
             raise RuntimeError(f"eSpeak NG has no voice {name}")
         for parameter, value in ((PARAMETER_RATE, rate), (PARAMETER_PITCH, pitch), (PARAMETER_RANGE, span)):
             self.library.espeak_SetParameter(parameter, value, 0)
 
     def synthesize(self, text: str, seed: int) -> tuple[np.ndarray, list[tuple[str, float]]]:
-        """int16 [T] at RATE and its (phone in IPA, start in seconds); "_" is a pause."""
+        """int16 [T] at RATE and its phones (IPA symbol, start in seconds); "_" is a pause."""
         self._pieces, self._phones, self.words = [], [], []
         self.library.espeak_ng_SetRandSeed(ctypes.c_long(seed))
         data = text.encode()
@@ -93,7 +92,7 @@ class Espeak:
 
 
 def _tidy(phones: list[tuple[int, str]], samples: int) -> list[tuple[str, float]]:
-    """(symbol, seconds) without stress marks, language switches such as "(en)" and empty phones; pauses joined."""
+    """Phones (symbol, seconds) without stress marks, language switches ("(en)") and empty phones; pauses are merged."""
     tidy: list[tuple[int, str]] = []
     for sample, symbol in phones:
         symbol = symbol.strip("ˈˌ") or "_"
@@ -107,7 +106,7 @@ def _tidy(phones: list[tuple[int, str]], samples: int) -> list[tuple[str, float]
 
 
 def sentence(language: str, rng: random.Random) -> str:
-    """A statement, or two of them joined: one of some 10,000 of a language."""
+    """A random statement, or two joined, out of some 10,000 in a language."""
     parts = SENTENCES[language]
 
     def clause() -> str:
@@ -121,7 +120,7 @@ def sentence(language: str, rng: random.Random) -> str:
 
 
 def write(folder: Path, voices: int, utterances: int, seed: int, languages: list[str] | None = None) -> None:
-    """`voices` x `utterances` FLAC files, and manifest.csv with file, speaker, text and phones."""
+    """Write `voices` x `utterances` FLAC files, and manifest.csv with file, speaker, text and phones."""
     if unknown := sorted(set(languages or ()) - set(SENTENCES)):
         raise ValueError(f"there are no sentences in {', '.join(unknown)}; valid: {', '.join(SENTENCES)}")
     accents = [accent for accent in ACCENTS if languages is None or accent.split("-")[0] in languages]
@@ -147,7 +146,7 @@ def write(folder: Path, voices: int, utterances: int, seed: int, languages: list
 
 
 def pronounce(text: str, voice: str) -> dict:
-    """Phones, words and seconds of a text at a voice's usual rate and pitch."""
+    """Phones, word starts and duration in seconds of a text at a voice's default rate and pitch."""
     espeak = Espeak()
     espeak.set_voice(voice, 165, 50, 50)
     wav, phones = espeak.synthesize(text, 1)

@@ -14,11 +14,9 @@ SIXTEEN |= {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
 
 
 def to_flac(recording: Recording, sample_rate: int | None = None) -> tuple[bytes, int, int]:
-    """(FLAC file, frames, rate in Hz) of a recording, channels averaged, at `sample_rate` or at its own.
-
-    Mono FLAC is copied; others get 16 bits where the source has no more, 24 otherwise. The whole recording is decoded,
-    so that damage is found now. Raises AudioError.
-    """
+    """Convert a recording to mono FLAC at `sample_rate` or its own rate, channels averaged: (file, frames, rate in Hz).
+    Mono FLAC at that rate is copied; others get 16 bits if the source has no more, else 24. The whole recording is
+    decoded to detect damage, for which AudioError is raised."""
     source, name = recording.source, recording.name
     frames, rate = audio.probe(source, name)
     target = sample_rate or rate

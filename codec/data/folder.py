@@ -16,22 +16,20 @@ from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
 from codec.data.manifest import Row, phones_are_timed, read_manifest
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 
-EXTENSIONS = ("wav", "flac", "ogg", "opus", "mp3")
+EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 
 log = logging.getLogger(__name__)
 
 
 class FolderCorpus(IndexedCorpus):
-    """The audio files below `path`.
+    """Corpus of the audio files below `path`, at any depth.
 
-    A manifest (CSV; `manifest.csv` in the folder is the default) limits the corpus to the files it lists. Columns:
-    `file` (relative to the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and `phones`
-    ("symbol@seconds symbol@seconds ..."). Where no row is marked val or test, the share `holdout` is held out, by
-    speaker where speakers are known, else by file, and is val and test alike; otherwise rows without a mark are for
-    training. With `holdout=1` every file is a clip (evaluation), whatever the manifest says.
-
-    Raises CorpusError if the folder does not exist, has no audio, or none that can be read.
+    A manifest (CSV; default: `manifest.csv` in the folder) limits it to the files listed. Columns: `file` (relative to
+    the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and `phones` ("symbol@seconds ...").
+    If no row is marked val or test, the share `holdout` serves as both, by speaker if known, else by file; otherwise
+    unmarked rows are for training. With `holdout=1` every file is a clip, whatever the manifest says. Raises
+    CorpusError if the folder does not exist or has no readable audio.
     """
 
     def __init__(
@@ -41,14 +39,13 @@ class FolderCorpus(IndexedCorpus):
         manifest: str | Path | None = None,
         holdout: float = 0.05,
         seed: int = 0,
-        extensions: Sequence[str] = EXTENSIONS,
     ):
         self.root = Path(path).expanduser()
         if not self.root.is_dir():
             raise CorpusError(f"{self.root} is not a folder: give a folder of audio files as dataset.path.")
         if manifest is None and (self.root / "manifest.csv").is_file():
             manifest = self.root / "manifest.csv"
-        rows = self._scan(extensions) if manifest is None else self._listed(Path(manifest).expanduser())
+        rows = self._scan() if manifest is None else self._listed(Path(manifest).expanduser())
         found, self.bad = _headers(self.root, [row.file for row in rows])
         self.size = len(rows)
         self.rows = [row for row in rows if row.file in found]
@@ -63,17 +60,18 @@ class FolderCorpus(IndexedCorpus):
         return Recording(self.root / row.file, row.file, row.speaker, row.text, row.phones)
 
     def identity(self) -> Iterator[str]:
-        """All of the manifest; of the audio, only the lengths are compared."""
+        """All rows of the manifest; audio contributes only its lengths."""
         return map(repr, self.rows)
 
-    def _scan(self, extensions: Sequence[str]) -> list[Row]:
-        endings = tuple("." + extension.lower().lstrip(".") for extension in extensions)
+    def _scan(self) -> list[Row]:
         names = []
         for folder, folders, files in os.walk(self.root):
             folders.sort()
-            names += [os.path.relpath(os.path.join(folder, f), self.root) for f in files if f.lower().endswith(endings)]
+            names += [
+                os.path.relpath(os.path.join(folder, f), self.root) for f in files if f.lower().endswith(EXTENSIONS)
+            ]
         if not names:
-            raise CorpusError(f"{self.root} holds no audio: there are no files {', '.join(endings)} at any depth.")
+            raise CorpusError(f"{self.root} holds no audio: there are no files {', '.join(EXTENSIONS)} at any depth.")
         return [Row(Path(name).as_posix()) for name in sorted(names)]
 
     def _listed(self, manifest: Path) -> list[Row]:
@@ -110,15 +108,12 @@ class FolderCorpus(IndexedCorpus):
                     log.warning("%s has nothing to hold out: validation is on the training files", self.root)
                     splits["val"] = splits["test"] = everything
         val, test = (interleave_speakers(splits[name], names, speakers) for name in ("val", "test"))
-        # If a manifest marks only one of the two, it is both.
+        # If a manifest marks only one of val and test, it serves as both.
         return {"train": splits["train"], "val": val if len(val) else test, "test": test if len(test) else val}
 
 
 def _headers(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]], list[tuple[str, str]]]:
-    """{name: (frames, rate)} of the readable files and [(name, reason)] of the others, from their headers.
-
-    Cached by size and modification time in the user's cache, never in the folder itself.
-    """
+    """{name: (frames, rate)} of readable files, [(name, reason)] of others, cached by size and modification time."""
     cached = cache_dir() / "folders" / f"{cache_key(root.resolve())}.json"
     known = load_json(cached)
 

@@ -27,7 +27,7 @@ PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError)
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns with audio, text and speaker."""
+    """Names of the columns with audio, text and speaker."""
 
     audio: str
     text: str | None = None
@@ -37,10 +37,7 @@ class Columns:
         return [name for name in (self.audio, self.text, self.speaker) if name]
 
     def recording(self, row: Mapping[str, Any], place: str) -> Recording:
-        """The recording in a row; `place` names the row. The audio is bytes, a path or URL, or a dict of both.
-
-        Raises AudioError.
-        """
+        """Recording of a row, named `place`; audio is bytes, a path or URL, or a dict of both. Raises AudioError."""
         value = row[self.audio]
         if not isinstance(value, Mapping):
             value = {"bytes" if isinstance(value, bytes) else "path": value}
@@ -58,7 +55,7 @@ def _file_name(path: str) -> str:
 
 
 def fetch(path: str, name: str) -> bytes:
-    """The bytes of a local file, or of one at a URL, which is tried again for a minute. Raises AudioError."""
+    """Read a local file, or one at a URL, with retries for a minute. Raises AudioError."""
 
     def read() -> bytes:
         return read_range(*fsspec.core.url_to_fs(path), 0, MOST_BYTES + 1)
@@ -73,10 +70,8 @@ def fetch(path: str, name: str) -> bytes:
 
 
 class HubTable(IndexedCorpus):
-    """A downloaded dataset. The share `holdout` is val and test alike, whole speakers where a column names them.
-
-    Durations are read from the files' headers, in one pass over the data, and cached.
-    """
+    """Downloaded Hub dataset; the share `holdout` is both val and test, by speaker if a column has speakers. Durations
+    are read from the headers of the files in one pass, and cached."""
 
     def __init__(self, dataset: Dataset, columns: Columns, sample_rate: int, name: str, holdout: float, seed: int):
         self.dataset, self.columns, self.size = dataset, columns, len(dataset)
@@ -99,7 +94,7 @@ class HubTable(IndexedCorpus):
 
     def _headers(self) -> list[tuple[int, int, str, str]]:
         """(frames, rate in Hz, name, "") of each row, or (0, 1, name, reason) of an unreadable one."""
-        files = [file["filename"] for file in self.dataset.cache_files]  # their paths have a hash of the content
+        files = [file["filename"] for file in self.dataset.cache_files]  # their paths contain a hash of the content
         cached = cache_dir() / "hub" / f"{cache_key(files, self.columns)}.json"
         headers = load_json(cached).get("headers", ())
         if len(headers) != self.size:
@@ -127,17 +122,16 @@ def open_hub(
     held: int = 32,
     seed: int = 0,
 ) -> Corpus:
-    """The corpus of a dataset, by its name on the Hub or the path of a local folder.
+    """Open a dataset, by its name on the Hub or the path of a local folder; code that comes with it is never run.
 
     Args:
         column: of the audio: the library's Audio, a struct of bytes and path, bytes, or paths.
         split, config: as in `load_dataset`.
         streaming: read during training and store nothing; a resumed run continues in a new order. Otherwise the dataset
             is downloaded, and resuming is exact.
-        holdout: share held out (not streaming). held: number of recordings held out from the start of a stream.
+        holdout, held: share held out (downloaded); number of recordings held out from the start (streaming).
 
-    A Hub that does not answer is tried again for a minute. Raises CorpusError if it still fails, or the dataset or a
-    column does not exist. Code that comes with a dataset is never run.
+    Retries for a minute. Raises CorpusError if the Hub still fails, or the dataset or a column does not exist.
     """
     columns = Columns(column, text_column, speaker_column)
     dataset = _load(name, config, split, streaming, columns).select_columns(columns.names())
@@ -158,7 +152,7 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
         available = dataset.column_names or list(next(iter(dataset), {}))
         builder = load_dataset_builder(name, config) if streaming and {*wanted} <= {*available} else None
         if builder and hasattr(builder.config, "columns"):
-            # A parquet file then gives only these columns, few rows at a time.
+            # Read only these columns of a parquet file, few rows at a time.
             builder.config.columns, builder.config.batch_size = wanted, 16
             dataset = builder.as_streaming_dataset(split=split)
         return dataset, available
@@ -176,7 +170,7 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
 
 
 def _is_transient(error: BaseException | None) -> bool:
-    """Whether a connection or an overloaded server caused an error (`datasets` reports them as missing files)."""
+    """Whether a connection or an overloaded server caused an error, which `datasets` may report as a missing file."""
     if constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE:
         return False
     while error is not None:
@@ -190,7 +184,7 @@ def _is_transient(error: BaseException | None) -> bool:
 
 
 def _limit_timeouts() -> None:
-    """Give the requests of `huggingface_hub` a timeout; it lists files without any, and would wait for ever."""
+    """Add a timeout to requests of `huggingface_hub`, whose file listings have none and can block forever."""
     hooks = get_session().event_hooks
     if _limit_timeout not in hooks["request"]:
         get_session().event_hooks = {**hooks, "request": [*hooks["request"], _limit_timeout]}

@@ -1,8 +1,6 @@
-"""A corpus that streams a dataset of the Hugging Face Hub during training.
-
-Order, sharding and shuffling are done here, from the rows of one file in order: those of `datasets` lose shards, drop
-the shuffle buffer, or let every rank read everything where the number of files is no multiple of the ranks.
-"""
+"""Corpus that streams a dataset of the Hugging Face Hub during training. Sharding and shuffling are its own: those of
+`datasets` lose shards, drop the shuffle buffer, or let every rank read everything if the number of files is no multiple
+of the ranks."""
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +26,7 @@ ToRecording = Callable[[dict[str, Any], str], Recording]
 
 
 class HeldOut(NamedTuple):
-    """The held-out recordings, (name, reason) of the unreadable among them, and {shard: rows that training skips}."""
+    """Held-out recordings, (name, reason) of unreadable ones, and {shard: number of first rows that training skips}."""
 
     recordings: list[Recording]
     bad: list[tuple[str, str]]
@@ -36,11 +34,8 @@ class HeldOut(NamedTuple):
 
 
 class HubStream(Corpus):
-    """The rows of `dataset`, each converted by `recording(row, place)`.
-
-    The first `held` readable recordings, in the dataset's order, are val and test alike; training skips them.
-    `part` identifies the configuration, split and columns of the dataset `name`.
-    """
+    """Streamed corpus of the rows of `dataset`, converted by `recording(row, place)`. The first `held` readable
+    recordings are both val and test, and not trained on. `part` identifies configuration, split and columns."""
 
     def __init__(
         self, dataset: "IterableDataset", recording: ToRecording, sample_rate: int, name: str, held: int, part: str = ""
@@ -62,7 +57,7 @@ class HubStream(Corpus):
         return self.held_out.bad
 
     def rows(self, shard: int, first: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(number, row) of one shard in order, from row `first`; reopened there while the network fails."""
+        """(number, row) of one shard in order, from row `first`; reopened at the current row after network errors."""
         batches = None
 
         def read() -> dict[str, list] | None:
@@ -111,11 +106,8 @@ class HubStream(Corpus):
 
 
 class StreamCrops(Stream):
-    """Crops of a stream, shuffled in a bounded buffer; a recording gives as many as fit, CROPS at most.
-
-    In each pass a file belongs to one reader (a worker of a rank), assigned anew; where there are fewer files than
-    readers, several share a file row by row.
-    """
+    """Crops of a stream, shuffled in a bounded buffer, at most CROPS per recording. In each pass, files are assigned
+    anew to readers (workers of all ranks); if there are fewer files than readers, several share a file row by row."""
 
     def __init__(self, corpus: HubStream, samples: int, seed: int):
         self.corpus, self.samples, self.seed = corpus, samples, seed
@@ -166,7 +158,7 @@ class StreamCrops(Stream):
                 raise CorpusError(f"{self.corpus.name} has nothing left for training: hold out fewer recordings.")
 
     def rows(self, epoch: int) -> Iterator[tuple[dict[str, Any], str]]:
-        """(row, place) of this reader's share of one pass; the shares of all readers are the whole, once."""
+        """(row, place) of this reader's share of one pass; the shares of all readers partition the rows."""
         part, parts = self.part()
         shards = self.corpus.shards
         order = np.random.default_rng((self.seed, 5, self.start, epoch)).permutation(shards)

@@ -1,4 +1,4 @@
-"""Schema of the index.json of a corpus in files, of shards of audio or of latents: the files, and the split of each."""
+"""Schema of the index.json of a corpus in shards, of audio or of latents: its files, and the split of each."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -12,13 +12,13 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Part(Schema):
-    """One file of a corpus; its name, without a suffix, cannot leave the folder."""
+    """One file of a corpus; its name has no suffix and cannot leave the folder."""
 
     name: Name
 
 
 class CorpusIndex(Schema):
-    """`splits` maps train, val and test to the numbers of their parts, in order."""
+    """Base of indices; `splits` maps train, val and test to the numbers of their parts, in order."""
 
     format: str
     version: int
@@ -46,7 +46,7 @@ AnyIndex = TypeVar("AnyIndex", bound=CorpusIndex)
 
 
 def parse_index(content: bytes | str, schema: type[AnyIndex], where: str, remedy: str) -> AnyIndex:
-    """The validated index in a JSON text. Raises CorpusError with `where` the text comes from, and the `remedy`."""
+    """Parse and validate an index in JSON. Raises CorpusError with `where` the text is from, and the `remedy`."""
     try:
         return parse_as(schema, parse_json(content), "index.json")
     except UntrustedFileError as error:

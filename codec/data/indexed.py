@@ -14,11 +14,8 @@ from codec.utils.cache import cache_key
 
 
 class IndexedCorpus(Corpus):
-    """A corpus of numbered recordings.
-
-    `lengths` [recordings] int64 counts samples at `sample_rate`; `splits` maps "train", "val" and "test" to the numbers
-    of the recordings in each.
-    """
+    """A corpus of numbered recordings of known `lengths` [recordings] int64, in samples at `sample_rate`. `splits` maps
+    "train", "val" and "test" to numbers of recordings."""
 
     def __init__(self, sample_rate: int, lengths: np.ndarray, splits: dict[str, np.ndarray]):
         self.sample_rate, self.lengths, self.splits = sample_rate, lengths, splits
@@ -27,7 +24,7 @@ class IndexedCorpus(Corpus):
     def recording(self, i: int) -> Recording: ...
 
     def identity(self) -> Iterator[str]:
-        """What tells this corpus from others of the same lengths: the names of the first recordings."""
+        """Strings that distinguish corpora of equal lengths; here the names of the first 100 training recordings."""
         for i in self.splits["train"][:100].tolist():
             try:
                 yield self.recording(i).name
@@ -85,11 +82,9 @@ class Clips(Sequence):
 
 
 def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: int) -> np.ndarray:
-    """Mask [recordings] of those held out: about `share` of them, whole speakers where two or more are known.
-
-    The choice depends on hashes of (seed, name), so that it hardly changes when a corpus grows. With 0 < share < 1,
-    both parts get something wherever there are two groups.
-    """
+    """Mask [recordings] of the held-out part: about `share` of them, whole speakers if two or more are known. Chosen by
+    hashes of (seed, name), so that it changes little when a corpus grows. For 0 < share < 1, neither part is empty if
+    there are two groups."""
     groups = list(speakers) if len(set(speakers) - {""}) > 1 else list(names)
     groups = [group or f"file {name}" for group, name in zip(groups, names, strict=True)]
     sizes = Counter(groups)
@@ -112,10 +107,8 @@ def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: 
 
 
 def interleave_speakers(numbers: np.ndarray, names: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
-    """The clips `numbers`, one of each speaker in turn, so that the first few are of many speakers.
-
-    Within a speaker the order is a fixed shuffle, since neighbours in a folder are alike.
-    """
+    """Order clips `numbers` by speakers in turn, with a fixed shuffle within each (neighbours in a folder are
+    alike)."""
     counts: Counter[str] = Counter()
     order = []
     for i in sorted(numbers, key=lambda i: cache_key(names[i])):

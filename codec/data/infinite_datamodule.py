@@ -1,4 +1,4 @@
-"""A LightningDataModule of endless training data by draw number: exact resuming and sharding."""
+"""LightningDataModule of endless training data by draw number: exact resuming and sharding."""
 
 import itertools
 import os
@@ -14,16 +14,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class InfiniteDataModule(LightningDataModule):
-    """Draw n of the training data depends on (seed, n) alone. Training is counted in steps (`max_steps`), not epochs.
+    """Endless training data in which draw n depends on (seed, n) alone; length is in steps (`max_steps`), not epochs.
 
-    **The Trainer needs `use_distributed_sampler=False`**: rank r of w already takes the draws r, r + w, r + 2w, ...
-    A resumed run continues with the draw after the last one it trained on, also with another batch size or number of
-    ranks.
-
-    Args:
-        batch_size: examples per rank and step.
-        workers: loader processes per rank; 0 loads in the training process.
-        seed: of the draws.
+    **The Trainer needs `use_distributed_sampler=False`**: rank r of w already takes draws r, r + w, r + 2w, ... A
+    resumed run continues after the last draw it trained on, also with another batch size or number of ranks.
+    `batch_size` and `workers` (loader processes; 0 loads in the training process) are per rank.
     """
 
     def __init__(self, batch_size: int, workers: int, seed: int):
@@ -36,7 +31,7 @@ class InfiniteDataModule(LightningDataModule):
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def loader(self, examples: Dataset, collate: Callable[[list], Any], streamed: bool = False) -> DataLoader:
-        """The training loader of this rank; `examples` are map-style, or a stream that shards by itself."""
+        """Training loader of this rank; `examples` are map-style, or a stream that shards by itself (`streamed`)."""
         return DataLoader(
             examples,
             batch_size=self.batch_size,
@@ -64,7 +59,7 @@ class InfiniteDataModule(LightningDataModule):
 
 
 class InfiniteSampler(Sampler[int]):
-    """The draw numbers of one rank, from `start()` on, which is called when the loader begins."""
+    """Draw numbers of one rank, from `start()` on, which is called when iteration begins."""
 
     def __init__(self, start: Callable[[], int], rank: int, world: int):
         self.start, self.rank, self.world = start, rank, world
@@ -74,14 +69,11 @@ class InfiniteSampler(Sampler[int]):
 
 
 def init_worker(worker: int) -> None:
-    """Seed a loader process as Lightning does, and let it ignore signals to the whole job.
-
-    A job that is preempted finishes its step, for which it needs its workers; the training process ends them itself,
-    with a SIGTERM.
-    """
+    """Seed a loader process as Lightning does, and let it ignore signals to the whole job: a preempted job needs its
+    workers to finish its step. The training process ends them with a SIGTERM of its own."""
     pl_worker_init_function(worker)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where nothing else tells who sent a signal
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where the sender of a signal is unknown
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_exit_when_parent_asks, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Reading of manifests, CSV files that list the recordings of a folder, within bounds of memory."""
+"""Reading of manifests, CSV files that list the recordings of a folder, in bounded memory."""
 
 import csv
 import math
@@ -25,10 +25,8 @@ class Row(NamedTuple):
 
 
 def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
-    """(rows, names of the columns) of a CSV file in UTF-8 with a header; columns that `Row` lacks are ignored.
-
-    Raises CorpusError if the file cannot be read, is no CSV file, or takes more than 1 GB of memory.
-    """
+    """(rows, column names) of a CSV file in UTF-8 with a header; columns that `Row` lacks are ignored. Raises
+    CorpusError if it cannot be read, is not CSV, or takes more than 1 GB of memory."""
     try:
         if path.exists() and not path.is_file():
             raise CorpusError(f"the manifest {path} is no regular file.")
@@ -76,7 +74,7 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
 
 
 def phones_are_timed(phones: str) -> bool:
-    """Whether this is "symbol@seconds symbol@seconds ...", in the order of their times, or empty."""
+    """Whether a string is "symbol@seconds symbol@seconds ..." in order of time, or empty."""
     before = 0.0
     for phone in phones.split():
         symbol, _, time = phone.rpartition("@")

@@ -11,10 +11,8 @@ from codec.data.base import Corpus, CorpusError, Stream
 
 
 class MixCorpus(Corpus):
-    """Crops of `corpora` in proportion to `weights`, both by name.
-
-    Files are reported as "name/file". Held-out clips alternate: the first of each corpus, the second of each, ...
-    """
+    """Mixture of `corpora`, drawn in proportion to `weights` (both by name); held-out clips alternate between corpora.
+    Files are reported as "name/file"."""
 
     def __init__(self, corpora: dict[str, Corpus], weights: dict[str, float]):
         if set(corpora) != set(weights) or not corpora:
@@ -44,7 +42,7 @@ class MixCorpus(Corpus):
 
 
 class MixCrops(Dataset):
-    """Draw n is draw n of the corpus that (seed, n) selects: no crop comes twice in an epoch of its corpus."""
+    """Map-style mixture: draw n is draw n of the corpus that (seed, n) selects, so none repeats in an epoch of it."""
 
     def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
         self.names, self.crops, self.shares, self.seed = list(crops), crops, shares, seed
@@ -55,7 +53,7 @@ class MixCrops(Dataset):
 
 
 class MixStream(Stream):
-    """The same with at least one stream; the draws of map-style crops are divided among the readers."""
+    """Mixture with at least one stream; draws of map-style crops are divided among the readers."""
 
     def __init__(self, crops: dict[str, Dataset], shares: np.ndarray, seed: int):
         self.names, self.crops, self.shares, self.seed = list(crops), crops, shares, seed
@@ -76,7 +74,7 @@ class MixStream(Stream):
 
 
 class MixClips(Sequence):
-    """The clips of all corpora, alternating."""
+    """Clips of all corpora, alternating."""
 
     def __init__(self, clips: dict[str, Sequence[dict]]):
         self.clips = clips

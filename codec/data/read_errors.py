@@ -1,4 +1,4 @@
-"""A count of recordings that cannot be read, with the limit at which a run ends."""
+"""Count of unreadable recordings, with a limit at which a run ends."""
 
 import logging
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def check_share(bad: int, size: int | None, read: int, summary: str = "") -> None:
-    """Raises CorpusError if too many recordings of a corpus of `size` are unreadable; None: of those `read` so far."""
+    """Raise CorpusError if too many of `size` recordings are unreadable; of those `read` so far if `size` is None."""
     total = read if size is None else size
     if (size is not None and 0 < total <= bad) or (
         (size is not None or total >= ENOUGH) and bad >= FEWEST and bad > TOLERATED * total
@@ -25,11 +25,8 @@ def check_share(bad: int, size: int | None, read: int, summary: str = "") -> Non
 
 
 class ReadErrors:
-    """Logs each unreadable recording once, counts them, and ends the run when they are too many.
-
-    `size` is the number of recordings, None for a stream: then the recordings read so far are counted instead.
-    Each rank has its own count.
-    """
+    """Log and count unreadable recordings, each once; raise CorpusError if there are too many. `size` is the number of
+    recordings; if None (a stream), the share is of those read so far. Each rank counts its own."""
 
     def __init__(self, size: int | None):
         self.size = size
@@ -37,7 +34,7 @@ class ReadErrors:
         self._read: set[int] = set()  # hashes of names: a stream may be long
 
     def add(self, skipped: Iterable[tuple[str, str]], files: Iterable[str] = ()) -> None:
-        """Add the (name, reason) of skipped recordings and the names of the others. Raises CorpusError: too many."""
+        """Add (name, reason) of skipped recordings and names of the others. Raises CorpusError if too many are bad."""
         if self.size is None:
             self._read.update(hash(file) for file in files)
         for file, reason in skipped:

@@ -1,4 +1,4 @@
-"""Bounded reads of files below a folder or a URL that fsspec opens: http, https, s3 with `pip install s3fs`, ..."""
+"""Bounded reads of files below a folder, or a URL that fsspec opens: http, https, s3 with `pip install s3fs`, ..."""
 
 import contextlib
 import hashlib
@@ -21,13 +21,12 @@ PERMANENT = (FileNotFoundError, PermissionError, ImportError, ValueError, TypeEr
 
 
 class RemoteFolder:
-    """The files below `url`, a folder or a URL; messages name it without credentials, as `label`.
+    """Files below `url`, a folder or a URL, which messages give without credentials, as `label`.
 
     Args:
         options: of fsspec's file system, such as {"anon": True} for a public S3 bucket.
-        cache: a folder for complete copies of large files, for servers that are slow or without range requests. (Unlike
-            fsspec's own caches: atomic, one download for all processes, verified by digest, and bounded.)
-        cache_gb: beyond so many gigabytes, the oldest copies are removed.
+        cache: folder for copies of whole files, for servers that are slow or without range requests. Unlike fsspec's
+            caches: atomic, one download for all processes, verified by digest, and at most `cache_gb` GB.
     """
 
     def __init__(self, url: str | Path, options: dict | None = None, cache: str | Path = "", cache_gb: float = 50.0):
@@ -37,17 +36,15 @@ class RemoteFolder:
         self.cache_gb = cache_gb
 
     def read(self, name: str, most: int) -> bytes:
-        """A whole file. Raises CorpusError if it is missing, or longer than `most` bytes."""
+        """Read a whole file. Raises CorpusError if it is missing, or longer than `most` bytes."""
         content = self._retried(name, lambda files, path: read_range(files, path, 0, most + 1))
         if len(content) > most:
             raise CorpusError(f"{self.label}/{name} is longer than {most} bytes: it is no file of shards.")
         return content
 
     def read_range(self, name: str, start: int, size: int, sha256: str, file_size: int) -> bytes:
-        """`size` bytes from `start` on of a file of `file_size` bytes with that digest; fewer where the file ends.
-
-        Raises CorpusError if they cannot be read.
-        """
+        """Read `size` bytes from `start` on (fewer at the end) of a file of known digest and size. Raises
+        CorpusError."""
         if self.cache:
             with self._open_copy(name, sha256, file_size) as file:
                 file.seek(start)
@@ -58,7 +55,7 @@ class RemoteFolder:
         return content
 
     def check_ranges(self, name: str) -> None:
-        """Test with a file of two bytes or more whether the server has range requests. Raises CorpusError."""
+        """Raise CorpusError if the server has no range requests; `name` is a file of two bytes or more."""
         if not self.is_local and not self.cache:
             self.read_range(name, 0, 1, "", 2)
 
@@ -76,7 +73,7 @@ class RemoteFolder:
             raise CorpusError(f"{where} cannot be read: {reason(error)}.") from None
 
     def _open_copy(self, name: str, sha256: str, size: int) -> BinaryIO:
-        """The local copy of a file, downloaded and verified if need be."""
+        """Open the local copy of a file, downloaded and verified if need be."""
         copy = self.cache / f"{sha256[:32]}.tar"
         with contextlib.suppress(FileNotFoundError):  # not there, or removed by another process
             return copy.open("rb")
@@ -118,7 +115,7 @@ class _TooLongError(CorpusError):
 
 
 def read_range(files: Any, path: str, start: int, end: int) -> bytes:
-    """Bytes `start` to `end` of a file; more, from the file's beginning, where a server ignores the range."""
+    """Bytes `start` to `end` of a file; more, from its beginning, if a server ignores the range."""
     if "file" in files.protocol:
         with open(path, "rb") as file:  # a third of the time of `cat_file`
             file.seek(start)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def retried(read: Callable[[], T], what: str, permanent: Callable[[Exception], bool] = lambda error: False) -> T:
-    """The result of `read()`, called again while it fails with errors that are not `permanent`; the last is raised."""
+    """Result of `read()`, called again after errors that are not `permanent`; the last error is raised."""
     for attempt in itertools.count():
         try:
             return read()
@@ -27,5 +27,5 @@ def retried(read: Callable[[], T], what: str, permanent: Callable[[Exception], b
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's message, without credentials, for the middle of a sentence."""
+    """First line of an error's message, without credentials, for use within a sentence."""
     return redact_text((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))

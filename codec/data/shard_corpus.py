@@ -1,8 +1,6 @@
-"""A corpus in shards, written by `python -m codec pack`: in a local folder, or at http, s3 and so on.
-
-WebDataset's tar files are read by position, not as a stream, so that draw n is a function of (seed, n) alone, resuming
-is exact with any number of ranks and workers, and a rank fetches only the bytes of its own draws.
-"""
+"""Corpus in shards, written by `python -m codec pack`, in a folder or at a URL. WebDataset tar files are read by byte
+position: draw n depends on (seed, n) alone, resuming is exact with any number of ranks and workers, and a rank fetches
+only its own draws."""
 
 import hashlib
 import io
@@ -29,18 +27,12 @@ IN_MEMORY = 32  # shards whose entries stay in memory
 
 
 class ShardCorpus(Corpus):
-    """The shards at `path`, a folder or a URL (http, https, s3 with s3fs, whatever fsspec opens).
+    """Corpus of the shards at `path`, a folder or a URL that fsspec opens (http, https, s3 with s3fs, ...).
 
-    Packing has decided what is held out. Training goes through the shards in a new order each epoch, `window` of them
-    at a time, and draws from all recordings in the window.
-
-    Args:
-        cache: a folder for complete copies of the shards at a URL, each verified by its sha256; without it, every
-            recording is one request for its bytes.
-        cache_gb: size of that folder; the oldest copies are removed.
-        storage_options: of fsspec.
-
-    Raises CorpusError if there is no valid index, or the server has no range requests.
+    Training permutes the shards in each epoch, and draws from all recordings of `window` shards at a time. `cache` is a
+    folder for whole shards from a URL, each verified by its sha256, the oldest removed beyond `cache_gb` GB; without
+    it, each recording is one range request. `storage_options` are fsspec's. Raises CorpusError if there is no valid
+    index, or the server has no range requests.
     """
 
     def __init__(
@@ -76,7 +68,7 @@ class ShardCorpus(Corpus):
 
 
 class Recordings:
-    """The recordings of some shards, by number; stands for a corpus in `Crops` and `Clips`."""
+    """Recordings of some shards, by number; the corpus of `Crops` and `Clips`."""
 
     def __init__(self, folder: RemoteFolder, shards: Sequence[Shard], sample_rate: int, in_memory: int = IN_MEMORY):
         self.folder, self.shards, self.sample_rate, self.in_memory = folder, shards, sample_rate, in_memory
@@ -92,7 +84,7 @@ class Recordings:
         return np.concatenate([lengths(self.place(at), self.sample_rate) for at in range(len(self.shards))])
 
     def place(self, at: int) -> np.ndarray:
-        """`place` [n, 4] of one of the shards (shard_index.py); the last `in_memory` of them stay in memory."""
+        """`place` [n, 4] of shard `at` (shard_index.py); those of the last `in_memory` shards stay in memory."""
         if at not in self._places:
             if len(self._places) >= self.in_memory:
                 del self._places[next(iter(self._places))]
@@ -100,7 +92,7 @@ class Recordings:
         return self._places[at]
 
     def recording(self, i: int) -> Recording:
-        """Raises AudioError if its bytes are anything else."""
+        """Recording i. Raises AudioError if the bytes at its place are anything else."""
         at = int(np.searchsorted(self.ends, i, side="right"))
         shard = self.shards[at]
         number = i - (int(self.ends[at - 1]) if at else 0)
@@ -110,11 +102,9 @@ class Recordings:
 
 
 class ShardCrops(Dataset):
-    """ds[n] for every n >= 0, a function of (seed, n) alone.
-
-    An epoch is a permutation of the shards, cut into windows; within a window it is `Crops`: every recording has
-    ceil(duration / crop) slots, and each slot comes once. Memory holds a window or two and a number per shard.
-    """
+    """Training crops for every draw n >= 0, functions of (seed, n) alone. An epoch is a permutation of the shards, cut
+    into windows, each a `Crops`: every recording has ceil(duration / crop) slots, each drawn once. Memory holds a
+    window or two, and a number per shard."""
 
     def __init__(self, corpus: ShardCorpus, shards: list[Shard], samples: int, seed: int):
         self.folder, self.sample_rate, self.window = corpus.folder, corpus.sample_rate, corpus.window
@@ -130,7 +120,7 @@ class ShardCrops(Dataset):
         return crops[draw]
 
     def locate(self, n: int) -> tuple[Crops, int]:
-        """The window of draw n, and its draw number there."""
+        """The window of draw n, and the draw number in it."""
         epoch, position = divmod(n, self.slots)
         if epoch != self._epoch:
             self._order = np.random.default_rng((self.seed, 6, epoch)).permutation(len(self.shards))
@@ -159,7 +149,7 @@ def lengths(place: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def entries(folder: RemoteFolder, shard: Shard) -> np.ndarray:
-    """`place` [n, 4] of a shard (shard_index.py)."""
+    """Read `place` [n, 4] of a shard (shard_index.py), verified by its sha256 and the index."""
     name = f"{shard.name}.entries"
     content, where = folder.read(name, entries_bytes(shard)), f"{folder.label}/{name}"
     if hashlib.sha256(content).hexdigest() != shard.entries:
@@ -168,7 +158,7 @@ def entries(folder: RemoteFolder, shard: Shard) -> np.ndarray:
 
 
 def unpack(data: bytes, shard: str, number: int) -> Recording:
-    """The recording in a piece of a tar file. Raises AudioError where the piece is anything else."""
+    """Recording in a piece of a tar file. Raises AudioError if the piece is anything else."""
     name = f"{shard}-{number:06d}"
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:  # "r:" decompresses nothing
@@ -189,7 +179,7 @@ def unpack(data: bytes, shard: str, number: int) -> Recording:
 
 
 def _slots(folder: RemoteFolder, shards: list[Shard], sample_rate: int, samples: int) -> np.ndarray:
-    """Slots of each shard, [shards] int64: reads every NAME.entries once; the numbers are cached."""
+    """Number of slots of each shard, [shards] int64, from all NAME.entries; cached."""
     cached = cache_dir() / "shards" / f"{cache_key(sample_rate, samples, *(shard.entries for shard in shards))}.json"
     slots = load_json(cached).get("slots")
     if not slots:

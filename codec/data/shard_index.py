@@ -1,11 +1,9 @@
-"""Files of a corpus in shards.
+"""File formats of a corpus in shards. Indices may be untrusted: names and numbers are bounded, nothing is executed.
 
 index.json      format, version, `shards` (a list of the facts below) and `splits` (train, val, test: which shards)
 NAME.tar        WebDataset's layout: KEY.flac and KEY.json (file, speaker, text, phones) of each recording
 NAME.entries    safetensors: `place` [n, 4] int64, of each recording its first byte in the tar and its size there, its
                 frames and its rate in Hz; the facts of the shard as metadata
-
-Indices may be untrusted: names stay inside the folder, numbers within bounds, and nothing is executed.
 """
 
 import json
@@ -31,7 +29,7 @@ FRAMES = 2**40  # of a recording, at most
 
 
 class Shard(Part):
-    """One shard: `bytes` and `sha256` of NAME.tar, `entries` the sha256 of NAME.entries."""
+    """One shard: `bytes` and `sha256` of NAME.tar; `entries` is the sha256 of NAME.entries."""
 
     recordings: int = Field(gt=0, le=RECORDINGS)
     seconds: float = Field(gt=0, le=SECONDS)
@@ -67,7 +65,7 @@ def save_entries(place: np.ndarray, facts: dict[str, str]) -> bytes:
 
 
 def load_entries(content: bytes, shard: Shard, where: str) -> np.ndarray:
-    """`place` [n, 4] of a shard, checked against the index. Raises CorpusError."""
+    """Parse `place` [n, 4] of a shard and check it against the index. Raises CorpusError."""
     try:
         place = load(content)["place"]
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
@@ -86,10 +84,10 @@ def load_entries(content: bytes, shard: Shard, where: str) -> np.ndarray:
 
 
 def entries_bytes(shard: Shard) -> int:
-    """The largest size of NAME.entries."""
+    """Upper bound of the size of NAME.entries."""
     return 32 * shard.recordings + 2**20
 
 
 def seconds(place: np.ndarray) -> float:
-    """Duration of all recordings of `place` [n, 4]."""
+    """Total duration of the recordings in `place` [n, 4]."""
     return round(float((place[:, 2] / place[:, 3]).sum()), 3)

@@ -1,8 +1,6 @@
-"""Packing of a corpus into shards: WebDataset's tar files of FLAC, and an index of where each recording lies.
-
-Each unit of the corpus (work_units.py) becomes one shard with the same bytes, whichever process writes it. NAME.tar is
-renamed into place first and NAME.entries after it: a shard with entries is complete, and is not written again.
-"""
+"""Packing of a corpus into shards: WebDataset tar files of FLAC, and an index of the recordings' positions. A unit
+(work_units.py) becomes one shard, with equal bytes whichever process writes it. NAME.entries appears after NAME.tar: a
+shard with entries is complete and is not written again."""
 
 import hashlib
 import json
@@ -34,14 +32,11 @@ def pack(
     part: tuple[int, int] = (0, 1),
     report: Callable[[str], None] = print,
 ) -> Index | None:
-    """Write the missing shards of `units` -> the index, None while other processes have shards to write.
+    """Write the missing shards of `units` and return the index, or None while other processes have shards to write.
 
-    Args:
-        sample_rate: of the packed recordings, Hz; None keeps that of each.
-        workers: processes; 0 packs in this one.
-        part: (index, count) of this call among several that pack the corpus together, on other machines, say.
-
-    Raises CorpusError if the folder holds shards of something else, or too many recordings are unreadable.
+    `sample_rate` (Hz) None preserves that of each recording; `workers` 0 packs in this process; `part` is (index,
+    count) of this call among concurrent ones, on several machines for instance. Raises CorpusError if the folder has
+    shards of another corpus, or too many recordings are unreadable.
     """
     check_plan(folder, {"corpus": units.digest, "sample_rate": sample_rate})
     errors = ReadErrors(units.size)
@@ -64,7 +59,7 @@ def pack(
 
 
 class _Shards(Dataset):
-    """Shard by unit, written on access: (name, (name, reason) of the unreadable recordings, names of the others)."""
+    """Writes a shard on access: (name, [(name, reason)] of unreadable recordings, names of the others)."""
 
     def __init__(self, units: WorkUnits, folder: Path, sample_rate: int | None):
         self.units, self.folder, self.sample_rate = units, folder, sample_rate
@@ -114,10 +109,7 @@ def _about(recording: Recording) -> bytes:
 
 
 def _index(units: WorkUnits, folder: Path) -> Index:
-    """The index of the shards in the folder, all of which are complete; those without a recording are left out.
-
-    Raises CorpusError if too many recordings are unreadable, of all processes and calls together.
-    """
+    """Index of the complete shards in the folder, without empty ones. Raises CorpusError if too much is unreadable."""
     shards: list[Shard] = []
     numbers: dict[int, int] = {}
     good, bad = 0, len(units.bad)

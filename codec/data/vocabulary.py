@@ -9,15 +9,7 @@ FILLER = 0  # the number of "no symbol"
 
 
 class Vocabulary:
-    """Symbols -> numbers from 1.
-
-    Args:
-        symbols: each once.
-        kind: of the symbols, for messages: ``phone`` or ``character``.
-
-    Raises:
-        InputError: if there are no symbols.
-    """
+    """Map of distinct symbols to numbers from 1; `kind` is "phone" or "character". InputError if there are none."""
 
     def __init__(self, symbols: Sequence[str], kind: str):
         if not symbols:
@@ -27,15 +19,15 @@ class Vocabulary:
         self.kind = kind
 
     def __len__(self) -> int:
-        """The number of symbols, with the filler."""
+        """Number of symbols, with the filler."""
         return len(self.numbers) + 1
 
     def unknown(self, symbols: Iterable[str]) -> list[str]:
-        """The symbols that it lacks, each once."""
+        """The symbols that are not in the vocabulary, each once."""
         return [symbol for symbol in dict.fromkeys(symbols) if symbol not in self.numbers]
 
     def __call__(self, symbols: Iterable[str]) -> list[int]:
-        """Raises InputError for an unknown symbol."""
+        """Numbers of the symbols. Raises InputError for an unknown symbol."""
         symbols = list(symbols)
         if unknown := self.unknown(symbols):
             named = ", ".join(map(repr, unknown[:5]))
@@ -44,15 +36,15 @@ class Vocabulary:
 
 
 def normalized_text(text: str) -> str:
-    """A text as models read it: compatible Unicode forms (NFKC), lower case, single spaces."""
+    """A text in the models' form: NFKC, lower case, single spaces."""
     return " ".join(unicodedata.normalize("NFKC", text).lower().split())
 
 
 def characters(texts: Iterable[str]) -> str:
-    """All characters of the texts, each once; in reverse order, so that no ``${`` can be taken for an interpolation."""
+    """Distinct characters of the texts; in reverse order, so that no ``${`` can be parsed as an interpolation."""
     return "".join(sorted(set().union(*map(normalized_text, texts)), reverse=True))
 
 
 def phones(recordings: Iterable[Iterable[tuple[str, float]]]) -> str:
-    """All symbols of the phones, each once, separated by spaces."""
+    """Distinct symbols of the phones, separated by spaces."""
     return " ".join(sorted({symbol for recording in recordings for symbol, _ in recording}, reverse=True))

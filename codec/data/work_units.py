@@ -1,7 +1,5 @@
-"""A corpus cut into units of work, for programs that process all of it: packing, extraction of tokens and latents.
-
-The content of a unit depends on the corpus alone: any process can process any unit, in any order, again.
-"""
+"""A corpus cut into units of work, for programs that process all of it (packing, extraction of tokens and latents). A
+unit depends on the corpus alone: any process can process any unit, in any order, repeatedly."""
 
 import hashlib
 import json
@@ -23,19 +21,16 @@ PLAN = "plan.json"  # identifies the corpus and the options of a folder of units
 
 
 class WorkUnits(ABC):
-    """`names` are those of the units, `splits` maps train, val and test to the numbers of their units in order.
-
-    Equal `digest` means equal recordings. `size` is the number of recordings, None if unknown.
-    """
+    """A corpus divided into named units."""
 
     names: list[str]
-    splits: dict[str, list[int]]
-    digest: str
-    size: int | None = None
-    bad: tuple[tuple[str, str], ...] = ()
+    splits: dict[str, list[int]]  # train, val and test: the numbers of their units, in order
+    digest: str  # equal digests mean equal recordings
+    size: int | None = None  # number of recordings; None if unknown
+    bad: tuple[tuple[str, str], ...] = ()  # (file, reason) of recordings found unreadable in advance
 
     def recordings(self, unit: int) -> Iterator[Recording | AudioError]:
-        """The recordings of a unit in order; an AudioError stands for an unreadable one."""
+        """Recordings of a unit in order; an AudioError stands for an unreadable one."""
         for read in self._readers(unit):
             try:
                 yield read()
@@ -47,10 +42,7 @@ class WorkUnits(ABC):
 
 
 def cut(corpus: Corpus, seconds: float) -> WorkUnits:
-    """The units of a corpus, of about `seconds` where it can be cut anywhere.
-
-    Raises CorpusError for a mix.
-    """
+    """Cut a corpus into units of about `seconds`, or into its shards or files. Raises CorpusError for a mix."""
     if isinstance(corpus, IndexedCorpus):
         return IndexedUnits(corpus, seconds)
     if isinstance(corpus, ShardCorpus):
@@ -61,7 +53,7 @@ def cut(corpus: Corpus, seconds: float) -> WorkUnits:
 
 
 def check_plan(folder: Path, plan: dict) -> None:
-    """Record the purpose of a folder. Raises CorpusError if it has another."""
+    """Record in plan.json what a folder is for. Raises CorpusError if it is for something else."""
     content = json.dumps(plan, sort_keys=True).encode() + b"\n"
     path = folder / PLAN
     if not path.is_file():
@@ -71,7 +63,7 @@ def check_plan(folder: Path, plan: dict) -> None:
 
 
 class IndexedUnits(WorkUnits):
-    """Training recordings in a fixed random order, so that a unit is a fair sample; held-out ones in theirs."""
+    """Training recordings in a fixed random order, so that a unit is a fair sample; held-out ones in their order."""
 
     def __init__(self, corpus: IndexedCorpus, seconds: float):
         self.corpus, self.size, self.bad = corpus, corpus.size, tuple(corpus.bad)
@@ -101,7 +93,7 @@ class IndexedUnits(WorkUnits):
 
 
 class ShardUnits(WorkUnits):
-    """A unit is a shard."""
+    """One unit per shard."""
 
     def __init__(self, corpus: ShardCorpus):
         self.corpus, self.size, self.splits = corpus, corpus.size, corpus.index.splits
@@ -114,7 +106,7 @@ class ShardUnits(WorkUnits):
 
 
 class StreamUnits(WorkUnits):
-    """A unit is a file of the dataset, in the dataset's order; the held-out recordings are the first unit."""
+    """One unit per file of the dataset, in order, after a unit of the held-out recordings."""
 
     def __init__(self, corpus: HubStream):
         self.corpus = corpus

@@ -1,4 +1,4 @@
-"""Atomic writes: a file appears complete or not at all, also where the process that writes it is killed."""
+"""Atomic writes: a file appears complete or not at all, also if the writing process is killed."""
 
 import glob
 import os
@@ -15,11 +15,9 @@ PREFIX = "unfinished-"
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
-    """A binary file, open for writing, that is renamed to ``path`` when the block succeeds and removed when it fails.
-
-    Its temporary name is ``file.name``. What a killed process left of the same path is removed first: only one process
-    may write a path at a time (:func:`write_atomic` has no such restriction).
-    """
+    """Open a binary file that is renamed to ``path`` on success and removed on failure; ``file.name`` is its temporary
+    name. Leftovers of killed processes are removed, so only one process may write a path at a time (unlike
+    `write_atomic`)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f"{PREFIX}{glob.escape(path.name)}-*"):
@@ -29,7 +27,7 @@ def atomic_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
-    """Write bytes, or text as UTF-8. Several processes may write the same path at once: the last one wins."""
+    """Write bytes, or text as UTF-8. Concurrent writes of one path are safe: the last one wins."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _renamed_when_complete(path) as file:
@@ -53,6 +51,6 @@ def _renamed_when_complete(path: Path) -> Iterator[BinaryIO]:
 
 
 def refuse_existing(paths: Sequence[Path], force: bool) -> None:
-    """Raises InputError if one of the paths exists and ``force`` is not set."""
+    """Raise InputError if one of the paths exists and ``force`` is not set."""
     if not force and (existing := next((path for path in paths if path.exists()), None)):
         raise InputError(f"{existing} exists already: choose another path, or replace it with --force")

@@ -1,4 +1,4 @@
-"""The user's cache folder ($CODEC_CACHE, or ~/.cache/codec): JSON and tensors that cost time only if they are lost."""
+"""The user's cache folder ($CODEC_CACHE, or ~/.cache/codec): JSON and tensors that can be computed again."""
 
 import contextlib
 import hashlib
@@ -19,12 +19,12 @@ def cache_dir() -> Path:
 
 
 def cache_key(*parts: object) -> str:
-    """16 hexadecimal digits, the same for the same parts in every process."""
+    """16 hexadecimal digits, equal for equal parts in every process."""
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]
 
 
 def corpus_fingerprint(crops: Any) -> str:
-    """Digest of the first 8 training crops: they depend on all recordings, on the held-out ones and on the seed."""
+    """Digest of the first 8 training crops, which depend on all recordings, the held-out part and the seed."""
     digest = hashlib.blake2b()
     for n in range(8):
         item = crops[n]
@@ -42,7 +42,7 @@ def load_json(path: Path) -> dict:
 
 
 def save_json(path: Path, content: dict) -> None:
-    """Write a JSON file. A file that cannot be written is no error: its content is computed again next time."""
+    """Write a JSON file; ignores a failure, since the content can be computed again."""
     with contextlib.suppress(OSError):
         write_atomic(path, json.dumps(content))
 
@@ -66,13 +66,8 @@ def save_tensors(path: Path, tensors: dict[str, Any], metadata: dict[str, str] |
 
 
 def cached_tensors(path: Path, make: Callable[[], Stored]) -> Stored:
-    """What ``path`` holds; if that is nothing, the result of ``make``, which is saved there.
-
-    Of several processes one calls ``make`` and the others wait for it.
-
-    Raises:
-        ValueError: if the cache folder cannot be written.
-    """
+    """Content of ``path``, or else the result of ``make``, saved there; concurrent processes call ``make`` once. Raises
+    ValueError if the cache folder cannot be written."""
     from filelock import FileLock
 
     if (stored := load_tensors(path)) is not None:

@@ -1,4 +1,4 @@
-"""The device check that all programs share."""
+"""Selection of the compute device."""
 
 import os
 
@@ -8,15 +8,8 @@ from codec.utils.errors import InputError
 
 
 def usable_device(choice: str = "auto") -> str:
-    """The name of a device on which tensors can be computed.
-
-    Args:
-        choice: ``cpu``, ``cuda``, ``cuda:1``, ...; ``auto`` is a GPU if there is one (under torchrun, that of
-            ``LOCAL_RANK``), else the CPU.
-
-    Raises:
-        InputError: if the device cannot be used.
-    """
+    """Name of the device ``choice`` (``cpu``, ``cuda``, ``cuda:1``, ...); for ``auto`` a GPU if there is one (under
+    torchrun that of ``LOCAL_RANK``), else the CPU. Raises InputError if it cannot compute."""
     device = str(choice)
     if device == "auto":
         rank = os.environ.get("LOCAL_RANK")

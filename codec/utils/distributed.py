@@ -1,8 +1,5 @@
-"""Ranks of a training run or of a distributed command, and means over them, so that N ranks compute what one would.
-
-Means over examples need nothing from here: DDP averages the gradients over ranks. A quantity that a loss divides by (a
-norm, a count) must be that of the whole batch, on all ranks (tests/training/test_ranks.py).
-"""
+"""Ranks of a training run or a distributed command, and means over ranks. Means over examples need nothing from here,
+as DDP averages gradients; a divisor in a loss (a norm, a count) must be that of the whole batch on all ranks."""
 
 import os
 from collections.abc import Mapping
@@ -15,16 +12,14 @@ from codec.utils.errors import InputError
 
 
 def world_size() -> int:
-    """The number of ranks that train together; 1 without torch.distributed."""
+    """Number of ranks that train together; 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def mean_over_ranks(values: list[Tensor]) -> list[Tensor]:
-    """Scalars of each rank -> their means over ranks, by one all-reduce. All ranks must call it in the same order.
-
-    Gradients pass unchanged, since DDP divides them by the number of ranks. With one rank, or without gradients (in
-    validation, where ranks are not synchronised), the values are returned as they are.
-    """
+    """Means over ranks of scalars, by one all-reduce, which all ranks must call in the same order. Gradients pass
+    unchanged, since DDP divides them by the number of ranks. With one rank, or without gradients (validation, where
+    ranks are not synchronised), the values are returned unchanged."""
     if world_size() == 1 or not torch.is_grad_enabled():
         return values
     return list(_Mean.apply(torch.stack(values)).unbind())
@@ -45,14 +40,8 @@ class _Mean(torch.autograd.Function):
 def rank_and_world_size(
     rank: int | None = None, world: int | None = None, environment: Mapping[str, str] = os.environ
 ) -> tuple[int, int]:
-    """(rank, world size) as given, else those of torchrun, srun or a SLURM array, else (0, 1).
-
-    For a SLURM array whose tasks are several processes each (``srun`` inside ``--array``), the world size is the
-    product.
-
-    Raises:
-        InputError: if only one of them is given, or the rank is outside of the world.
-    """
+    """(rank, world size) as given, else of torchrun, srun or a SLURM array, else (0, 1). For ``srun`` inside
+    ``--array`` the world size is the product. Raises InputError if only one is given, or the rank is out of range."""
     if (rank is None) != (world is None):
         raise InputError("--rank and --world belong together: give both or neither")
     if rank is None:

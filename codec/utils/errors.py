@@ -1,9 +1,9 @@
-"""Errors that a program ends with in one sentence, without a trace."""
+"""Errors that end a program with one sentence, without a traceback."""
 
 
 class UserError(Exception):
-    """Base of all errors of this package. The message is one sentence, and all that the user needs."""
+    """Base of all errors of this package; the message is one sentence for the user."""
 
 
 class InputError(UserError, ValueError):
-    """An option or a file cannot be used as it was given; the sentence says what to do."""
+    """Raised if an option or a file cannot be used; the message says what to do."""

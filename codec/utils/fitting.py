@@ -1,4 +1,4 @@
-"""Training of the small networks that are trained once and cached: phone teacher and phone recogniser."""
+"""Training of small networks whose weights are cached: phone teacher and phone recogniser."""
 
 import logging
 import math
@@ -19,12 +19,8 @@ def fit(
     weight_decay: float,
     max_norm: float = math.inf,
 ) -> None:
-    """``steps`` of AdamW on ``loss()``, the loss of a new random batch: linear warm-up, cosine decay to 0.
-
-    Args:
-        warmup: steps.
-        max_norm: of all gradients together; larger ones are clipped.
-    """
+    """Train for ``steps`` of AdamW on ``loss()``, the loss of a new random batch: linear warm-up over ``warmup`` steps,
+    cosine decay to 0, gradients clipped to a total norm of ``max_norm``."""
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, weight_decay=weight_decay)
     for step in range(steps):
@@ -41,7 +37,7 @@ def fit(
 
 
 def shift_bands(mel: Tensor, most: int) -> Tensor:
-    """Mel energies ``[B, bands, F]``, each example shifted by up to ``most`` bands: other pitches and vocal tracts."""
+    """Shift mel energies ``[B, bands, F]`` by up to ``most`` bands per example, to vary pitch and vocal tract."""
     batch, bands, _ = mel.shape
     by = torch.randint(-most, most + 1, (batch, 1, 1))
     return mel.gather(1, (torch.arange(bands)[None, :, None] + by).clamp(0, bands - 1).expand_as(mel))

@@ -1,4 +1,4 @@
-"""Reading of untrusted JSON and YAML: bounded size, plain values, validated by a schema, paths inside one folder."""
+"""Reading of untrusted JSON and YAML: bounded size, plain values, validation by a schema, paths inside one folder."""
 
 import json
 import os
@@ -20,11 +20,11 @@ MOST_YAML = 2**20  # bytes, which take PyYAML half a minute; a configuration has
 
 
 class UntrustedFileError(InputError):
-    """A file is too large, or is not what it should be; the message says why."""
+    """Raised if a file is too large or invalid; the message gives the reason."""
 
 
 class Schema(BaseModel):
-    """Base of the schemas of untrusted files: no conversion of types, finite numbers, unknown keys ignored."""
+    """Base of schemas of untrusted files: no conversion of types, finite numbers, unknown keys ignored."""
 
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False, extra="ignore")
 
@@ -33,12 +33,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_text(path: Path, most: int = MOST_TEXT) -> str:
-    """The text of a regular UTF-8 file.
-
-    Raises:
-        OSError: if it cannot be opened.
-        UntrustedFileError: if it is no regular file, has more than ``most`` bytes, or is no text.
-    """
+    """Text of a regular UTF-8 file. Raises OSError if it cannot be opened, UntrustedFileError if it is not a regular
+    file, not text, or longer than ``most`` bytes."""
     if path.exists() and not path.is_file():
         raise UntrustedFileError("it is no regular file")
     with path.open("rb") as file:
@@ -53,7 +49,7 @@ def read_text(path: Path, most: int = MOST_TEXT) -> str:
 
 
 def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
-    """The object in a JSON file. Raises as `read_text` does."""
+    """Object in a JSON file. Raises as `read_text` does, and UntrustedFileError if it holds anything else."""
     content = parse_json(read_text(path, most))
     if not isinstance(content, dict):
         raise UntrustedFileError(f"it holds a {type(content).__name__}, not an object")
@@ -61,7 +57,7 @@ def read_json(path: Path, most: int = MOST_TEXT) -> dict[str, Any]:
 
 
 def read_json_as(path: Path, model: type[Model], most: int = MOST_TEXT) -> Model:
-    """The object in a JSON file, validated. Raises as `read_text` does; messages begin with the path."""
+    """Object in a JSON file, validated. Raises as `read_json` does; messages begin with the path."""
     try:
         content = read_json(path, most)
     except UntrustedFileError as error:
@@ -70,11 +66,7 @@ def read_json_as(path: Path, model: type[Model], most: int = MOST_TEXT) -> Model
 
 
 def parse_as(model: type[Model], content: Any, where: str | Path) -> Model:
-    """Plain values, validated. ``where`` is the file that they come from, for messages.
-
-    Raises:
-        UntrustedFileError: with ``where``, the first field that does not fit, and why.
-    """
+    """Validate plain values from ``where``. Raises UntrustedFileError with the first invalid field and the reason."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -121,10 +113,10 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
-    """The content of a YAML file of plain values. Raises as `read_text` does."""
+def read_yaml(path: Path) -> Any:
+    """Content of a YAML file of plain values. Raises as `read_json` does."""
     try:
-        return yaml.load(read_text(path, most), Loader=_PlainLoader)
+        return yaml.load(read_text(path, MOST_YAML), Loader=_PlainLoader)
     except RecursionError:
         raise UntrustedFileError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of a million digits, the 31st of February
@@ -132,11 +124,7 @@ def read_yaml(path: Path, most: int = MOST_YAML) -> Any:
 
 
 def inside(folder: Path, name: Any) -> Path:
-    """The path of ``name`` below ``folder``, links resolved.
-
-    Raises:
-        UntrustedFileError: if it is outside of the folder.
-    """
+    """Path of ``name`` below ``folder``, links resolved. Raises UntrustedFileError if it is outside of the folder."""
     try:
         path = (folder / name).resolve()
         if isinstance(name, str) and name and folder.resolve() in path.parents:
