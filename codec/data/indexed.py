@@ -107,8 +107,7 @@ def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: 
 
 
 def interleave_speakers(numbers: np.ndarray, names: Sequence[str], speakers: Sequence[str]) -> np.ndarray:
-    """Order clips `numbers` by speakers in turn, with a fixed shuffle within each (neighbours in a folder are
-    alike)."""
+    """Order clips `numbers` by speakers in turn, in a fixed shuffle within each (neighbours in a folder are alike)."""
     counts: Counter[str] = Counter()
     order = []
     for i in sorted(numbers, key=lambda i: cache_key(names[i])):

@@ -43,7 +43,7 @@ class RemoteFolder:
         return content
 
     def read_range(self, name: str, start: int, size: int, sha256: str, file_size: int) -> bytes:
-        """Read `size` bytes from `start` on (fewer at the end) of a file of known digest and size. Raises
+        """Read `size` bytes from `start` on (fewer at the end) of a file of that digest and size. Raises
         CorpusError."""
         if self.cache:
             with self._open_copy(name, sha256, file_size) as file:
