@@ -1,4 +1,4 @@
-"""How train.py and eval.py begin and end: options that were renamed, sweeps, and one sentence for an input error."""
+"""Start and end of train.py and eval.py: renamed options, sweeps, and input errors reported in one sentence."""
 
 import functools
 import logging
@@ -20,8 +20,7 @@ from codec.utils.redact import NoSecrets, redact_hydra
 log = logging.getLogger("train")
 no_secrets = NoSecrets()  # one object: logging adds a filter to a handler only once
 
-# Options that have another name now. "key": also as the beginning of a longer key; "key=": alone; "key=choice": the
-# replacement stands for both.
+# Old -> current options. "key" also matches longer keys ("key.x"), "key=" only itself; "key=choice" is replaced whole.
 TEXT = ("aligned_phones", "characters", "spread_characters", "phones")
 SPEAKER = ("prompt", "prompt_attention")
 RENAMED = {
@@ -51,7 +50,7 @@ RENAMED = {
 
 
 def renamed(override: str) -> str | None:
-    """An override of the command line in its current spelling; None where that is how it is written."""
+    """The current spelling of a command-line override; None if it has not been renamed."""
     key, equals, value = override.lstrip("+~").partition("=")
     for old, new in RENAMED.items():
         name, alone, choice = old.partition("=")
@@ -63,7 +62,7 @@ def renamed(override: str) -> str | None:
 
 
 def refuse_renamed(main: Callable[[], Any]) -> Callable[[], Any]:
-    """A decorator of a Hydra program: an option that was renamed ends it with a sentence that has the new name."""
+    """Decorator of a Hydra program: a renamed option exits with a message that gives the new name."""
 
     @functools.wraps(main)
     def checked() -> Any:
@@ -76,13 +75,13 @@ def refuse_renamed(main: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def in_sweep() -> bool:
-    """Whether this run is one of a Hydra multirun (``-m``)."""
+    """Whether this run belongs to a Hydra multirun (``-m``)."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def user_error_of(error: Exception) -> BaseException | None:
-    """The error that the input caused, without Hydra's wrapping; None for an error of the program."""
-    if isinstance(error, InstantiationException):  # a part that refused its arguments
+    """The input error without Hydra's wrapper; None for a bug in the program."""
+    if isinstance(error, InstantiationException):  # a class rejected its arguments
         cause = error.__cause__
         refused = isinstance(cause, UserError | ValueError)
         return cause if refused or "unexpected keyword argument" in str(cause) else None
@@ -91,10 +90,10 @@ def user_error_of(error: Exception) -> BaseException | None:
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """End the program with one sentence where the input is at fault; other errors keep their trace.
+    """Exit with a one-sentence message on an input error; other errors show their traceback. Log files get both.
 
-    Before anything else, secrets are removed from what Hydra has recorded of the run. The error also goes to the log
-    files. In a sweep it is raised again: Hydra continues with the next run and shows the first error at the end.
+    First removes secrets from Hydra's records of the run. In a sweep, errors are raised again: Hydra continues with the
+    next run and shows the first error at the end.
     """
     for handler in logging.getLogger().handlers:
         handler.addFilter(no_secrets)
@@ -124,11 +123,9 @@ def _log_to_files(error: BaseException, trace: bool) -> None:
 
 
 def join_sweep(devices: Any) -> None:
-    """Prepare a process that a sweep's launcher started for training; outside a sweep, check the run folder.
+    """Prepare a process of a sweep for training; outside a sweep, :func:`check_run_folder`.
 
-    Raises:
-        InputError: if Lightning would start more processes, each of which would begin the whole sweep anew
-            (hydra#2070), or if processes that were started together have no run folder in common.
+    Raises InputError if Lightning would start more processes, each of which would restart the sweep (hydra#2070).
     """
     if not in_sweep():
         check_run_folder()
@@ -139,8 +136,7 @@ def join_sweep(devices: Any) -> None:
 
 
 def check_run_folder() -> None:
-    """Raise InputError if processes that torchrun or srun started together would each name the run folder by its own
-    time."""
+    """Raise InputError if the processes of torchrun or srun would each name a run folder by their own start time."""
     world = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1") if "SLURM_STEP_ID" in os.environ else "1")
     named = HydraConfig.initialized() and any(o.startswith("hydra.run.dir=") for o in HydraConfig.get().overrides.hydra)
     if world != "1" and not named and not os.environ.keys() & {"RUN_ID", "WANDB_RUN_ID"}:

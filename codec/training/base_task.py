@@ -1,4 +1,4 @@
-"""The base of Lightning modules that are trained here: logging, clipping, and skipping steps that are not finite."""
+"""Base of the Lightning modules: optimiser, gradient clipping, skipped steps, and the configuration in checkpoints."""
 
 from typing import Any
 
@@ -11,17 +11,16 @@ from codec.training.resume import check_same_step
 
 
 class BaseTask(lightning.LightningModule):
-    """What codec/training/callbacks/ relies on.
+    """Base class of the trained Lightning modules, with the interface that codec/training/callbacks/ uses.
 
     Attributes:
-        averaged: name of the submodule of which EMA averages, saves and evaluates the parameters.
+        averaged: name of the submodule whose parameters EMA averages.
         nonfinite: ``[B]`` bool after a forward pass: examples whose input or output is not finite.
         norms: gradient norm of each model before clipping.
         skipped: scalar after a step: 1.0 if the optimiser skipped it.
 
     Args:
-        config: the plain, resolved configuration that built the parts. Checkpoints contain it, so that what was trained
-            can be rebuilt from a checkpoint alone.
+        config: the resolved configuration of all parts, from which a checkpoint is rebuilt.
     """
 
     averaged: str
@@ -35,19 +34,19 @@ class BaseTask(lightning.LightningModule):
 
     @property
     def progress_metrics(self) -> dict[str, str]:
-        """Of the progress bar: label -> name of a logged value."""
+        """Label in the progress bar -> name of a logged value."""
         raise NotImplementedError
 
     def parts(self) -> dict[str, nn.Module]:
-        """The parts that were built, by name."""
+        """The configurable modules, by name; ``parts.json`` lists them."""
         raise NotImplementedError
 
     def learners(self) -> dict[str, nn.Module]:
-        """The models whose parameters are trained, by name."""
+        """The trained models, by name, each with its own optimiser options."""
         raise NotImplementedError
 
     def starts(self) -> dict[str, int]:
-        """The optimiser step at which a model begins to learn, where that is not 0."""
+        """Optimiser step at which a model begins to learn, by name; 0 for models not named."""
         return {}
 
     def seconds(self, batch: dict[str, Any]) -> float:
@@ -55,7 +54,7 @@ class BaseTask(lightning.LightningModule):
         raise NotImplementedError
 
     def dump(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """The tensors of a batch that are saved when training diverges on it."""
+        """The tensors of a batch to save if training diverges on it."""
         raise NotImplementedError
 
     def on_fit_start(self) -> None:
@@ -65,12 +64,12 @@ class BaseTask(lightning.LightningModule):
 
     @property
     def logs(self) -> bool:
-        """Whether Lightning writes out the values of the current step."""
+        """Whether Lightning logs the current step."""
         return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
 
     @property
     def steps(self) -> int:
-        """Length of the training. Raises ValueError if it is not counted in steps."""
+        """Number of optimiser steps of the whole training."""
         if self.trainer.max_steps < 1:
             raise ValueError("training is counted in steps: set max_steps (max_epochs alone does not end it)")
         return self.trainer.max_steps
@@ -84,8 +83,7 @@ class BaseTask(lightning.LightningModule):
         return [group["name"] for group in self.optim.build(self.learners(), 1)[0].param_groups]
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        """Clip each model's gradient by its own norm (``optim.*.clip``). If a norm is not finite, the fused optimiser
-        changes neither weights nor moments."""
+        """Clip each model's gradient by its own norm. If any norm is not finite, the optimiser skips the step."""
         self.norms = self.optim.clip(optimizer)
         finite = torch.stack(list(self.norms.values())).isfinite().all() if self.norms else torch.ones((), dtype=bool)
         self.skipped = optimizer.found_inf = (~finite).float()  # read by fused optimisers on the device

@@ -1,13 +1,7 @@
 """Training a codec: the whole GAN step in one backward pass, under Lightning's automatic optimisation.
 
-The reconstruction is cut into a leaf, ``estimate``. The discriminators run once on the recording and once on the leaf;
-their own loss reaches their weights only, and the gradient of the codec's losses at the leaf is passed to the codec as
-``(out.wav * gradient).sum()``. One scalar, one backward pass, one optimiser with a parameter group for the codec and
-one for the discriminators; the gradients equal those of the usual two passes at the same weights
-(tests/training/test_codec_task.py). The update is simultaneous, not alternating.
-
-A step whose losses or gradients are not finite on any rank is skipped on all ranks
-(codec/training/callbacks/nonfinite_guard.py counts them).
+The reconstruction is detached as a leaf, ``estimate``; ``(out.wav * gradient).sum()`` passes the gradient of the losses
+at the leaf to the codec (docs/design.md). Codec and discriminators are updated simultaneously, not alternately.
 """
 
 from typing import Any
@@ -23,23 +17,19 @@ from codec.model import Codec
 from codec.training.base_task import BaseTask
 from codec.training.optim import AdversarialOptimizer
 
-LOUD = 10.0  # samples beyond this, 20 dB above full scale, count as not finite
+LOUD = 10.0  # larger samples, more than 20 dB above full scale, count as not finite
 PARTS = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
 """Argument of :class:`CodecTask` -> group of the configuration that builds it."""
 
 
 class CodecTask(BaseTask):
-    """One training step, the optimiser, validation losses, and their logging.
+    """GAN training of a codec. Raises InputError if the quantizer lacks the latents that the distillation supervises.
 
     Args:
-        adversarial_start: optimiser step from which the discriminators run: their loss and the adversarial losses.
-        codec_start: optimiser step at which the codec begins to learn. Before it, nothing of the codec changes,
-            codebooks included, so that fresh discriminators catch up with a trained codec (fine-tuning).
+        adversarial_start: first optimiser step with discriminators and adversarial losses.
+        codec_start: first optimiser step that updates the codec and its codebooks. Before it, fresh discriminators
+            learn against a fixed, trained codec (fine-tuning).
         distillation: a loss on the latents, from a semantic teacher or from phones.
-        config: see :class:`codec.training.base_task.BaseTask`.
-
-    Raises:
-        InputError: if the quantizer does not have the latents that the distillation is for.
     """
 
     averaged = "codec"
@@ -101,8 +91,8 @@ class CodecTask(BaseTask):
     def one_pass(self, wav: Tensor, phones: PhoneBatch | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """wav ``[B, 1, T]``, phones of each clip -> a scalar whose gradient trains all parameters, and values to log.
 
-        The scalar's own value has no meaning: ``(out.wav * gradient).sum()`` only carries a gradient. If a loss is not
-        finite, all gradients are NaN, and by the reduction over ranks those of all ranks.
+        Only the scalar's gradient has a meaning. If a loss is not finite, all gradients are NaN, by the reduction over
+        ranks on all of them.
         """
         learning = self.global_step >= self.codec_start
         with torch.set_grad_enabled(learning):
@@ -140,7 +130,7 @@ class CodecTask(BaseTask):
         return total, values
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Log the reconstruction losses -> the estimate ``[B, 1, T]``, for the callbacks."""
+        """Log the reconstruction losses and return the estimate ``[B, 1, T]``, which callbacks use."""
         wav = batch["wav"]
         estimate = self.codec(wav).wav.float()
         losses = self.losses.reconstruction(wav, estimate)
@@ -156,5 +146,5 @@ class CodecTask(BaseTask):
 
 
 def zero(module: nn.Module) -> Tensor:
-    """0, with a zero gradient for every parameter: DDP waits for the gradient of each in every step."""
+    """0, with a zero gradient for every parameter, as DDP needs a gradient of each in every step."""
     return sum((0.0 * p.sum() for p in module.parameters()), torch.zeros(()))

@@ -1,4 +1,4 @@
-"""Optimisation: one AdamW; each model has learning rate, weight decay, clipping and a start of its own."""
+"""One AdamW in which each model has its own learning rate, weight decay, gradient clipping and first step."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from codec.layers.transformer import Transformer
 
 @dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up over ``warmup`` steps, then half a cosine that ends at ``final``, a share of the peak."""
+    """Linear warm-up over ``warmup`` steps, then a half cosine from 1 to ``final`` times the peak learning rate."""
 
     warmup: int = 0
     final: float = 0.0
@@ -26,7 +26,7 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Exponential:
-    """Linear warm-up, then ``gamma`` every ``every`` steps (UniAudio: 0.999 per epoch; DAC: 0.999996 per step)."""
+    """Linear warm-up, then factor ``gamma`` per ``every`` steps (UniAudio: 0.999 per epoch; DAC: 0.999996 per step)."""
 
     gamma: float = 1.0
     every: int = 1
@@ -39,16 +39,16 @@ class Exponential:
 
 
 Schedule = Callable[[int, int], float]
-"""(step, length of the training in steps) -> factor on the learning rate."""
+"""(step, number of steps of the training) -> factor on the learning rate."""
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """The options of AdamW for one model.
+    """Options of AdamW for one model.
 
     Args:
-        weight_decay: of all parameters, or, with decay="transformers", of those of the transformers only (Mimi).
-        clip: the largest norm of the group's gradient; None does not clip.
+        clip: maximum gradient norm of the model; None does not clip.
+        decay: parameters with weight decay: "all", or "transformers", those of the transformers only (Mimi).
     """
 
     lr: float
@@ -62,7 +62,7 @@ class ParameterGroup:
             raise ValueError(f"decay is {self.decay!r}; valid are 'all' and 'transformers'")
 
     def split(self, name: str, module: nn.Module) -> list[dict]:
-        """torch's parameter groups: NAME, and NAME/transformers where only these decay."""
+        """Parameter groups for torch: NAME, and NAME/transformers if only transformers have weight decay."""
         parameters = [p for p in module.parameters() if p.requires_grad]
         options = dict(lr=self.lr, betas=tuple(self.betas))
         if self.decay == "all" or not self.weight_decay:
@@ -80,20 +80,18 @@ class ParameterGroup:
 
 
 class OptimizerOptions:
-    """AdamW with one or two parameter groups for each model; subclasses say which model has which options."""
+    """Builds AdamW with one or two parameter groups per model; subclasses map model names to options."""
 
     schedule: Schedule
 
     def of(self, name: str) -> ParameterGroup:
-        """The options of the model with this name."""
+        """Options of the model with this name."""
         raise NotImplementedError
 
     def build(self, models: Mapping[str, nn.Module], steps: int, starts: Mapping[str, int] | None = None):
-        """-> (optimizer, scheduler stepped once per optimiser step).
+        """The optimiser, and a scheduler stepped once per optimiser step, for a training of ``steps`` steps.
 
-        Args:
-            steps: length of the whole training.
-            starts: step at which a model begins to learn, and its schedule begins; 0 for those not named.
+        A model's learning rate is 0 before its step in ``starts`` (default 0), at which its schedule begins.
         """
         groups, factors = [], []
         for name, module in models.items():
@@ -105,7 +103,7 @@ class OptimizerOptions:
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
 
     def clip(self, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-        """Clip the gradient of each model to its own norm -> the norms before clipping, by name."""
+        """Clip each model's gradient to its maximum norm; returns the norms before clipping, by name."""
         models: dict[str, list[nn.Parameter]] = {}
         for group in optimizer.param_groups:
             models.setdefault(group["name"].partition("/")[0], []).extend(group["params"])
@@ -121,7 +119,7 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class AdversarialOptimizer(OptimizerOptions):
-    """Options for the codec, which distillation shares, and for the discriminators."""
+    """One set of options for codec and distillation, one for the discriminators (name ``disc``)."""
 
     codec: ParameterGroup
     disc: ParameterGroup

@@ -1,13 +1,10 @@
-"""A batch on which training diverged: a file that holds it, and the step repeated from that file.
+"""Save the batch on which training diverged, and repeat its step.
 
-A safetensors file in the run folder, ``diverged_step=N_rank=R.safetensors``:
+``diverged_step=N_rank=R.safetensors`` in the run folder; the weights before the step are in checkpoints/diverged.ckpt:
 
-wav: ``[B, 1, T]`` float32, augmented, as the codec received it; of a flow model latents ``[B, C, F]``, span ``[B, F]``
-random, random_cuda: torch's random state before the step, bytes; the latter where there was a GPU
-metadata: ``step``, ``rank``, ``files`` (JSON, B names), ``phones`` (JSON, for each clip [symbol, start in seconds];
-    null or missing where none were loaded)
-
-The weights before the step are in ``checkpoints/diverged.ckpt``.
+wav: ``[B, 1, T]`` float32, augmented (flow models: latents ``[B, C, F]`` and span ``[B, F]``)
+random, random_cuda: torch's random states before the step, bytes; the latter only with a GPU
+metadata: ``step``, ``rank``, ``files`` (JSON, B names), ``phones`` (JSON, [symbol, start in seconds] per clip, or null)
 """
 
 import json
@@ -28,12 +25,12 @@ from codec.training.codec_task import PARTS, CodecTask
 from codec.utils.safe_io import parse_json
 
 DIVERGED = "diverged.ckpt"
-STARTS = ("adversarial_start", "codec_start")  # steps, in the configuration
+STARTS = ("adversarial_start", "codec_start")  # keys of the configuration
 
 
 @dataclass
 class BatchDump:
-    """A batch, the random state before its step, and the names of its recordings."""
+    """A batch, the names of its recordings, and the random state before its step."""
 
     tensors: dict[str, Tensor]
     files: Sequence[str]
@@ -43,7 +40,7 @@ class BatchDump:
     phones: PhoneBatch | None = None
 
     def save(self, folder: str | Path) -> Path:
-        """Write it into a run folder -> the file."""
+        """Write the safetensors file into a run folder; returns its path."""
         path = Path(folder, f"diverged_step={self.step}_rank={self.rank}.safetensors")
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = {"step": str(self.step), "rank": str(self.rank)}
@@ -54,7 +51,7 @@ class BatchDump:
 
 
 def load_batch(path: str | Path) -> BatchDump:
-    """Read a file of :meth:`BatchDump.save`. Raises CheckpointError if it is none."""
+    """Read a file of :meth:`BatchDump.save`. Raises CheckpointError if it is not one."""
     try:
         with safe_open(path, "pt") as file:
             facts, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -81,16 +78,10 @@ def _phones(content: Any, clips: int) -> PhoneBatch | None:
 
 
 def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
-    """Repeat a codec's step on the CPU in fp32, forward and backward without the optimiser.
+    """Repeat a codec's diverged step on the CPU in fp32, forward and backward without the optimiser.
 
-    The checkpoint is ``checkpoints/diverged.ckpt`` in the file's folder.
-
-    Returns:
-        The task, with its gradients, and the values that the step logs.
-
-    Raises:
-        CheckpointError: if either file cannot be used.
-        InputError: if the step needs phones and the file has none.
+    Takes the weights from ``checkpoints/diverged.ckpt`` in the file's folder. Returns the task with its gradients, and
+    the logged values. Raises CheckpointError if a file is unusable, InputError if phones are needed and missing.
     """
     batch, checkpoint = load_batch(path), Path(path).parent / "checkpoints" / DIVERGED
     content = load_checkpoint(checkpoint)
@@ -103,7 +94,7 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
     if wrong:
         raise CheckpointError(f"{checkpoint} is no checkpoint of training: its configuration has no {wrong[0]}")
     built = {part: build(config[group], STEP) or None for part, group in PARTS.items()}
-    # A task without a trainer is at step 0: what begins or ends at a step does so that much earlier.
+    # A task without a trainer is at step 0, so all steps of the configuration are shifted.
     starts = {name: config[name] - batch.step for name in STARTS}
     try:
         if built["losses"].reconstruction_until is not None:

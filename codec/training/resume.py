@@ -1,4 +1,4 @@
-"""Resuming: which checkpoint a run starts from, and whether it fits."""
+"""Resuming: find the checkpoint to resume from, and check that it is intact and matches the model."""
 
 import logging
 from pathlib import Path
@@ -14,15 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
-    """The intact checkpoint that ``ckpt_path`` names, or None to start from the beginning.
+    """Path of the intact checkpoint to resume from, or None to start from step 0.
 
-    Args:
-        ckpt_path: a file; a run folder; ``last``: the newest in ``run_dir``; ``auto``: the same, or None where there is
-            none yet; or None. Where a ``last.ckpt`` is damaged or gone, ``previous.ckpt`` beside it is taken, with a
-            warning that names both.
-
-    Raises:
-        CheckpointError: if there is none, or none that is intact.
+    ``ckpt_path`` is a file, a run folder, ``last`` (the newest in ``run_dir``), ``auto`` (``last`` if it exists) or
+    None. If ``last.ckpt`` is damaged or missing, ``previous.ckpt`` is used, with a warning. Raises CheckpointError if
+    no intact checkpoint is found.
     """
     if not ckpt_path:
         return None
@@ -41,8 +37,7 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
 
 
 def check_same_step(path: str | None) -> None:
-    """Raise CheckpointError on all ranks if they would resume from different steps: a network file system may show them
-    different files."""
+    """Raise CheckpointError on all ranks if they would resume from different steps (a lagging network file system)."""
     if world_size() == 1:
         return
     steps = [0] * world_size()
@@ -56,8 +51,7 @@ def check_same_step(path: str | None) -> None:
 
 
 def check_fits(task: nn.Module, path: str) -> None:
-    """Load the checkpoint's weights. Raises CheckpointError, naming the tensors or the optimiser's groups, if the
-    architecture or what decays is another."""
+    """Load the weights. Raises CheckpointError if the architecture or the optimiser's parameter groups differ."""
     checkpoint = load_checkpoint(path)
     load_weights(task, checkpoint["state_dict"], path)
     for state in checkpoint.get("optimizer_states", []):
@@ -70,7 +64,7 @@ def check_fits(task: nn.Module, path: str) -> None:
 
 
 def _intact(path: Path) -> str:
-    """``path``, or the one before where that is damaged. Raises CheckpointError where both are."""
+    """``path``, or ``previous.ckpt`` beside it if ``path`` is damaged. Raises CheckpointError if both are."""
     if not (reason := damage(path)):
         return str(path)
     previous = path.with_name(PREVIOUS)

@@ -1,4 +1,4 @@
-"""Training a codec: building task and data from the configuration, and the report at the end."""
+"""Training a codec: build task and data from the configuration, and evaluate the last checkpoint."""
 
 from pathlib import Path
 
@@ -22,10 +22,10 @@ from codec.utils.errors import InputError
 
 
 def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData]:
-    """-> (task, data module). A checkpoint to resume from is checked against the task."""
+    """Build the codec task and its data; check a checkpoint to resume from against the task."""
     if cfg.distill.get("vocabulary", "") is None:
         cfg.distill.vocabulary = phones_of(instantiate(cfg.dataset, _convert_="all"))
-    config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: what a checkpoint carries
+    config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: it is stored in checkpoints
     built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in PARTS.items()}  # {}: no teacher
     task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
     record(cfg.run_dir, config, task)
@@ -52,16 +52,14 @@ def phones_of(corpus: Corpus) -> str:
 def report(
     cfg: DictConfig, trainer: lightning.Trainer, data: SpeechData, clips: int, seconds: float, audio: int
 ) -> float:
-    """Score the last checkpoint -> the mean mel distance, the number that a sweep minimises.
+    """Evaluate the last checkpoint on held-out recordings; returns the mean mel distance, which a sweep minimises.
 
-    Args:
-        clips, seconds: at most so many held-out recordings, and at most so much of each.
-        audio: pairs of wav files to write.
+    Scores at most ``clips`` recordings of at most ``seconds`` each, and writes ``audio`` pairs of wav files.
     """
     run, skipped = Path(cfg.run_dir), []
     checkpoints = find_checkpoints(str(run / "checkpoints" / "last.ckpt"))
     one = build_systems(checkpoints, device=trainer.strategy.root_device)[0]
-    system = one.make()  # what the file holds is what gets the score
+    system = one.make()  # evaluates the saved file, not the weights in memory
     recordings = readable(data.corpus.clips("test", seconds), skipped, clips)
     options = {"folder": run, "audio": audio, "unread": [data.corpus.bad, skipped]}
     result = evaluate(system, recordings, system.sample_rate, one.facts, **options)

@@ -1,4 +1,4 @@
-"""Before the first step: precision, the record of a run in its folder, and checks of what would end training later."""
+"""Before the first training step: precision, the record of the run in its folder, and checks of the configuration."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ log = logging.getLogger("train")
 
 
 def precision(choice: str) -> str:
-    """Lightning's precision for ``auto``: bf16-mixed where a GPU computes in it, fp32 otherwise."""
+    """Lightning's precision for a choice; ``auto`` is bf16-mixed if the GPU supports it, fp32 otherwise."""
     if choice != "auto":
         return choice
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
 
 
 def git_commit() -> str:
-    """The commit of the working tree, with ``+changes`` where it differs, or ``unknown`` outside a checkout."""
+    """Commit of the working tree, with ``+changes`` if it is modified; ``unknown`` outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
@@ -37,7 +37,7 @@ def git_commit() -> str:
 
 
 def with_current_classes(cfg: DictConfig) -> DictConfig:
-    """The configuration of an older run, which ``--config-path=RUN`` repeats, with today's classes and functions."""
+    """An older run's configuration (``--config-path=RUN``) with the current names of classes and functions."""
     plain = with_current_names(OmegaConf.to_container(cfg))
     if not isinstance(plain.get("task"), dict):  # the name of a module, or, when there were only codecs, none
         package = "codec.flow.run" if "flow" in str(plain.get("task")) else "codec.training.run"
@@ -49,14 +49,14 @@ def with_current_classes(cfg: DictConfig) -> DictConfig:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as checkpoints and run folders have it: plain, resolved and without secrets."""
+    """The configuration for checkpoints and run folders: plain, resolved and without secrets."""
     return redact(OmegaConf.to_container(cfg, resolve=True))
 
 
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
-    """Write ``config.yaml`` (resolved) and ``parts.json`` (git commit; class and trainable parameters of each part)
-    into the run folder, on rank 0. ``csv/metrics.csv`` of an earlier part of the run becomes ``metrics-N.csv``."""
-    variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of torchrun, srun, Lightning, which has not started yet
+    """Write ``config.yaml`` and ``parts.json`` (git commit; class and trainable parameters of each part) on rank 0, and
+    rename an earlier ``csv/metrics.csv`` to ``metrics-N.csv``."""
+    variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of torchrun, srun and Lightning; no process group exists yet
     if int(next((os.environ[name] for name in variables if name in os.environ), 0)):
         return
     folder, built = Path(folder), {}
@@ -74,13 +74,13 @@ def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
 
 
 def check_steps(max_steps: int) -> None:
-    """Raise InputError if no step is asked for."""
+    """Raise InputError if ``max_steps`` is less than 1."""
     if max_steps < 1:
         raise InputError(f"max_steps={max_steps}, but training is counted in steps: set it to how many")
 
 
 def check(task: nn.Module, data: Any, max_steps: int) -> None:
-    """Raise InputError for what would otherwise end a codec's training only later, or make it pointless."""
+    """Raise InputError for settings of a codec's training that would fail only later, or train nothing."""
     check_steps(max_steps)
     start, codec_start, until = task.adversarial_start, task.codec_start, task.losses.reconstruction_until
     if task.has_discriminators and start >= max_steps:

@@ -1,4 +1,4 @@
-"""Weights & Biases: a logger that records no secrets, and reports in the run that they belong to."""
+"""Weights & Biases: a logger that records no secrets, and logging of evaluation reports."""
 
 import logging
 import math
@@ -14,24 +14,22 @@ from codec.evaluation.report import Report
 from codec.evaluation.runs.run_folder import Run
 from codec.utils.redact import redact_arguments
 
-FOLDER = re.compile(r"(?P<offline>offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")  # of a run of W&B
+FOLDER = re.compile(r"(?P<offline>offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")  # folder of a W&B run
 log = logging.getLogger(__name__)
 
 
 class WandbLogger(LightningLogger):
-    """Lightning's logger, which removes secrets from the arguments of this process before W&B records them.
-
-    Only then, because Lightning starts the other processes of a run with the arguments of the first.
-    """
+    """Lightning's W&B logger, which removes secrets from the command line before W&B records it."""
 
     @property
     def experiment(self) -> Any:
+        # not earlier: Lightning starts the other ranks with the arguments of this process
         redact_arguments()
         return super().experiment
 
 
 def log_report(run: Any, name: str, report: Report) -> None:
-    """Log means under ``NAME/METRIC`` and the table of clips under ``NAME/clips`` to ``run``, a ``wandb.Run``."""
+    """Log means as ``NAME/METRIC`` and the table of clips as ``NAME/clips`` to ``run``, a ``wandb.Run``."""
     import wandb  # slow to import, and only with logger=wandb
 
     means = {f"{name}/{metric}": entry["mean"] for metric, entry in report.summary().items()}
@@ -41,22 +39,21 @@ def log_report(run: Any, name: str, report: Report) -> None:
 
 
 def log_now(name: str, report: Report) -> None:
-    """:func:`log_report` to the W&B run of this process, where there is one."""
+    """Log a report to the active W&B run of this process, if any."""
     if "wandb" in sys.modules and sys.modules["wandb"].run is not None:
         log_report(sys.modules["wandb"].run, name, report)
 
 
 def log_later(run: Run, name: str, report: Report) -> bool:
-    """:func:`log_report` to the W&B run of a run that has ended -> whether it was logged.
+    """Log a report to the W&B run of a finished training run; returns whether it was logged. Warns if W&B fails.
 
-    Offline, W&B writes additions into a second folder with the same run id: ``wandb sync`` takes both. If W&B cannot
-    be reached, a warning says so.
+    Offline, W&B writes a second folder with the same run id; ``wandb sync`` uploads both.
     """
     options = run.config.get("logger", {}).get("wandb", {})
     parts = [found for folder in run.folder.glob("wandb/*run-*-*") if (found := FOLDER.fullmatch(folder.name))]
     if not parts or not options:
         return False
-    # of the first part: W&B adds a number to the name of another that begins in the same second
+    # The first part: to a folder created in the same second W&B appends a number.
     first = min(parts, key=lambda part: (part["time"], len(part["id"])))
     import wandb
 
@@ -74,7 +71,7 @@ def log_later(run: Run, name: str, report: Report) -> bool:
 
 @contextmanager
 def ending_wandb() -> Iterator[None]:
-    """End the W&B run, where there is one, with this run: the next of a sweep in this process would continue it."""
+    """Finish the W&B run with this training run, or the next run of a sweep in this process would continue it."""
     code = 1
     try:
         yield

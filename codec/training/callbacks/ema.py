@@ -9,14 +9,12 @@ from torch import nn
 
 
 class EMA(Callback):
-    """Exponential moving average of the parameters, not the buffers, of the task's submodule ``averaged`` (the codec,
-    not the discriminators).
+    """Exponential moving average of the parameters (not buffers) of a submodule, the task's ``averaged``.
 
-    Validation uses the averaged weights. Checkpoints hold them under ``ema``, beside the state_dict with the raw
-    weights, from which training resumes.
+    Validation uses the averaged weights. Checkpoints store them as ``ema``, and the raw weights in state_dict.
 
     Args:
-        decay: per optimiser step; at most (1 + n) / (10 + n) at step n. Skipped steps do not change the average.
+        decay: per optimiser step, at most (1 + n) / (10 + n) at step n. Skipped steps leave the average unchanged.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -44,7 +42,7 @@ class EMA(Callback):
         parameters = dict(_averaged(task).named_parameters())
         averages = list(self.average.values())
         changes = torch._foreach_sub([parameters[name].detach() for name in self.average], averages)
-        torch._foreach_mul_(changes, (1 - decay) * (1 - task.skipped))  # on the device, without waiting for it
+        torch._foreach_mul_(changes, (1 - decay) * (1 - task.skipped))  # on the device, without synchronisation
         torch._foreach_add_(averages, changes)
 
     @torch.no_grad()
@@ -69,7 +67,7 @@ class EMA(Callback):
     def on_save_checkpoint(self, trainer, task, checkpoint: dict[str, Any]) -> None:
         if self.average is None:
             return
-        if self.swapped:  # saved during validation: each goes where it belongs
+        if self.swapped:  # saved during validation: the model holds the average
             weights, average, part = checkpoint["state_dict"], self.average, task.averaged
             checkpoint["ema"] = {name: weights[f"{part}.{name}"] for name in average}
             weights.update({f"{part}.{name}": raw for name, raw in average.items()})

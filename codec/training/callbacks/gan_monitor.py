@@ -1,4 +1,4 @@
-"""Warns of slow failures of training: unbalanced discriminators, unequal gradients, collapsed codebooks."""
+"""Warnings about slow failures of GAN training: unbalanced discriminators or gradients, collapsed codebooks."""
 
 import logging
 from collections import deque
@@ -28,15 +28,15 @@ UNEQUAL = (
 
 
 class GANMonitor(Callback):
-    """Looks at the logged steps on rank 0; one sentence for each kind of failure, never more often than ``every``.
+    """Warns on rank 0 if means over logged steps show that GAN training is failing.
 
     Args:
-        patience: number of logged steps whose mean is judged.
-        every: steps between two warnings of one kind.
-        strong: share of the loss of guessing below which the discriminators are too strong.
-        weak: the share above which they are too weak; 1 is guessing.
-        ratio: of the two gradient norms, either way.
-        usage: share of a codebook's codes below which it has collapsed.
+        patience: number of logged steps in a mean.
+        every: minimum number of steps between two warnings of one kind.
+        strong, weak: the discriminators are too strong or too weak if their loss, relative to that at chance, is below
+            ``strong``, or between ``weak`` and 1 / ``weak``.
+        ratio: maximum ratio of the gradient norms of codec and discriminators, either way.
+        usage: minimum fraction of a codebook's entries in use.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class GANMonitor(Callback):
         self.patience, self.every = patience, every
         self.strong, self.weak, self.ratio, self.usage = strong, weak, ratio, usage
         self.history: dict[str, deque[float]] = {}
-        self.warned: dict[str, int] = {}  # sentence -> step
+        self.warned: dict[str, int] = {}  # message -> step
 
     def on_train_batch_end(self, trainer: lightning.Trainer, task, outputs, batch, batch_idx: int) -> None:
         last_of_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -59,15 +59,14 @@ class GANMonitor(Callback):
             values = {name: v for name, v in outputs["values"].items() if name.startswith("quantizer/usage/")}
             values |= {"disc": outputs["values"]["disc"]} if task.losses.chance else {}
             values |= {f"norm/{name}": norm for name, norm in task.norms.items()}
-            numbers = torch.stack([value.float().to(task.device) for value in values.values()]).tolist()  # one wait
+            numbers = torch.stack([value.float().to(task.device) for value in values.values()]).tolist()  # one sync
             self.judge(trainer.global_step, dict(zip(values, numbers, strict=True)), task.losses.chance)
 
     def judge(self, step: int, values: dict[str, float], chance: float | None) -> None:
-        """Warn if the values up to this step ask for it.
+        """Add the values of a logged step, and warn if their means indicate a failure.
 
-        Args:
-            values: ``quantizer/usage/K`` (share), ``disc`` (loss), ``norm/codec``, ``norm/disc``, where they exist.
-            chance: the discriminators' loss while they guess; None before they run.
+        ``values``: any of ``quantizer/usage/K`` (fraction), ``disc`` (loss), ``norm/codec`` and ``norm/disc``.
+        ``chance``: the discriminators' loss at chance level; None before they run.
         """
         for name, value in values.items():
             self.history.setdefault(name, deque(maxlen=self.patience)).append(value)

@@ -1,9 +1,4 @@
-"""Counts the steps that were skipped because a loss or gradient was not finite; too many in a row end the run.
-
-The step skips itself, without communication and without waiting for the device: a loss that is not finite makes all
-gradients of its rank NaN, the reduction of gradients those of all ranks, and the fused optimiser reads one flag on the
-device (codec/training/codec_task.py, codec/training/base_task.py). Codebooks and balancer ignore such a batch.
-"""
+"""Counting of steps skipped because a loss or gradient is not finite; too many in a row end the run."""
 
 import logging
 from collections import deque
@@ -25,32 +20,24 @@ from codec.utils.distributed import world_size
 from codec.utils.errors import UserError
 
 log = logging.getLogger(__name__)
-NAMED = 5  # clips in a sentence
+NAMED = 5  # clips in a message
 
 
 @dataclass
 class Step:
-    """A step whose flag is being copied from the device.
-
-    batches: with the nonfinite mask ``[B]`` of each; several where gradients are accumulated.
-    """
+    """An optimiser step whose flag ``skipped`` is being copied from the device."""
 
     number: int
-    batches: list[tuple[BatchDump, Tensor]]
+    batches: list[tuple[BatchDump, Tensor]]  # with their nonfinite masks [B]; several if gradients are accumulated
     skipped: Tensor
     copied: torch.cuda.Event | None = None
 
 
 class NonfiniteGuard(Callback):
-    """Counts skipped steps, names their clips, and ends the run after ``limit`` in a row.
+    """Counts skipped steps, names their clips, and ends the run with a UserError after ``limit`` in a row.
 
-    On a GPU the flag of a step is read after the next step has been queued, so that it never waits. When the run ends,
-    ``checkpoints/diverged.ckpt`` has the weights before the last step, and the run folder its batch
-    (:mod:`codec.training.replay`).
-
-    Args:
-        folder: of the run.
-        limit: skipped steps in a row that end the run with a UserError.
+    The run folder then contains the last batch, and ``checkpoints/diverged.ckpt`` the weights before its step
+    (:mod:`codec.training.replay`). On a GPU, a step's flag is read one step late, to avoid synchronisation.
     """
 
     state_key = "DivergenceGuard"  # its name when the first checkpoints were written
@@ -91,7 +78,7 @@ class NonfiniteGuard(Callback):
             step.copied.record()
         self.queue.append(step)
         self.batches = []
-        delay = int(cuda and self.row == 0 and self.limit > 1)  # none where the step may end the run: weights as before
+        delay = int(cuda and self.row == 0 and self.limit > 1)  # 0 if the step may end the run: weights as before it
         while len(self.queue) > delay:
             step = self.queue.popleft()
             if self._count(step) and self.row >= self.limit:
@@ -103,7 +90,7 @@ class NonfiniteGuard(Callback):
         self.state_dict()
 
     def _count(self, step: Step) -> bool:
-        """Whether the step was skipped; the same on all ranks."""
+        """Count the step; returns whether it was skipped, which is the same on all ranks."""
         if step.copied is not None:
             step.copied.synchronize()
         if not step.skipped.item():
@@ -138,7 +125,7 @@ class NonfiniteGuard(Callback):
 
 
 def _clips(step: Step) -> str:
-    """The clips of all ranks that are not finite, or all clips of the step if none is; all ranks must call it."""
+    """Names of nonfinite clips of all ranks, or of all clips if there are none. A collective operation."""
     bad = [file for dump, mask in step.batches for file, one in zip(dump.files, mask.tolist(), strict=True) if one]
     found = [(bad, [file for dump, _ in step.batches for file in dump.files])]
     if world_size() > 1:

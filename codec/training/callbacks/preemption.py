@@ -1,7 +1,6 @@
-"""Preemption: a checkpoint at the last step and on a signal, and SLURM jobs that are requeued.
+"""Checkpoints at the last step and on a signal (preemption), and requeueing of SLURM jobs.
 
-Lightning resumes correctly only from checkpoints saved in ``on_train_batch_end``: one saved after ``fit`` would log one
-step too high, and one saved in a signal handler holds half of a step.
+Both are saved in ``on_train_batch_end``: a run resumed from one saved after ``fit`` would log one step too high.
 """
 
 import logging
@@ -27,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class SaveLastStep(Callback):
-    """Saves the last step, which no validation need follow. Raises StorageError if that fails."""
+    """Saves a checkpoint at the last step, even if no validation follows it. Raises StorageError on failure."""
 
     def __init__(self, path: str):
         self.path = path
@@ -39,32 +38,26 @@ class SaveLastStep(Callback):
 
 
 class Preemption(Callback):
-    """SIGTERM or SIGUSR1 to any process: all ranks finish the step, save it, and exit with status 75
-    (:data:`PREEMPTED`).
+    """On SIGTERM or SIGUSR1 to any process, all ranks finish the step, save ``path``, and exit with status 75.
 
-    A handler of the signal that was installed before training is called after the checkpoint has been written and
-    decides what happens: submitit requeues the job. Lightning's own handlers, those for SLURM included, are disabled:
-    they save in the middle of a step.
-
-    Args:
-        path: of the checkpoint.
-        run_dir: of the run, for the message that says how to resume.
+    If a handler was installed before training, it is called after the save instead of exiting (submitit's requeues the
+    job). Lightning's own handlers are disabled: they save in the middle of a step.
     """
 
     def __init__(self, path: str, run_dir: str):
         self.path, self.run_dir = path, run_dir
         self.received: int | None = None
-        self.handlers: dict[int, Any] = {}  # those before training
+        self.handlers: dict[int, Any] = {}  # installed before training
 
     def setup(self, trainer: lightning.Trainer, task: lightning.LightningModule, stage: str) -> None:
         self.handlers = {number: signal.getsignal(number) for number in SIGNALS}
-        environment = trainer._accelerator_connector.cluster_environment  # nothing public names it for one process
+        environment = trainer._accelerator_connector.cluster_environment  # with one process no public name exists
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
         self.received = None
-        if threading.current_thread() is threading.main_thread():  # Python gives signals to no other
+        if threading.current_thread() is threading.main_thread():  # others cannot set handlers
             for number in SIGNALS:
                 signal.signal(number, self._receive)  # Lightning restores the earlier handlers when fit ends
 
@@ -72,7 +65,7 @@ class Preemption(Callback):
         self.received = number
 
     def on_train_batch_end(self, trainer: lightning.Trainer, task, outputs, batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # the step is not complete
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients are still being accumulated
             return
         if trainer.enable_validation and not (batch_idx + 1) % trainer.val_check_batch:
             return  # a validation follows, which a resumed run would not repeat: exit after the next step
@@ -103,10 +96,9 @@ class Preemption(Callback):
 
 
 class SlurmPreemption(Preemption):
-    """:class:`Preemption` that requeues the SLURM job on SIGUSR1 (``sbatch --signal=SIGUSR1@90``).
+    """Preemption that requeues the SLURM job on SIGUSR1 (``sbatch --signal=SIGUSR1@90``), but not on SIGTERM (scancel).
 
-    With ``ckpt_path=auto`` (``trainer=slurm``) the job then resumes. SIGTERM, with which SLURM ends a job that was
-    cancelled, does not requeue it.
+    With ``ckpt_path=auto`` (``trainer=slurm``) the requeued job resumes.
     """
 
     def exit(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
@@ -118,10 +110,7 @@ class SlurmPreemption(Preemption):
 
 
 def requeue() -> bool:
-    """Requeue the SLURM job of this process -> success. Warns on failure.
-
-    Outside of a job and in an interactive one, which nothing would start again, it does nothing.
-    """
+    """Requeue this process's SLURM job, if any and not interactive; returns success. Warns if scontrol fails."""
     if SLURMEnvironment.job_id() is None:
         return False
     job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")

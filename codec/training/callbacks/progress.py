@@ -1,4 +1,4 @@
-"""Progress, throughput, and the time that training waits for data."""
+"""Progress bar, throughput, and the fraction of time that training waits for data."""
 
 import logging
 import sys
@@ -12,10 +12,7 @@ log = logging.getLogger("train")
 
 
 class Progress(TQDMProgressBar):
-    """One bar over all optimiser steps, with the task's ``progress_metrics``.
-
-    Where the output is no terminal, one line per validation instead, with the values logged last.
-    """
+    """One progress bar over all optimiser steps; if stdout is not a terminal, one line per validation."""
 
     def __init__(self, refresh_rate: int = 10):
         self.terminal = sys.stdout.isatty()  # where the bar is written
@@ -42,22 +39,18 @@ class Progress(TQDMProgressBar):
 
 
 class Throughput(Callback):
-    """Logs the speed of training at every logged step, and warns once if data is the bottleneck.
+    """Logs the speed of training without validation and checkpoints; warns once if data loading is the bottleneck.
 
-    Logs ``train/audio_s_per_s``, seconds of audio per second of wall time over all ranks, and ``train/data_wait``, the
-    share of the time between the end of a step and the start of the next. Validation and checkpoints do not count.
-
-    Args:
-        share: of waiting in ``window`` steps that is warned about. On a GPU a step returns before it is computed, so
-            that a loader that is fast enough may still be waited for a little.
-        window: number of steps; the first window, in which workers start, is not judged.
+    ``train/audio_s_per_s``: seconds of audio per second, over all ranks. ``train/data_wait``: fraction of time between
+    steps. The warning needs more than ``share`` of it in ``window`` steps (not the first, in which workers start). On a
+    GPU, steps are asynchronous, so that some waiting is normal.
     """
 
     def __init__(self, share: float = 0.3, window: int = 50):
         self.share, self.window = share, window
         self.waited = self.busy = self.audio = self.elapsed = 0.0  # seconds
         self.steps, self.warm, self.warned = 0, False, False
-        self.last: float | None = None  # when the last step ended; None: the time since then does not count
+        self.last: float | None = None  # end of the last step; None if validation followed it
 
     def on_train_batch_start(self, *_: Any) -> None:
         now = perf_counter()

@@ -1,4 +1,4 @@
-"""The random state of every rank, in checkpoints."""
+"""Random states of all ranks in checkpoints."""
 
 import random
 from typing import Any
@@ -15,17 +15,16 @@ State = dict[str, Any]
 
 
 class RandomState(Callback):
-    """Saves the random state of each rank in the checkpoint and restores it on resuming.
+    """Saves each rank's random state in checkpoints and restores it on resuming; additional ranks get their own seed.
 
-    It is restored right before the first step, after the data loaders have been created: they draw numbers, too. A rank
-    that the checkpoint does not have, because there were fewer, gets a seed of its own.
+    It is restored just before the first step, because creating data loaders draws random numbers.
     """
 
     def __init__(self):
         self.restored: State | None = None
 
     def state_dict(self) -> dict[str, list[State]]:
-        """A collective operation of all ranks."""
+        """The states of all ranks, by a collective operation."""
         states = [random_state()]
         if world_size() > 1:
             states = [None] * world_size()
@@ -38,7 +37,7 @@ class RandomState(Callback):
         self.restored = states[rank] if rank < len(states) else None
 
     def on_train_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
-        if trainer.global_rank:  # all ranks have been given the same seed
+        if trainer.global_rank:  # all ranks start with the same seed
             seed = hash((torch.initial_seed(), trainer.global_rank, trainer.global_step)) % 2**32
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
@@ -51,7 +50,7 @@ class RandomState(Callback):
 
 
 def random_state() -> State:
-    """The states of Python, NumPy, torch and this process's GPU, as tensors and plain values."""
+    """Random states of Python, NumPy, torch and the current GPU, as tensors and plain values."""
     kind, key, position, has_gauss, gauss = np.random.get_state()  # noqa: NPY002, libraries draw from it
     cuda = {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
     return {
@@ -63,7 +62,7 @@ def random_state() -> State:
 
 
 def set_random_state(state: State) -> None:
-    """Restore those states of :func:`random_state` that ``state`` has."""
+    """Restore a result of :func:`random_state`; states that an older checkpoint lacks are unchanged."""
     torch.set_rng_state(state["cpu"].cpu())
     if "python" in state:
         random.setstate(state["python"])

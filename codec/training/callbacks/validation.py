@@ -1,4 +1,4 @@
-"""Validation: metrics of the held-out clips, and audio and spectrograms of some of them."""
+"""Validation of a codec: metrics of held-out clips, and audio and spectrograms of some of them."""
 
 import math
 from typing import Any
@@ -15,14 +15,12 @@ from codec.evaluation.spectrogram import comparison
 
 
 class ValidationReport(Callback):
-    """Logs metrics of the validation clips, and audio and spectrograms of the first few.
+    """Logs metrics of the validation clips, and audio and spectrograms of the first ``shown``.
 
-    Logs ``val/METRIC``, the mean over the clips that could be scored, and ``val/failed``, the number of scores that
-    could not be computed.
+    ``val/METRIC`` is the mean over clips with a valid score, ``val/failed`` the number of failed scores.
 
     Args:
-        metrics: names from codec.evaluation.metrics.table.METRICS; mel_distance, which chooses best.ckpt, is added.
-        shown: number of clips whose audio and spectrogram are logged.
+        metrics: keys of codec.evaluation.metrics.table.METRICS; mel_distance, which selects best.ckpt, is added.
     """
 
     def __init__(self, metrics: tuple[str, ...] = ("pesq_wb", "stoi", "mel_distance"), shown: int = 3):
@@ -43,9 +41,9 @@ class ValidationReport(Callback):
         rate = task.codec.sample_rate
         metrics = {name: METRICS[name] for name in self.metrics}
         scores, failures = score_clips(self.pairs, rate, metrics=metrics, workers=0)
-        # A metric that failed on every clip is left out rather than logged as NaN: `val/failed` counts it.
+        # A metric that failed on every clip is omitted rather than logged as NaN; `val/failed` counts it.
         means = {f"val/{name}": mean for name in metrics if (mean := scores[name].mean()) == mean}
-        means.setdefault("val/mel_distance", math.inf)  # no clip has a score: the worst there is
+        means.setdefault("val/mel_distance", math.inf)  # all failed: never the best checkpoint
         task.log_dict({**means, "val/failed": float(len(failures))}, sync_dist=True)
         if trainer.is_global_zero and not trainer.sanity_checking:
             for pair in self.pairs[: self.shown]:
