@@ -1,4 +1,4 @@
-"""Lightning's checkpoint writing through :mod:`codec.checkpoints.save`."""
+"""A Lightning plugin that writes checkpoints atomically (:mod:`codec.checkpoints.save`)."""
 
 import logging
 from pathlib import Path
@@ -13,10 +13,9 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints atomically and keeps the previous one.
+    """Writes checkpoints atomically, on rank 0, and keeps the previous one.
 
-    A checkpoint that cannot be written is a warning, and training continues: there may be room for the next one. Code
-    that depends on a checkpoint calls :func:`require_saved`. Lightning calls this on rank 0 only.
+    A failed write is a warning and training continues; callers that depend on it call :func:`require_saved`.
     """
 
     def __init__(self):

@@ -1,8 +1,7 @@
-"""Loading a codec from an untrusted checkpoint file.
+"""Loading of a codec from an untrusted checkpoint file.
 
-The file is checked (``codec/checkpoints/pickle_check.py``) and loaded with ``weights_only=True`` (tensors and plain
-values, nothing is unpickled). Its configuration may build classes of this package only
-(``codec/checkpoints/safe_instantiate.py``).
+The file is checked (``pickle_check.py``) and loaded with ``weights_only=True``; its configuration can build classes of
+this package only (``safe_instantiate.py``).
 """
 
 from pathlib import Path
@@ -21,9 +20,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a checkpoint, on the CPU.
 
-    Raises:
-        CheckpointError: if the file does not exist, is damaged, holds more than tensors and plain values, or has no
-        ``config``.
+    Raises CheckpointError if the file is missing, damaged, has no ``config`` or has more than tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
@@ -54,11 +51,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any]]:
     """The codec of a checkpoint in eval mode, and the checkpoint's configuration with ``step`` added.
 
-    Args:
-        ema: take the EMA weights where the checkpoint has them.
-
-    Raises:
-        CheckpointError: also if weights and configuration do not fit; names the tensors.
+    ``ema`` selects the EMA weights if the checkpoint has them. Raises CheckpointError also if weights and configuration
+    do not fit, and names the tensors.
     """
     return load_part(path, "codec", Codec, MODEL, ema)
 
@@ -66,10 +60,9 @@ def load_codec(path: str | Path, ema: bool = True) -> tuple[Codec, dict[str, Any
 def load_part(
     path: str | Path, name: str, kind: type[Module], among: tuple[str, ...], ema: bool
 ) -> tuple[Module, dict[str, Any]]:
-    """The module of class ``kind`` that a checkpoint's configuration describes under ``name``; else as `load_codec`.
+    """As :func:`load_codec`, for the module of class ``kind`` under ``name`` in a checkpoint's configuration.
 
-    Args:
-        among: packages and modules whose classes may be built (codec/checkpoints/safe_instantiate.py).
+    ``among`` lists the packages and modules whose classes may be built.
     """
     checkpoint = load_checkpoint(path)
     config, state = checkpoint["config"], checkpoint["state_dict"]
@@ -90,7 +83,7 @@ def load_part(
 
 
 def _check_plain(weights: dict[Any, Any], path: Path) -> None:
-    """Refuse tensors that claim more elements than the file holds, such as one element expanded without end."""
+    """Refuse tensors with more elements than the file, such as one element expanded to any shape."""
     tensors = {name: value for name, value in weights.items() if isinstance(value, torch.Tensor)}
     odd = [str(name) for name, value in tensors.items() if value.layout != torch.strided or value.is_quantized]
     odd += [str(name)[:100] for name in weights if not isinstance(name, str)]
@@ -100,12 +93,7 @@ def _check_plain(weights: dict[Any, Any], path: Path) -> None:
 
 
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) -> None:
-    """``module.load_state_dict`` that refuses in one sentence.
-
-    Raises:
-        CheckpointError: names the missing, unknown and wrongly shaped tensors (the first three of each); nothing is
-        loaded.
-    """
+    """``module.load_state_dict``, which loads all tensors or raises CheckpointError with the names that do not fit."""
     compare_tensors(module.state_dict(), weights, f"the weights in {source} do not fit this model")
     try:
         module.load_state_dict(weights)
@@ -114,11 +102,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], source: str) 
 
 
 def compare_tensors(expected: dict[str, Any], found: dict[str, Any], claim: str) -> None:
-    """Check the names and shapes of a state.
-
-    Raises:
-        CheckpointError: the claim, and the missing, unknown and wrongly shaped tensors (the first three of each).
-    """
+    """Compare tensor names and shapes; raises CheckpointError with ``claim`` and the tensors that differ."""
     shape = lambda value: list(value.shape) if isinstance(value, torch.Tensor) else None  # noqa: E731
     problems = {
         "missing": sorted(expected.keys() - found.keys()),

@@ -1,9 +1,7 @@
-"""A check of a checkpoint file before torch reads it: it cannot need more memory than it has bytes.
+"""A check, before torch.load, that a checkpoint file cannot allocate far more memory than its size.
 
-With ``weights_only=True`` torch runs no code of a file, but calls any of 150 types that the file names, and
-``bytearray(10**12)`` or ``torch.Tensor(10**12)`` fit into a few bytes. So this follows the pickle instruction by
-instruction, as torch does, and allows what torch.save writes for tensors and plain values: calls only of what makes a
-tensor, a parameter or an empty ``OrderedDict``, and no repeated copies of a value.
+``weights_only=True`` allows calls of 150 types, such as ``bytearray(10**12)``. This check follows the pickle by
+instruction and allows only calls that make a tensor, a parameter or an empty ``OrderedDict``, and no repeated copies.
 """
 
 import re
@@ -14,7 +12,7 @@ from pickletools import genops
 import torch
 
 MAGIC = b"PK\x03\x04"  # without it, torch reads a file as one of its older formats
-MAX_BYTES = 2**22  # of the values without the tensors: 0.25 MB is usual; an instruction of a byte can make 70
+MAX_BYTES = 2**22  # of the values without the tensors, usually 0.25 MB; one byte of pickle can allocate 70 bytes
 MAX_CALLS = 2**16  # two for a tensor
 MAX_TUPLE = 640  # elements; a tuple may become the shape of many tensors. Python's random state has 625 numbers
 
@@ -31,7 +29,7 @@ FILLED = ("APPEND", "SETITEM", "APPENDS", "SETITEMS")  # the value below on the 
 
 
 def check_archive(path: str | Path) -> None:
-    """Raises ValueError, or zipfile's error, for a file that torch.save cannot have written or that grows in memory."""
+    """Raises ValueError, or zipfile's error, for a file that torch.save cannot have written (compressed, say)."""
     with open(path, "rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ValueError("it does not begin as a checkpoint does")
@@ -45,7 +43,7 @@ def check_archive(path: str | Path) -> None:
 
 
 def check_values(record: bytes) -> None:
-    """Raises ValueError for a pickle with other instructions or names than those of tensors and plain values."""
+    """Raises ValueError for a pickle with instructions or names that tensors and plain values do not need."""
     if len(record) > MAX_BYTES:
         raise ValueError(f"its values without the tensors have {len(record):,} bytes, more than {MAX_BYTES:,}")
     try:

@@ -1,8 +1,4 @@
-"""Classes and options under the names that older checkpoints have for them.
-
-A checkpoint holds the configuration of its run, in which ``_target_`` names classes. The names of encoders, decoders,
-quantizers, discriminators and losses have never changed.
-"""
+"""Today's names of the classes and options in the configurations of older checkpoints (``_target_``)."""
 
 from typing import Any
 
@@ -46,7 +42,7 @@ CLASSES = {
     "codec.watch.BalanceWatch": "codec.training.callbacks.gan_monitor.GANMonitor",
 }
 
-# class -> options without a meaning today
+# class -> options that are ignored today
 REMOVED_OPTIONS = {"codec.distillation.cosine.Distillation": ("cache",)}
 
 
@@ -67,7 +63,7 @@ def removed_options(config: dict[Any, Any]) -> tuple[str, ...]:
 
 
 def with_current_names(config: Any) -> Any:
-    """A copy of a plain configuration with today's names in ``_target_`` and without removed options."""
+    """A copy of a plain configuration with today's class names in ``_target_`` and without removed options."""
     if isinstance(config, dict):
         removed = removed_options(config)
         left = {key: with_current_names(value) for key, value in config.items() if key not in removed}

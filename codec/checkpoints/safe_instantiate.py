@@ -1,15 +1,7 @@
-"""Building objects from an untrusted configuration, such as that of a checkpoint.
+"""Instantiation of an untrusted configuration, such as that of a checkpoint.
 
-The configuration may name classes of the given parts of this package and pass them plain values. Nothing is resolved
-(Hydra would read environment variables for ``${oc.env:...}``, and ``${oc.create:...}`` could name a class after the
-check), and none of Hydra's other keys (``_partial_``, ``_args_``, ...) is allowed.
-
-``MODEL`` (a codec) and ``FLOW`` (a flow model) are built from any checkpoint: these modules open no file, no network
-connection and no process (tests/test_security.py checks their sources). ``DATA`` reads recordings, and is built where
-the user asks for a checkpoint's dataset (:func:`codec.evaluation.systems.corpus_of`): it may read the user's files, ask
-the Hub for a dataset, and write to the user's cache folder, but to no other folder: fsspec gets no options and no chain
-of file systems. ``STEP`` is all of a training step, with teachers that read weights and cached results, and is built
-where the user repeats a run's step (:func:`codec.training.replay.replay`).
+It may name classes of given parts of this package, with plain values. Nothing is resolved: ``${oc.env:...}`` would read
+the environment, and ``${oc.create:...}`` could name a class after the check. Hydra's other keys are refused.
 """
 
 import importlib
@@ -26,15 +18,17 @@ from torch.nn.modules.module import (
 from codec.checkpoints.renamed import current_name, removed_options, with_current_names
 from codec.utils.errors import InputError
 
+# MODEL and FLOW are built from any checkpoint: they open no file, connection or process (tests/test_security.py).
 MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers", "codec.layers")
 FLOW = ("codec.flow.model", "codec.flow.dit", "codec.flow.conditioning", "codec.flow.text_conditioning")
 FLOW += ("codec.flow.speaker_prompt", "codec.flow.objective")
-DATA = ("codec.data",)
+DATA = ("codec.data",)  # on request: reads the user's files and Hub datasets, writes to the user's cache folder only
+# a training step, on request; its teachers read weights and cached results
 STEP = (*MODEL, "codec.discriminators", "codec.losses", "codec.training.optim", "codec.distillation")
 STEP += ("codec.data.espeak", "codec.data.folder")
-FACTORIES = {"codec.data.hf.open_hub"}  # the only functions among our `_target_`s
-FOREIGN_FOLDERS = ("cache",)  # options by which a class of DATA would write to a given folder
-# options of fsspec's file systems, some of which write to given folders or run templates; and the sign that chains them
+FACTORIES = {"codec.data.hf.open_hub"}  # functions, not classes, that `_target_` may name
+FOREIGN_FOLDERS = ("cache",)  # options with which a class of DATA would write to a given folder
+# fsspec's options, some of which write to given folders or run templates; and the separator of chained file systems
 FOREIGN_OPTIONS, CHAIN = ("storage_options",), "::"
 
 MAX_DEPTH, MAX_VALUES, MAX_NUMBER, MAX_TEXT = 24, 5_000, 2**32, 20_000  # the longest text has a language's characters
@@ -42,17 +36,13 @@ REFUSALS = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError, A
 
 
 class CheckpointError(InputError):
-    """The file is not a checkpoint that this project can use; the message says why."""
+    """The file is not a checkpoint that this project can use."""
 
 
 def build(config: dict[str, Any], among: tuple[str, ...] = MODEL) -> Any:
-    """Instantiate an untrusted configuration.
+    """Instantiate an untrusted configuration, which may name classes of the packages and modules in ``among``.
 
-    Args:
-        among: packages and modules whose classes it may name.
-
-    Raises:
-        CheckpointError: says what it may not hold, or which part refused its arguments.
+    Raises CheckpointError for anything else in it, and if a class refuses its arguments.
     """
     check_targets(config, among)  # first: it bounds the depth of what follows
     try:
@@ -65,7 +55,7 @@ def build(config: dict[str, Any], among: tuple[str, ...] = MODEL) -> Any:
 
 
 def _instantiate(config: Any) -> Any:
-    """Dicts with a ``_target_`` become the objects that they describe, the innermost first."""
+    """Replace dicts with a ``_target_`` by the objects that they describe, the innermost first."""
     if isinstance(config, list):
         return [_instantiate(value) for value in config]
     if not isinstance(config, dict):
@@ -78,11 +68,7 @@ def _instantiate(config: Any) -> Any:
 
 
 def check_targets(config: Any, among: tuple[str, ...] = (*MODEL, *DATA)) -> None:
-    """Refuse a configuration that is not plain, or names anything but classes of these parts.
-
-    Raises:
-        CheckpointError: names the first value that is refused.
-    """
+    """Raises CheckpointError for a configuration with non-plain values or with classes outside ``among``."""
     left = [(config, 0)]
     count = 0
     while left:
@@ -140,12 +126,9 @@ def _is_own_class(target: Any, among: tuple[str, ...]) -> bool:
 
 @contextmanager
 def no_larger_than(weights: dict[str, Any]) -> Iterator[None]:
-    """Stops the building of a model that becomes far larger than the weights that are to be loaded into it.
+    """A context in which building a model far larger than ``weights`` raises CheckpointError.
 
-    Layers register their tensors before they fill them, so that too large a model costs neither memory nor time.
-
-    Raises:
-        CheckpointError: then.
+    Layers register tensors before they fill them, so that a model that is too large costs neither memory nor time.
     """
     tensors = [value for value in weights.values() if isinstance(value, Tensor)]
     room = [4 * sum(value.numel() for value in tensors) + 2**22, 4 * len(tensors) + 256]  # weight norm makes each twice

@@ -1,8 +1,7 @@
-"""Atomic, checked checkpoint files: they survive a kill, a full disk and a damaged sector.
+"""Atomic, checksummed checkpoint files that survive a kill, a full disk and a damaged sector.
 
-A checkpoint is written to a temporary file, forced to the disk, read back, and then renamed. A file of torch.save is a
-zip archive with a CRC-32 of each record, which torch.load ignores and :func:`corrupt_record` checks. When ``last.ckpt``
-is replaced, the old one is kept as ``previous.ckpt``.
+A checkpoint is written to a temporary file, synced, read back and renamed; the old ``last.ckpt`` becomes
+``previous.ckpt``. Checksums are the CRC-32 of each record in torch.save's zip archive, which torch.load ignores.
 """
 
 import os
@@ -21,19 +20,14 @@ ROOM = "four checkpoints"  # last, previous, best, and the one being written
 
 
 class StorageError(UserError, RuntimeError):
-    """A checkpoint could not be written. The message is one sentence; older checkpoints are unchanged."""
+    """A checkpoint could not be written; older ones are unchanged."""
 
 
 def write(checkpoint: dict[str, Any], path: str | Path, old_intact: bool = False) -> None:
-    """Write a checkpoint completely or not at all.
+    """Write a checkpoint completely, or raise StorageError if it cannot be written or read back.
 
-    At every moment an intact ``last.ckpt`` or ``previous.ckpt`` exists where there was one before.
-
-    Args:
-        old_intact: the file to be replaced is known to be intact, and need not be read.
-
-    Raises:
-        StorageError: if it cannot be written, or does not read back as it was written.
+    Where an intact ``last.ckpt`` or ``previous.ckpt`` exists, one exists at every moment. ``old_intact`` states
+    that the file to be replaced is known to be intact, which saves reading it.
     """
     path = Path(path)
     try:
@@ -56,7 +50,7 @@ def write(checkpoint: dict[str, Any], path: str | Path, old_intact: bool = False
 
 
 def damage(path: str | Path) -> str:
-    """What is wrong with a checkpoint file; "" if it exists, is complete, and torch can read it."""
+    """The fault of a checkpoint file, as a sentence; "" if it exists, is complete, and torch can read it."""
     if not Path(path).is_file():
         return "there is no such file"
     if reason := corrupt_record(path):
@@ -70,7 +64,7 @@ def damage(path: str | Path) -> str:
 
 
 def corrupt_record(path: str | Path) -> str:
-    """A sentence on the first record of the archive that differs from its checksum; "" if there is none.
+    """The first record of the archive that differs from its CRC-32, as a sentence; "" if there is none.
 
     Dates and padding have no checksum; torch checks the rest of the archive's directory.
     """
@@ -83,7 +77,7 @@ def corrupt_record(path: str | Path) -> str:
 
 
 def step_of(path: str | Path) -> int:
-    """The optimiser step at which a checkpoint was saved; reads no tensors."""
+    """The optimizer step at which a checkpoint was saved; reads no tensors."""
     return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
@@ -118,7 +112,7 @@ def _sync(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The cause of an error in one line: the system's own message where there is one."""
+    """The cause of an error in one line, preferably the system's message."""
     while not isinstance(error, OSError) and isinstance(error.__cause__ or error.__context__, Exception):
         error = error.__cause__ or error.__context__
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,4 +1,4 @@
-"""The contract of losses on a codec's latents, and the choice of the latents."""
+"""The base class of losses on a codec's latents, such as semantic distillation."""
 
 from collections.abc import Sequence
 
@@ -9,23 +9,20 @@ from codec.utils.errors import InputError
 
 TARGETS = ("semantic", "full", "bottleneck", "split")
 PhoneBatch = Sequence[Sequence[tuple[str, float]]]
-"""(symbol, start in seconds) of the phones of each clip; see codec/data/base.py."""
+"""(symbol, start in seconds from the clip's first sample) of the phones of each clip."""
 
 
 class LatentLoss(nn.Module):
     """A loss on a linear projection of some of the latents.
 
     Args:
-        dim: latent channels D. Where the target has others, :meth:`attach` changes the projection.
-        out: channels of the projection's output.
+        dim: latent channels D; :meth:`attach` changes the projection for a target with other channels.
+        out: output channels of the projection.
         target: "semantic", the output of the first codebook alone, as in Mimi; "full", the D channels before
-            quantization; "bottleneck", the C channels of which a latent generative model is made
-            (``Quantizer.to_latents``: the mean of a VAE); "split", the first half of these, which leaves the other half
-            free (``sigma_vae`` may scale all channels of a frame together, which links the halves).
-        weight: of the loss in the training step.
-
-    Raises:
-        ValueError: if there is no such target.
+            quantization; "bottleneck", the C channels of ``Quantizer.to_latents`` (the mean of a VAE), which a latent
+            generative model learns; "split", the first half of these (``sigma_vae`` may scale all channels of a frame
+            together, which links the halves).
+        weight: of the loss in the training objective.
     """
 
     def __init__(self, dim: int, out: int, target: str, weight: float):
@@ -37,15 +34,11 @@ class LatentLoss(nn.Module):
 
     @property
     def teacher(self) -> nn.Module:
-        """The module to list as teacher among the parts of a run."""
+        """The module that a run lists as its teacher."""
         raise NotImplementedError
 
     def attach(self, quantizer: Quantizer) -> None:
-        """Give the projection the input channels that this quantizer has for the target.
-
-        Raises:
-            InputError: if it has none.
-        """
+        """Fit the projection to the quantizer's channels of the target; raises InputError if it has none."""
         if self.target == "semantic" and not quantizer.has_semantic:
             raise InputError(
                 "distill.target=semantic needs the output of the first codebook alone, which this quantizer does not "
@@ -60,11 +53,9 @@ class LatentLoss(nn.Module):
             self.projection = nn.Linear(width, self.projection.out_features)
 
     def select(self, latents: Tensor, semantic: Tensor | None, quantizer: Quantizer) -> Tensor:
-        """The target's latents ``[B, channels, F]``.
+        """The target's latents ``[B, channels, F]``, from latents ``[B, D, F]`` before quantization.
 
-        Args:
-            latents: ``[B, D, F]`` before quantization.
-            semantic: ``[B, D, F]``, the first codebook's output, where :meth:`attach` accepts that target.
+        ``semantic`` ``[B, D, F]`` is the first codebook's output; None if the quantizer has no such output.
         """
         if self.target in ("full", "semantic"):
             return latents if self.target == "full" else semantic
@@ -72,11 +63,8 @@ class LatentLoss(nn.Module):
         return channels if self.target == "bottleneck" else channels[:, : channels.shape[1] // 2]
 
     def forward(self, latents: Tensor, wav: Tensor, phones: PhoneBatch | None = None) -> Tensor:
-        """-> scalar.
+        """The loss, a scalar, of latents ``[B, channels, F]`` of :meth:`select`.
 
-        Args:
-            latents: of :meth:`select`.
-            wav: ``[B, 1, T]`` at the codec's sample rate, the input of the encoder.
-            phones: of each clip, from its first sample; None if the corpus was not asked for them.
+        ``wav`` ``[B, 1, T]`` is the encoder's input; ``phones`` is None if the corpus gives none.
         """
         raise NotImplementedError

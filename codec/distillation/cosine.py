@@ -1,7 +1,4 @@
-"""Semantic distillation from a teacher's features by cosine distance: Mimi, arXiv 2410.00037, section 3.3.
-
-Only the latents are projected: a projection of the features could make the target collapse.
-"""
+"""Semantic distillation from a teacher's features by cosine distance (Mimi, arXiv 2410.00037, section 3.3)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,15 +12,12 @@ from codec.layers.precision import fp32
 class Distillation(LatentLoss):
     """1 - mean over frames of the cosine between projected latents and the teacher's features.
 
-    Args:
-        teacher: held outside the module tree, so that it is in no checkpoint, EMA, optimizer or DDP bucket; it follows
-            the waveforms to their device.
-        sample_rate, frame_rate: the codec's, in Hz.
-        dim, target, weight: see :class:`~codec.distillation.base.LatentLoss`. Mimi's weight is unpublished;
-            Semantic-VAE's is 1.
+    Only latents are projected: a projection of the features could make the target collapse.
 
-    Raises:
-        ValueError: if there is no such target.
+    Args:
+        teacher: outside the module tree, so that it is in no checkpoint, EMA, optimizer or DDP bucket.
+        sample_rate, frame_rate: the codec's, in Hz.
+        dim, target, weight: see :class:`LatentLoss`. Mimi's weight is unpublished; Semantic-VAE's is 1.
     """
 
     def __init__(
@@ -45,11 +39,7 @@ class Distillation(LatentLoss):
 
     @fp32
     def forward(self, latents: Tensor, wav: Tensor, phones: PhoneBatch | None = None) -> Tensor:
-        """latents ``[B, channels, F]``, wav ``[B, 1, T]`` at the codec's sample rate -> scalar in [0, 2].
-
-        Raises:
-            ValueError: if F frames at the codec's frame rate are not as long as T samples.
-        """
+        """latents ``[B, channels, F]`` and wav ``[B, 1, T]`` of the same duration -> scalar in [0, 2]."""
         expected = wav.shape[-1] / self.sample_rate * self.frame_rate
         if abs(latents.shape[-1] - expected) > 1:
             raise ValueError(

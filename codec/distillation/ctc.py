@@ -1,7 +1,4 @@
-"""Phone supervision of latents by CTC, as an auxiliary task in place of a teacher: PAST, arXiv 2505.14470.
-
-CTC needs the order of the phones, not their times: at low frame rates frames and phones are not one to one.
-"""
+"""Phone supervision of latents by CTC, an auxiliary task in place of a teacher (PAST, arXiv 2505.14470)."""
 
 import math
 from collections.abc import Sequence
@@ -17,20 +14,15 @@ from codec.utils.errors import InputError
 
 
 class PhoneCTC(LatentLoss):
-    """The CTC loss of each clip's phones, in nats per phone; the mean over the clips whose phones are known.
+    """The CTC loss of each clip's phones in nats per phone, averaged over the clips with known phones.
 
-    Clips with more phones than output labels have a loss of 0.
+    Clips with more phones than output labels have a loss of 0. Raises InputError if the vocabulary is empty.
 
     Args:
-        vocabulary: the symbols, separated by spaces; the blank is added.
+        vocabulary: symbols separated by spaces, without the blank.
         frame_rate: the codec's, in Hz.
-        dim, target, weight: see :class:`~codec.distillation.base.LatentLoss`.
-        per_second: output labels per second, at least; each frame has a whole number of them, so that low frame rates
-            can hold fast speech.
-
-    Raises:
-        InputError: if there are no symbols.
-        ValueError: if there is no such target.
+        dim, target, weight: see :class:`LatentLoss`.
+        per_second: minimum of output labels per second; each frame has a whole number, for fast speech at low rates.
     """
 
     def __init__(
@@ -58,10 +50,9 @@ class PhoneCTC(LatentLoss):
 
     @fp32
     def forward(self, latents: Tensor, wav: Tensor, phones: PhoneBatch | None = None) -> Tensor:
-        """latents ``[B, channels, F]`` -> scalar; 0, with a gradient of zeros, where no clip has phones.
+        """latents ``[B, channels, F]`` -> scalar; 0, with a zero gradient, if no clip has phones.
 
-        Raises:
-            InputError: for a phone that is not in the vocabulary, and for a batch without phones.
+        Raises InputError for a phone outside the vocabulary, and if ``phones`` is None.
         """
         if phones is None:
             raise InputError("distill=ctc learns from phones, and this batch was saved without them")

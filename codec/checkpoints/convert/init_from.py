@@ -20,14 +20,9 @@ LEVELS = ("usage", "sums", "codebooks")  # buffers of an RVQ with a row for each
 def start_from(codec: Codec, source: str | Path) -> None:
     """Copy the weights of ``source`` into ``codec``, which may have fewer codebooks, and weight norm or not.
 
-    A continuous bottleneck that ``source`` does not have, or has with other channels, keeps its own weights: only
-    encoder and decoder are initialised.
-
-    Args:
-        source: a checkpoint (.ckpt; its EMA weights where it has them), or a Mimi file, folder or Hub id.
-
-    Raises:
-        CheckpointError: if it cannot be read, or has another architecture; names the tensors.
+    ``source`` is a checkpoint (.ckpt; EMA weights if it has them), or a Mimi file, folder or Hub id. If ``codec`` has a
+    continuous bottleneck unlike that of ``source``, only encoder and decoder are initialised. Raises CheckpointError if
+    ``source`` cannot be read or has another architecture.
     """
     trained = load_codec(source)[0] if str(source).endswith(".ckpt") else import_mimi(source)[0]
     theirs, ours = _hyperparameters(trained), _hyperparameters(codec)
@@ -50,7 +45,7 @@ def _shapes(part: nn.Module) -> tuple[type, list[torch.Size]]:
 
 
 def _hyperparameters(codec: Codec) -> dict[str, float]:
-    """Those that the shapes of the tensors do not show."""
+    """Hyperparameters that tensor shapes do not determine."""
     found = {"sample_rate": codec.sample_rate, "hop_length": codec.hop_length}
     for name, part in codec.named_modules():
         if isinstance(part, Transformer):

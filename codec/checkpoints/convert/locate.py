@@ -1,7 +1,4 @@
-"""Files of a published Mimi: local or on the Hugging Face Hub.
-
-Weights are read with safetensors and configurations with json: nothing is executed or unpickled.
-"""
+"""Files of a published Mimi, local or on the Hugging Face Hub: safetensors and JSON, nothing is unpickled."""
 
 from pathlib import Path
 from typing import Any
@@ -19,11 +16,7 @@ MIMI_FILES = ("tokenizer-*.safetensors", "mimi*.safetensors")  # Kyutai's names,
 
 
 def locate_mimi(source: str | Path) -> Path:
-    """The weights of a Mimi: a file, a folder with one, or a repository on the Hub -> the file.
-
-    Raises:
-        CheckpointError: says what is missing, or why the Hub did not answer.
-    """
+    """The weights file of a Mimi, given the file, its folder or a Hub id; raises CheckpointError if there is none."""
     path = Path(source)
     if path.is_file():
         return path
@@ -57,7 +50,7 @@ def _is_mimi(folder: Path) -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Raises CheckpointError for a file that is no safetensors file."""
+    """The tensors of a safetensors file; raises CheckpointError for any other file."""
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -65,7 +58,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Raises CheckpointError for a file that is missing or no JSON object."""
+    """A JSON object from a file; raises CheckpointError if there is none."""
     try:
         return read_json(path, MAX_CONFIG)
     except (OSError, UntrustedFileError) as error:

@@ -1,8 +1,7 @@
-"""Mimi (arXiv 2410.00037) from and to Kyutai's files: moshi's safetensors, and transformers' MimiModel.
+"""Import and export of Mimi (arXiv 2410.00037) weights in the layouts of moshi and of transformers' MimiModel.
 
-Latents, codes and waveforms of the two sides agree to fp32 rounding for whole frames (tests/checkpoints/convert for
-transformers, bench/infer.py for moshi). For other lengths moshi and we pad the waveform once, with zeros; transformers
-pads before each strided convolution, and its last frame differs.
+Latents, codes and waveforms agree to fp32 rounding for whole frames. For other lengths moshi and this project zero-pad
+the waveform once; transformers pads before each strided convolution, and its last frame differs.
 """
 
 import json
@@ -35,16 +34,14 @@ NO_MIMI = "this codec is no Mimi as others define it"
 
 
 def import_mimi(source: str | Path, n_q: int | None = None) -> tuple[Codec, dict[str, Any]]:
-    """A published Mimi -> the codec in eval mode, without weight norm, and the configuration that rebuilds it.
+    """A published Mimi as a codec in eval mode, without weight norm, and the configuration that rebuilds it.
 
     Args:
-        source: a .safetensors file of either layout, a folder with one, or the id of a repository on the Hugging Face
-            Hub, such as kyutai/mimi. transformers' needs config.json beside it; moshi's, unless it has the published
-            sizes, its configuration under the same name with .json.
-        n_q: keep the first ``n_q`` codebooks only.
+        source: a .safetensors file of either layout, a folder with one, or a Hugging Face Hub id (kyutai/mimi).
+            transformers' needs config.json beside it, moshi's NAME.json if not of the published sizes.
+        n_q: number of codebooks to keep, from the first; None for all.
 
-    Raises:
-        CheckpointError: if it cannot be found, read or expressed; names the file, the field or the tensors.
+    Raises CheckpointError if the files cannot be found or read, or describe a Mimi that is not supported.
     """
     path = locate_mimi(source)
     tensors = read_tensors(path)
@@ -72,17 +69,11 @@ def import_mimi(source: str | Path, n_q: int | None = None) -> tuple[Codec, dict
 
 
 def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
-    """Write a codec for others -> the files written.
+    """Write a codec as a Mimi of another library, with weight norm folded; returns the files written.
 
-    Weight norm is folded into the weights. For ``MimiModel.from_pretrained(folder)``: model.safetensors, config.json
-    and preprocessor_config.json. For ``moshi.models.loaders.get_mimi(file, config)``: mimi.safetensors, and the
-    configuration in mimi.json (with the published sizes None does).
-
-    Args:
-        layout: "transformers" or "moshi".
-
-    Raises:
-        CheckpointError: if the codec is not a Mimi as the other side knows it; says in what it differs.
+    ``layout`` "transformers" is for ``MimiModel.from_pretrained(folder)``, "moshi" for
+    ``moshi.models.loaders.get_mimi(file, config)`` with the content of mimi.json (or None, for the published sizes).
+    Raises CheckpointError if that library's Mimi cannot express the codec.
     """
     if layout not in FILES:
         raise CheckpointError(f"there is no layout {layout!r} of Mimi; valid are {', '.join(FILES)}")
@@ -102,7 +93,7 @@ def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
 
 
 def to_layout(plain: dict[str, Any], layout: str, heads: int) -> Tensors:
-    """The state of our Mimi without weight norm -> the tensors of a file in ``layout``."""
+    """The tensors of a file in ``layout``, from the state of this project's Mimi without weight norm."""
     tensors = {renamed(name, "ours", layout): value for name, value in flatten(plain).items()}
     return mimi_names.split_qkv(tensors, heads) if layout == "transformers" else tensors
 
@@ -115,11 +106,7 @@ def from_layout(tensors: Tensors, layout: str, sizes: MimiSizes) -> dict[str, An
 
 
 def _plain_mimi(codec: Codec) -> tuple[dict[str, Any], MimiSizes]:
-    """The codec's state with weight norm folded, and its sizes.
-
-    Raises:
-        CheckpointError: if it is anything but a whole Mimi.
-    """
+    """The codec's state with weight norm folded, and its sizes; raises CheckpointError if it is no Mimi."""
     if codec.inference:
         raise CheckpointError("this codec is in its form for inference and cannot be exported: load it again")
     kinds = {"encoder": (MimiEncoder, SEANetEncoder), "decoder": (MimiDecoder, SEANetDecoder), "quantizer": (SplitRVQ,)}
@@ -156,7 +143,7 @@ def _moshi_sizes(path: Path, tensors: Tensors) -> MimiSizes:
 
 
 def _expected(sizes: MimiSizes, layout: str, source: str | Path) -> Tensors:
-    """The tensors of a file with a Mimi of these sizes, on the meta device."""
+    """The tensors of a Mimi's file in ``layout``, on the meta device."""
     return to_layout(_meta_state(sizes, source), layout, sizes.heads)
 
 
@@ -173,7 +160,7 @@ def _shapes(tensors: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _preprocessor(sample_rate: int) -> dict[str, Any]:
-    """For transformers' AutoFeatureExtractor."""
+    """The configuration of transformers' AutoFeatureExtractor."""
     fields = dict(feature_extractor_type="EncodecFeatureExtractor", feature_size=1, sampling_rate=sample_rate)
     fields |= dict(padding_side="right", padding_value=0.0, return_attention_mask=True)
     return fields | dict(chunk_length_s=None, overlap=None)

@@ -1,7 +1,4 @@
-"""The sizes of a Mimi, and the configurations that hold them: ours, transformers' and moshi's.
-
-Options of the others that our classes do not have are refused by name.
-"""
+"""The sizes of a Mimi, converted between the configurations of this project, transformers and moshi."""
 
 import math
 import re
@@ -14,13 +11,13 @@ from codec.checkpoints.convert.mimi_names import renamed
 from codec.checkpoints.load import CheckpointError
 from codec.utils.safe_io import Schema, UntrustedFileError, parse_as
 
-LARGEST = 2**20  # of any size, in a file that may hold any number
+LARGEST = 2**20  # of any size in an untrusted file
 Size = Annotated[int, Field(ge=1, le=LARGEST)]
 Count = Annotated[int, Field(ge=1, le=1000)]
 Config = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Options that are the same for every Mimi of ours, under transformers' names
+# Options that this project's Mimi does not vary, under transformers' names
 TRANSFORMERS_FIXED: Config = dict(audio_channels=1, num_residual_layers=1, num_semantic_quantizers=1, hidden_act="gelu")
 TRANSFORMERS_FIXED |= dict(use_causal_conv=True, use_conv_shortcut=False, pad_mode="constant", trim_right_ratio=1.0)
 TRANSFORMERS_FIXED |= dict(normalize=False, norm_eps=1e-5, attention_bias=False)
@@ -33,11 +30,11 @@ MOSHI_FIXED: dict[str, Config] = {
 
 
 class MimiSizes(Schema):
-    """The sizes in which one Mimi differs from another; defaults are the published ones, aliases transformers' names.
+    """The sizes of a Mimi; defaults are the published values, aliases transformers' names.
 
-    ``ratios`` are the SEANet's strides in the decoder's order; ``resample`` is the stride between the SEANet's frame
-    rate and that of the codes; ``hidden``, ``context`` (frames) and ``base`` (of RoPE) belong to the transformers;
-    ``codebook_dim`` is None where there are no projections around the codebooks.
+    ``ratios`` are the SEANet's strides in the decoder's order; ``resample`` is the stride from the SEANet's frame rate
+    to that of the codes; ``hidden``, ``context`` (frames) and ``base`` (of RoPE) are the transformers'.
+    ``codebook_dim`` None means no projections around the codebooks.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -62,11 +59,11 @@ class MimiSizes(Schema):
 
     @property
     def frame_rate(self) -> float:
-        """Of the codes, in Hz."""
+        """Frames of codes per second."""
         return self.sample_rate / (math.prod(self.ratios) * self.resample)
 
     def config(self) -> Config:
-        """Our configuration of the codec, without weight norm."""
+        """The codec's configuration for :func:`codec.checkpoints.safe_instantiate.build`, without weight norm."""
         quantizer = {"_target_": "codec.quantizers.split_rvq.SplitRVQ", "dim": self.dim, "frame_rate": self.frame_rate}
         quantizer |= self.model_dump(include={"n_q", "codebook_size", "codebook_dim"})
         parts = {"encoder": self._side("encoder"), "quantizer": quantizer, "decoder": self._side("decoder")}
@@ -93,11 +90,7 @@ class MimiSizes(Schema):
         return {"_target_": f"codec.{side}s.mimi.Mimi{side.title()}", **own}
 
     def to_transformers(self) -> Config:
-        """``config.json`` of a MimiModel.
-
-        Raises:
-            CheckpointError: if transformers would build something else from it.
-        """
+        """``config.json`` of a MimiModel; raises CheckpointError if transformers would build another model."""
         hop = math.prod(self.ratios)
         if self.resample == 1 or int(math.ceil(self.sample_rate / hop) / self.frame_rate) != self.resample:
             raise CheckpointError(
@@ -111,7 +104,7 @@ class MimiSizes(Schema):
         return TRANSFORMERS_FIXED | kind | self.model_dump(by_alias=True, exclude={"resample"}) | derived
 
     def to_moshi(self) -> Config:
-        """The ``mimi_config`` of moshi's ``loaders.get_mimi``."""
+        """The ``mimi_config`` for moshi's ``loaders.get_mimi``."""
         if self.codebook_dim is None:
             raise CheckpointError("moshi's Mimi always has projections around its codebooks: this one has none")
         seanet = dict(dimension=self.dim, n_filters=self.channels, ratios=self.ratios, compress=self.compress)
@@ -132,10 +125,9 @@ class MimiSizes(Schema):
 
 
 def from_transformers(config: Config, source: str) -> MimiSizes:
-    """The sizes in a MimiModel's ``config.json``; fields that are absent have the published values.
+    """The sizes in a MimiModel's ``config.json``; absent fields have the published values.
 
-    Raises:
-        CheckpointError: names the field that our classes cannot express.
+    Raises CheckpointError for a field that this project's Mimi does not support.
     """
     rope = _table(config, "rope_scaling", source) | _table(config, "rope_parameters", source)  # versions 4 and 5
     if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
@@ -160,13 +152,10 @@ def from_transformers(config: Config, source: str) -> MimiSizes:
 
 
 def from_moshi(config: Config, shapes: Shapes, source: str) -> MimiSizes:
-    """The sizes in the tensors' shapes (under our flat names), and the others from moshi's configuration.
+    """The sizes of moshi's Mimi from its tensors' shapes (flat names of ``mimi_names``) and its configuration.
 
-    Without a configuration (Kyutai's files have none) sample rate, context and base are the published ones, and an
-    attention head has 64 channels.
-
-    Raises:
-        CheckpointError: names the field that our classes cannot express, or what is missing.
+    Without a configuration (Kyutai's files have none), sample rate, context and base are the published values, and an
+    attention head has 64 channels. Raises CheckpointError if the sizes are unsupported or not determined.
     """
     for part, fixed in MOSHI_FIXED.items():
         _check_fixed(_table(config, part, source), fixed, source, f"{part}.")
@@ -185,11 +174,7 @@ def from_moshi(config: Config, shapes: Shapes, source: str) -> MimiSizes:
 
 
 def from_shapes(shapes: Shapes, source: str, layout: str = "ours") -> Config:
-    """The sizes in the shapes of encoder and quantizer, under our flat names; ``layout`` is for names in messages.
-
-    Raises:
-        CheckpointError: if the shapes are not those of a Mimi.
-    """
+    """The sizes of a Mimi from its tensors' shapes (flat names); error messages have the names of ``layout``."""
     try:
         return _sizes_in(shapes)
     except KeyError as error:
@@ -225,7 +210,7 @@ def _sizes_in(shapes: Shapes) -> Config:
 
 
 def validated(sizes: Config, source: str) -> MimiSizes:
-    """Raises CheckpointError for a size out of range."""
+    """The sizes as a :class:`MimiSizes`; raises CheckpointError if one is out of range."""
     try:
         return parse_as(MimiSizes, sizes, source)
     except UntrustedFileError as error:

@@ -1,12 +1,8 @@
-"""Names and layouts of a Mimi's tensors in moshi's and transformers' files, beside ours.
+"""Names and layouts of a Mimi's tensors in this project, in moshi 0.2.13 and in transformers 5.23.
 
-The three have the same tensors, one for one, with two exceptions. Our quantizer stacks the codebooks of all levels in
-one buffer, the others have buffers for each level ("flat" names here). transformers has queries, keys and values apart,
-and its RoPE pairs channels of the two halves of a head where moshi's and ours pairs neighbours: rows of its queries and
-keys are permuted.
-
-Names are those of moshi 0.2.13 (``models/loaders.py``, ``modules/transformer.py``) and transformers 5.23
-(``models/mimi``, ``conversion_mapping.py``).
+Tensors correspond one to one, except that this project stacks the codebooks of all levels in one buffer ("flat" names
+here have one per level), and that transformers splits queries, keys and values and permutes the rows of the first two:
+its RoPE pairs channels of the two halves of a head, the others' pairs neighbours.
 """
 
 import re
@@ -17,11 +13,11 @@ import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
-EPSILON = 1e-5  # both others divide by clamp(usage, EPSILON)
-MIN_USAGE = 2.0**-10  # of a code in an exported file: far above EPSILON, and dead for all three trainings
+EPSILON = 1e-5  # moshi and transformers divide by clamp(usage, EPSILON)
+MIN_USAGE = 2.0**-10  # of a code in an exported file: far above EPSILON, and dead in all three libraries' training
 BUFFERS = ("usage", "sums", "initialized")  # of a level, under its flat names
 
-_LAYER = [  # of a transformer: our names, moshi's, transformers'
+_LAYER = [  # of a transformer: this project's names, moshi's, transformers'
     ("norm1.weight", "norm1.weight", "input_layernorm.weight"),
     ("norm1.bias", "norm1.bias", "input_layernorm.bias"),
     ("qkv.weight", "self_attn.in_proj_weight", "self_attn.qkv_proj.weight"),
@@ -85,28 +81,24 @@ def _pattern(template: str) -> re.Pattern:
 
 
 def published(name: str) -> str:
-    """A name of moshi 0.2.13 as in Kyutai's files, whose names it also reads."""
+    """The name in Kyutai's published files of a tensor that moshi 0.2.13 saves under a newer name."""
     return re.sub(r"in_projs?\.0\.weight$", "in_proj_weight", name).replace("out_projs.0.weight", "out_proj.weight")
 
 
 def layout_of(names: Iterable[str]) -> str | None:
-    """The layout of a file from its tensors' names; None if it is neither moshi's nor transformers'."""
+    """The layout of a file, "moshi" or "transformers", from its tensors' names; None for others."""
     known = {"encoder.model.0.conv.conv.weight": "moshi", "encoder.layers.0.conv.weight": "transformers"}
     return next((layout for name, layout in known.items() if name in names), None)
 
 
 def flatten(state: dict[str, Tensor]) -> Tensors:
-    """A codec's state without weight norm -> a tensor for each of the others', under our flat names.
-
-    The others store sums and usages, no codebooks. Where sums / usage is not exactly our codebook (a code that is
-    hardly used keeps its vector), the usage becomes a power of two, with which product and quotient are exact.
-    """
+    """A codec's state without weight norm, under flat names: sums and usages per level in place of codebooks."""
     flat = {}
     decoder = [int(found[1]) for name in state if (found := re.match(r"decoder\.seanet\.layers\.(\d+)\.conv\.", name))]
     for name, value in state.items():
         layer = re.fullmatch(r"(decoder\.seanet\.layers\.(\d+)\.conv)(\.\w+)", name)
         if layer and 0 < int(layer[2]) < max(decoder):
-            flat[f"{layer[1]}tr{layer[3]}"] = value  # moshi tells transposed convolutions apart
+            flat[f"{layer[1]}tr{layer[3]}"] = value  # moshi has another name for transposed convolutions
         elif name.endswith(".codebooks"):
             part = name.removesuffix("codebooks")
             usage, sums = exact_sums(value, state[part + "usage"], state[part + "sums"])
@@ -119,7 +111,11 @@ def flatten(state: dict[str, Tensor]) -> Tensors:
 
 
 def exact_sums(codebooks: Tensor, usage: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-    """Usage ``[K, S]`` and sums ``[K, S, C]`` whose quotient is exactly ``codebooks``: the given ones if it is."""
+    """Usage ``[K, S]`` and sums ``[K, S, C]`` whose quotient is exactly ``codebooks`` ``[K, S, C]``.
+
+    For codes whose given usage and sums have another quotient (rarely used ones keep their vector), the usage becomes a
+    power of two, for which product and quotient are exact.
+    """
     same = (sums / usage.clamp(min=EPSILON)[..., None] == codebooks).all(-1)
     floored = usage.clamp(min=MIN_USAGE)
     power = floored / torch.frexp(floored).mantissa
@@ -138,7 +134,7 @@ def unflatten(flat: Tensors, n_q: int) -> dict[str, Tensor | dict[str, int]]:
 
 
 def split_qkv(tensors: Tensors, heads: int) -> Tensors:
-    """``qkv_proj`` -> transformers' ``q_proj``, ``k_proj``, ``v_proj``, with halves instead of pairs."""
+    """Split ``qkv_proj`` into transformers' ``q_proj``, ``k_proj``, ``v_proj``, with RoPE's rows in its order."""
     split = {}
     for name, value in tensors.items():
         if "qkv_proj" in name:
@@ -163,7 +159,7 @@ def join_qkv(tensors: Tensors, heads: int) -> Tensors:
 
 
 def _halves(rows: Tensor, heads: int) -> Tensor:
-    """Rows ``[heads * (pair, 2), D]`` -> ``[heads * (2, pair), D]``."""
+    """Rows ``[heads * (pair, 2), D] -> [heads * (2, pair), D]``."""
     return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)
 
 

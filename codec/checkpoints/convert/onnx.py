@@ -1,9 +1,8 @@
-"""Export of a causal codec as two ONNX graphs, one streaming step each, with the state as inputs and outputs.
+"""Export of a causal codec as two ONNX graphs, one streaming step each, and ``codec.json`` with rates and sizes.
 
 ``encoder_step.onnx``: wav ``[1, 1, hop_length]`` float32 and state -> codes ``[1, n_q, 1]`` int64 and next state.
 ``decoder_step.onnx``: codes ``[1, n_q, 1]`` and state -> wav ``[1, 1, hop_length]`` and next state.
-The outputs ``next_state_0, ...`` of a step are the inputs ``state_0, ...`` of the next one; zeros start a stream.
-``codec.json`` has the rates and sizes. Graphs are made by torch.export and hold the folded weights in fp32.
+Outputs ``next_state_0, ...`` are the next step's inputs ``state_0, ...``; zeros start a stream. Weights are fp32.
 """
 
 import copy
@@ -24,7 +23,7 @@ FILES = ("encoder_step.onnx", "decoder_step.onnx", "codec.json")
 
 
 class Step(nn.Module):
-    """One step of a codec, with its state as a flat list of tensors."""
+    """One streaming step of a codec's encoder or decoder, with its state as a flat list of tensors."""
 
     def __init__(self, codec: Codec, n_q: int | None, encoder: bool):
         super().__init__()
@@ -33,7 +32,7 @@ class Step(nn.Module):
 
     @torch.no_grad()
     def start(self, x: Tensor) -> list[Tensor]:
-        """The state of zeros that starts a stream; also records the structure of states."""
+        """The zero state that starts a stream; also records the structure of states."""
         leaves, self.structure = pytree.tree_flatten(self.step(x, None)[1])
         self.stateful = [isinstance(leaf, Tensor) for leaf in leaves]  # others are None: stateless layers
         return [torch.zeros_like(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
@@ -49,13 +48,12 @@ class Step(nn.Module):
 
 
 def export_onnx(codec: Codec, folder: str | Path, n_q: int | None = None) -> list[Path]:
-    """Write a codec's two steps for ``n_q`` codebooks (None: all) -> the files written.
+    """Export a codec's streaming steps for ``n_q`` codebooks (None: all) to ONNX; returns the files written.
 
-    Raises:
-        CheckpointError: if the codec has look-ahead or fewer codebooks, or ONNX's tools are not installed.
+    Raises CheckpointError if the codec has look-ahead or fewer codebooks, or if onnxscript is not installed.
     """
     try:
-        import onnxscript  # noqa: F401  # what torch.onnx.export is built on; an extra
+        import onnxscript  # noqa: F401  # an optional dependency of torch.onnx.export
     except ImportError as error:
         raise CheckpointError("exporting to ONNX needs its tools: pip install onnx onnxscript onnxruntime") from error
     if codec.inference or not codec.quantizer.n_q:

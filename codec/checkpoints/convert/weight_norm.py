@@ -1,4 +1,4 @@
-"""A module's state without weight norm, and loading it into a module with or without weight norm."""
+"""Saving and loading of a module's state with weight norm folded into the weights."""
 
 import copy
 from typing import Any
@@ -12,19 +12,14 @@ from codec.layers.conv import fold_weight_norm
 
 
 def plain_state(module: nn.Module) -> dict[str, Any]:
-    """The state of ``module``, with weight norm folded into the weights."""
+    """The state dict of ``module`` with weight norm folded into the weights."""
     return _folded(module).state_dict()
 
 
 def load_plain(module: nn.Module, weights: dict[str, Any], source: str) -> None:
-    """Load the result of :func:`plain_state`.
+    """Load a state without weight norm (:func:`plain_state`) into a module with or without weight norm.
 
-    Args:
-        weights: the state of a module of the same sizes, ``_extra_state`` included.
-        source: of the weights, for the message.
-
-    Raises:
-        CheckpointError: names the missing, unknown and wrongly shaped tensors; nothing is loaded.
+    Raises CheckpointError, which names ``source``, if tensors are missing, unknown or of another shape.
     """
     folded = _folded(module)
     load_weights(folded, weights, source)
@@ -44,5 +39,5 @@ def _normed(module: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _folded(module: nn.Module) -> nn.Module:
-    """A copy without weight norm; the module itself if it has none."""
+    """A copy without weight norm, or the module itself if it has none."""
     return fold_weight_norm(copy.deepcopy(module)) if _normed(module) else module

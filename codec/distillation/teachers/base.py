@@ -1,4 +1,4 @@
-"""The contract of a teacher: a frozen network that gives the features for distillation."""
+"""The base class of teachers, frozen networks whose features are the targets of distillation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,14 @@ from codec.layers.precision import fp32
 
 
 class Teacher(nn.Module):
-    """Waveforms ``[B, 1, T]`` -> features ``[B, F', C]`` float32, without gradients and always in eval mode.
+    """A frozen network: waveforms ``[B, 1, T]`` -> features ``[B, F', C]`` float32, always in eval mode.
 
     The features of an example do not depend on the rest of the batch.
 
     Args:
-        network: computes the features; it is frozen here.
         dim: channels C of the features.
         frame_rate: of the features, in Hz.
-        identity: a short name of the architecture, the layer and the origin of the weights, for the keys of caches:
-            teachers with one identity have equal features.
+        identity: architecture, layer and origin of the weights, for cache keys; equal only for equal features.
         sample_rate: of the network's input, in Hz.
     """
 
@@ -47,10 +45,7 @@ class Teacher(nn.Module):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the CPU's random numbers inside the block, and restores their state after it.
-
-    Networks are built on the CPU, so that a seed means the same weights on every machine.
-    """
+    """A context with torch's CPU generator seeded, for equal weights on every machine; its state is then restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reset the generators of GPUs
         yield

@@ -1,4 +1,4 @@
-"""The network of the teachers that need no download: log-mel frames through ConvNeXt blocks."""
+"""A small ConvNeXt network on log-mel frames, for the teachers that need no download."""
 
 import torch.nn.functional as F
 import torchaudio
@@ -15,8 +15,8 @@ FLOOR = 1e-4  # of the mel energies of a waveform of unit power
 class FrameNetwork(nn.Module):
     """wav ``[B, T]`` at 16 kHz -> features ``[B, ceil(T / 320), width]`` at 50 Hz, after a LayerNorm.
 
-    Frame i is centred on samples 320 i ... 320 i + 319, as a codec's frame is, and sees 3 * ``blocks`` frames on either
-    side. The output does not depend on the level of the waveform.
+    Frame i is centred on samples 320 i ... 320 i + 319, with a context of 3 * ``blocks`` frames on either side. The
+    output does not depend on the level of the waveform.
     """
 
     def __init__(self, width: int = 256, blocks: int = 6):

@@ -1,7 +1,6 @@
-"""A supervised phone teacher, trained on synthetic speech with known phones and times.
+"""A supervised phone teacher, trained on speech with known phones and times (compare PAST, arXiv 2505.14470).
 
-For machines without WavLM's weights, and as a comparison with a self-supervised teacher: phones as the only target are
-the idea of PAST, arXiv 2505.14470. It knows eSpeak NG's speech only: results with it are about the mechanism.
+It needs no download. Trained on eSpeak NG's speech it knows no other: results with it are about the mechanism.
 """
 
 import logging
@@ -31,22 +30,17 @@ SHIFT = 4  # mel bands
 
 
 class PhoneTeacher(Teacher):
-    """The last hidden layer of a frame-wise phone classifier.
-
-    It is trained on first use and cached in the user's cache folder; a second process waits for the first.
+    """The last hidden layer of a frame-wise phone classifier, trained on first use and cached in the user's folder.
 
     Args:
-        corpus: map-style at 16 kHz, whose items have ``phones`` (codec/data/base.py): the espeak corpus, or a folder
-            whose manifest has that column. Whole speakers should be held out.
-        width: C.
+        corpus: map-style at 16 kHz, whose items have ``phones`` (codec/data/base.py). Should hold out whole speakers.
+        width: channels of the features.
         steps: of training, with 16 crops of 2 s each.
 
     Attributes:
-        accuracy: share of the frames of the held-out clips whose phone is predicted, of all phones seen in training.
+        accuracy: share of the held-out clips' frames with the right phone; frames without a phone, or with one that
+            training did not have, count as errors.
         chance: the accuracy of always predicting the commonest phone.
-
-    Raises:
-        ValueError: if the corpus does not fit or the cache cannot be written; says what to do.
     """
 
     def __init__(self, corpus: Any, width: int = 256, blocks: int = 6, steps: int = 800, seed: int = 0):
@@ -73,7 +67,7 @@ class PhoneTeacher(Teacher):
 
 
 def learn(frames: FrameNetwork, crops: Any, clips: Sequence[dict], steps: int) -> Stored:
-    """Train ``frames`` in place -> its weights, and "accuracy", "chance" and "phones" (how many) as text."""
+    """Train ``frames`` in place; returns its weights, and "accuracy", "chance" and number of "phones" as text."""
     log.info("training the supervised phone teacher, %d steps", steps)
     items = [crops[n] for n in range(min(CROPS, BATCH * steps))]
     vocabulary = {symbol: i for i, symbol in enumerate(sorted({s for item in items for s, _ in item["phones"]}))}
@@ -114,7 +108,7 @@ def evaluated(
 
 
 def labels(item: dict, vocabulary: dict[str, int]) -> Tensor:
-    """The index of the phone at the centre of each frame ``[F']`` int64; -1 for none or an unknown one."""
+    """The index of the phone at the centre of each frame, ``[F']`` int64; -1 for none or an unknown one."""
     count = math.ceil(item["wav"].shape[-1] * FRAME_RATE / SAMPLE_RATE)
     starts = torch.tensor([start for _, start in item["phones"]])
     indices = torch.tensor([-1, *(vocabulary.get(symbol, -1) for symbol, _ in item["phones"])])

@@ -1,6 +1,6 @@
-"""The placebo of the phone teacher: its network with untrained weights.
+"""A placebo control for the phone teacher: its network with random weights.
 
-What a codec gains with it is due to any smooth target; another teacher's knowledge is only what it adds to that.
+What a codec gains from it is due to any smooth target; a trained teacher's knowledge is what it adds to that.
 """
 
 from codec.distillation.teachers import network
@@ -8,7 +8,7 @@ from codec.distillation.teachers.base import Teacher, seeded
 
 
 class RandomTeacher(Teacher):
-    """A :class:`~codec.distillation.teachers.network.FrameNetwork` with the untrained weights of ``seed``."""
+    """The network of the phone teacher with random weights."""
 
     def __init__(self, width: int = 256, blocks: int = 6, seed: int = 0):
         with seeded(seed):

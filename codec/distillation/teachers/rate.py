@@ -1,4 +1,4 @@
-"""Resampling of features to another frame rate."""
+"""Resampling of feature sequences to another frame rate."""
 
 import torch
 import torch.nn.functional as F
@@ -6,11 +6,10 @@ from torch import Tensor
 
 
 def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: int) -> Tensor:
-    """Features ``[B, F', C]`` at ``rate_from`` Hz -> ``[B, frames, C]`` at ``rate_to`` Hz, non-causal.
+    """Resample features ``[B, F', C]`` at ``rate_from`` Hz to ``[B, frames, C]`` at ``rate_to`` Hz, non-causally.
 
-    With an integer ratio r > 1 each output is the mean of the 2 r features around its centre (Mimi, from 50 to 12.5 Hz:
-    kernel 8, stride 4), at the ends of fewer. Other ratios interpolate linearly between two features. The last feature
-    is repeated where features are missing at the end.
+    For an integer ratio r > 1, each output is the mean of the 2 r features around its centre, fewer at the ends (Mimi,
+    from 50 to 12.5 Hz: kernel 8, stride 4). Other ratios: linear interpolation. The last feature pads a short input.
     """
     ratio = rate_from / rate_to
     r = round(ratio)

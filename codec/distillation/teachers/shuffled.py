@@ -1,7 +1,7 @@
-"""The placebo without timing: another teacher's features in shuffled order.
+"""A placebo control without timing: another teacher's features in shuffled order.
 
-What a codec gains with it is due to targets of this kind and to what a whole clip has in common (speaker, language),
-not to the content of each moment.
+What a codec gains from it is due to the features' distribution and to what a whole clip has in common (speaker,
+language), not to the content of each frame.
 """
 
 import hashlib
@@ -15,13 +15,10 @@ from codec.distillation.teachers.rate import to_frame_rate
 
 
 class ShuffledTeacher(Teacher):
-    """``teacher`` with each clip's frames permuted, as ``seed`` and the clip's samples determine.
+    """Another teacher with each clip's frames permuted, as ``seed`` and the clip's samples determine.
 
-    Frames are permuted at the codec's frame rate: means over permuted frames would be near the clip's mean, an easier
-    target than the teacher's own. Each clip has its own permutation, since a codec could learn a constant one.
-
-    Args:
-        frame_rate: the codec's, in Hz.
+    Frames are permuted at ``frame_rate``, the codec's in Hz: means over permuted frames would be near the clip's mean,
+    an easier target. Each clip has its own permutation, since a codec could learn a constant one.
     """
 
     def __init__(self, teacher: Teacher, frame_rate: float, seed: int = 0):

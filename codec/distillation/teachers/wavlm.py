@@ -1,10 +1,7 @@
 """WavLM as the teacher (Chen et al., arXiv 2110.13900), through torchaudio.
 
-The licence of the weights is unclear (MIT in torchaudio's documentation, CC BY-SA on the model's card): they are
-downloaded on first use, and never redistributed.
-
-We differ from ``bundle.get_model()``, which for the large model normalises a batch as a whole, so that features depend
-on the rest of the batch: each example is normalised by itself, as in WavLM's training.
+Each example is normalised by itself, as in WavLM's training; torchaudio's large model normalises a batch as a whole.
+The licence of the weights is unclear (torchaudio: MIT, the model's card: CC BY-SA): they are not redistributed.
 """
 
 from collections.abc import Sequence
@@ -27,14 +24,10 @@ class WavLM(Teacher):
 
     Args:
         bundle: "base" or "base+" (94 M parameters, 12 layers, C = 768), or "large" (316 M, 24 layers, C = 1024).
-        layer: a number from 1, "last", "mean" (of all layers) or [first, last] (the mean of that range). Layers above
-            are not run. Mimi's paper uses large and does not state the layer; the one published comparison on latents
-            distilled with a cosine (Semantic-VAE, speech synthesised from them) has a word error rate of 2.10 % for 23,
-            2.31 % for the mean of all and 2.62 % for the last.
-        pretrained: False leaves the untrained weights of ``seed``: the placebo of this teacher.
-
-    Raises:
-        ValueError: if the bundle or the layer does not exist, or the weights cannot be loaded; says what to do.
+        layer: a number from 1, "last", "mean" (of all layers) or [first, last] (the mean of that range). Mimi's paper
+            uses large without stating the layer. Semantic-VAE, the one published comparison on latents distilled with a
+            cosine, reports a word error rate of synthesised speech of 2.10 % for 23, 2.31 % for mean, 2.62 % for last.
+        pretrained: False for random weights from ``seed``, a placebo control.
     """
 
     def __init__(
@@ -60,7 +53,7 @@ class WavLM(Teacher):
 
 
 def layer_range(layer: int | str | Sequence[int], bundle: str, count: int) -> tuple[int, int]:
-    """``layer`` as the first and the last of a range from 1 to ``count``, both included."""
+    """``layer`` as an inclusive range (first, last) within 1 to ``count``."""
     match {"last": count, "mean": [1, count]}.get(layer, layer) if isinstance(layer, str) else layer:
         case [int(first), int(last)] if 1 <= first <= last <= count:
             return first, last
@@ -73,7 +66,7 @@ def layer_range(layer: int | str | Sequence[int], bundle: str, count: int) -> tu
 
 
 def load_pretrained(bundle: Wav2Vec2Bundle) -> nn.Module:
-    """The bundle's network with its weights, which are downloaded on first use."""
+    """The bundle's network with pretrained weights, downloaded on first use."""
     try:
         model = bundle.get_model(dl_kwargs={"weights_only": True})
     except Exception as error:  # network, permissions, an incomplete file
