@@ -123,10 +123,8 @@ def _log_to_files(error: BaseException, trace: bool) -> None:
 
 
 def join_sweep(devices: Any) -> None:
-    """Prepare a process of a sweep for training; outside a sweep, :func:`check_run_folder`.
-
-    Raises InputError if Lightning would start more processes, each of which would restart the sweep (hydra#2070).
-    """
+    """Prepare a sweep's process for training; outside a sweep, :func:`check_run_folder`. Raises InputError if Lightning
+    would start more processes, each of which would restart the sweep (hydra#2070)."""
     if not in_sweep():
         check_run_folder()
         return

@@ -18,9 +18,7 @@ class BaseTask(lightning.LightningModule):
         nonfinite: ``[B]`` bool after a forward pass: examples whose input or output is not finite.
         norms: gradient norm of each model before clipping.
         skipped: scalar after a step: 1.0 if the optimiser skipped it.
-
-    Args:
-        config: the resolved configuration of all parts, from which a checkpoint is rebuilt.
+        config: resolved configuration, stored in checkpoints, from which the model can be rebuilt.
     """
 
     averaged: str

@@ -91,8 +91,7 @@ class CodecTask(BaseTask):
     def one_pass(self, wav: Tensor, phones: PhoneBatch | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """wav ``[B, 1, T]``, phones of each clip -> a scalar whose gradient trains all parameters, and values to log.
 
-        Only the scalar's gradient has a meaning. If a loss is not finite, all gradients are NaN, by the reduction over
-        ranks on all of them.
+        Only the scalar's gradient has a meaning. If a loss is not finite, all gradients are NaN, with DDP on all ranks.
         """
         learning = self.global_step >= self.codec_start
         with torch.set_grad_enabled(learning):

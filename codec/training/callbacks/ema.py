@@ -12,9 +12,7 @@ class EMA(Callback):
     """Exponential moving average of the parameters (not buffers) of a submodule, the task's ``averaged``.
 
     Validation uses the averaged weights. Checkpoints store them as ``ema``, and the raw weights in state_dict.
-
-    Args:
-        decay: per optimiser step, at most (1 + n) / (10 + n) at step n. Skipped steps leave the average unchanged.
+    ``decay`` is per optimiser step, at most (1 + n) / (10 + n) at step n; skipped steps leave the average unchanged.
     """
 
     def __init__(self, decay: float = 0.999):

@@ -65,8 +65,8 @@ class GANMonitor(Callback):
     def judge(self, step: int, values: dict[str, float], chance: float | None) -> None:
         """Add the values of a logged step, and warn if their means indicate a failure.
 
-        ``values``: any of ``quantizer/usage/K`` (fraction), ``disc`` (loss), ``norm/codec`` and ``norm/disc``.
-        ``chance``: the discriminators' loss at chance level; None before they run.
+        ``values`` are ``quantizer/usage/K``, ``disc``, ``norm/codec`` and ``norm/disc``, if present. ``chance`` is the
+        discriminators' loss at chance level, or None before they run.
         """
         for name, value in values.items():
             self.history.setdefault(name, deque(maxlen=self.patience)).append(value)

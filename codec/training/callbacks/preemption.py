@@ -96,10 +96,7 @@ class Preemption(Callback):
 
 
 class SlurmPreemption(Preemption):
-    """Preemption that requeues the SLURM job on SIGUSR1 (``sbatch --signal=SIGUSR1@90``), but not on SIGTERM (scancel).
-
-    With ``ckpt_path=auto`` (``trainer=slurm``) the requeued job resumes.
-    """
+    """Preemption that requeues the SLURM job on SIGUSR1 (``sbatch --signal=SIGUSR1@90``), not on SIGTERM (scancel)."""
 
     def exit(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         if number == signal.SIGUSR1:

@@ -17,10 +17,8 @@ from codec.evaluation.spectrogram import comparison
 class ValidationReport(Callback):
     """Logs metrics of the validation clips, and audio and spectrograms of the first ``shown``.
 
-    ``val/METRIC`` is the mean over clips with a valid score, ``val/failed`` the number of failed scores.
-
-    Args:
-        metrics: keys of codec.evaluation.metrics.table.METRICS; mel_distance, which selects best.ckpt, is added.
+    ``val/METRIC`` is the mean over clips with a valid score, ``val/failed`` the number of failed scores. ``metrics``
+    are keys of codec.evaluation.metrics.table.METRICS; mel_distance, which selects best.ckpt, is added.
     """
 
     def __init__(self, metrics: tuple[str, ...] = ("pesq_wb", "stoi", "mel_distance"), shown: int = 3):
