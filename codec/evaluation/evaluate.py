@@ -34,20 +34,18 @@ def evaluate(
 ) -> Report:
     """Run a system over clips one by one, while worker processes score those that are done.
 
-    A clip on which the system raises becomes a failure without scores.
+    A clip on which the system raises becomes a failure without scores. Raises ValueError if there is no clip, a wav is
+    not ``[1, T]``, or the system changes the length.
 
     Args:
-        clips: items with ``wav`` ``[1, T]`` in [-1, 1] at ``sample_rate`` Hz, and ``file`` and ``speaker`` if known. A
-            system of another rate gets them resampled, and is scored at ``sample_rate``.
-        facts: of the report, beside ``system.facts()``.
+        clips: items with ``wav`` ``[1, T]`` in [-1, 1] at ``sample_rate`` Hz, and ``file`` and ``speaker`` if known.
+            They are resampled for a system of another rate, and scored at ``sample_rate``.
+        facts: added to ``system.facts()`` in the report.
         name: of the system, in the names of audio files.
         workers: processes for the metrics, see :func:`codec.evaluation.metrics.workers.score_clips`.
         folder: where ``audio/NN_clip_reference.flac`` and ``audio/NN_clip_NAME.flac`` (16 bits) of the first ``audio``
             clips are written; None: no audio.
         unread: lists of (file, reason) that become failures; they may grow while ``clips`` are read.
-
-    Raises:
-        ValueError: if there is no clip, a wav is not ``[1, T]``, or the system changes the length.
     """
     import pandas
 
@@ -66,7 +64,7 @@ def evaluate(
 
 
 class _Run:
-    """One pass of a system over clips. decoded: the rows that have a reconstruction."""
+    """One pass of a system over clips; ``decoded``: indices of the rows that have a reconstruction."""
 
     def __init__(self, system: System, sample_rate: int, name: str, folder: Path | None, audio: int):
         self.system, self.sample_rate = system, sample_rate
@@ -105,7 +103,7 @@ class _Run:
 
 @contextmanager
 def _fewer_threads(workers: int) -> Iterator[None]:
-    """Takes ``workers`` threads from torch: threads that wait for each other block a core that a worker needs."""
+    """Reserves ``workers`` of torch's threads: threads that wait for each other block a core that a worker needs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads - workers))
     try:
@@ -115,7 +113,7 @@ def _fewer_threads(workers: int) -> Iterator[None]:
 
 
 def clip_name(item: Mapping[str, Any], index: int, taken: Collection[str] = ()) -> str:
-    """Folder and stem of the file, with the index if that is taken; no absolute path, which would name the machine."""
+    """Folder and stem of the file, with the index if taken; no absolute path, which would identify the machine."""
     file = item.get("file")
     stem = re.sub(r"\.(wav|flac|ogg|opus|mp3)$", "", str(file), flags=re.IGNORECASE)
     name = "/".join(Path(stem).parts[-2:]) if file else f"clip{index:05d}"
@@ -123,7 +121,7 @@ def clip_name(item: Mapping[str, Any], index: int, taken: Collection[str] = ()) 
 
 
 def file_name(text: str) -> str:
-    """Text as part of a file name of at most 80 characters; a longer one becomes a checksum and its end."""
+    """Text as part of a file name, at most 80 characters; a longer one becomes a checksum and its end."""
     name = re.sub(r"[^A-Za-z0-9.+=-]+", "_", text).strip("._-") or "clip"
     return name if len(name) <= 80 else f"{zlib.crc32(text.encode()):08x}_{name[-71:]}"
 

@@ -22,16 +22,16 @@ LARGEST = 64_000_000  # bytes of a report that is read; one of 100,000 clips has
 
 
 class ReportError(InputError):
-    """A report, or a file beside it, cannot be used; the message says which and why."""
+    """A report, or a file beside it, that cannot be used; the message says which and why."""
 
 
 @dataclass
 class Report:
-    """The result of one evaluation of one system.
+    """Result of one evaluation of one system.
 
-    clips: one row per clip: clip (unique), speaker, seconds, then one column per metric, NaN where it failed.
-    failures: {clip, metric, reason}; the metric is "system" where the system raised, "file" for an unreadable file.
-    facts: JSON values that describe the system and the evaluation (sample_rate Hz, frame_rate Hz, n_q, kbps, step ...).
+    clips: a row per clip: clip (unique), speaker, seconds, then a column per metric, NaN where it failed.
+    failures: {clip, metric, reason}; the metric is "system" if the system raised, "file" for an unreadable file.
+    facts: JSON values about the system and the evaluation (sample_rate Hz, frame_rate Hz, n_q, kbps, step ...).
     audio: clip -> {"reference": FILE, "decoded": FILE}, relative to the folder of the report.
     """
 
@@ -42,11 +42,7 @@ class Report:
 
     @classmethod
     def read(cls, path: str | Path) -> "Report":
-        """The report in a JSON file that `write` wrote.
-
-        Raises:
-            ReportError: if there is none, or it does not fit `ReportFile`, since reports are exchanged.
-        """
+        """Read a JSON file of `write`. Raises ReportError if it is missing or does not fit `ReportFile`."""
         import pandas
 
         try:
@@ -62,7 +58,7 @@ class Report:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the metrics, in the order of the table."""
+        """Names of the metrics, in the order of the columns."""
         return [column for column in self.clips.columns if column not in CLIP_COLUMNS]
 
     def summary(self) -> dict[str, dict[str, float]]:
@@ -73,7 +69,7 @@ class Report:
         }
 
     def table(self) -> str:
-        """Plain text for the terminal; at most ten failures."""
+        """The report as plain text, with at most ten failures."""
         lines = [*text_table(list(self._rows())), ""]
         lines += [f"{name}: {format_fact(value)}" for name, value in self.facts.items()]
         if self.failures:
@@ -83,7 +79,7 @@ class Report:
         return "\n".join(lines)
 
     def markdown(self) -> str:
-        """The same as Markdown, with all failures."""
+        """The report as Markdown, with all failures."""
         header, *rows = self._rows()
         lines = ["# Evaluation", "", *_markdown_table(header, rows), ""]
         lines += ["Mean over clips with a 95 % bootstrap interval; the arrow points to better.", ""]
@@ -145,7 +141,7 @@ def metric_title(key: str) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, the same bytes for the same content."""
+    """Write JSON atomically; the same content gives the same bytes."""
     text = json.dumps(json_values(content), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     write_atomic(path, f"{text}\n")
 
@@ -171,7 +167,7 @@ def format_fact(value: Any) -> str:
 
 
 def text_table(rows: list[list[str]]) -> list[str]:
-    """Lines with aligned columns, a rule under the first."""
+    """Lines of a plain-text table: aligned columns, a rule under the first row."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -1,4 +1,4 @@
-"""Schema of report.json, which may come from others: what it names is shown on pages, and its files are read."""
+"""Schema of report.json, which is untrusted: pages show what it names and read its audio files."""
 
 from pathlib import PureWindowsPath
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ AudioFile = Annotated[str, AfterValidator(_inside_its_folder)]
 
 
 class Clip(Schema):
-    """A row of the table: the metrics are further columns, null where there is no score."""
+    """A row of the table of clips: the metrics are further columns, null where there is no score."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Number | None]
@@ -59,7 +59,7 @@ class Facts(Schema):
 
 
 class ReportFile(Schema):
-    """The whole file. Reports of older versions name their metrics in ``summary`` alone, and have no ``audio``."""
+    """A report.json. Those of older versions name their metrics in ``summary`` alone, and have no ``audio``."""
 
     metrics: list[MetricName] | None = None
     summary: dict[MetricName, Any] | None = None

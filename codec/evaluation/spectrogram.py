@@ -1,4 +1,4 @@
-"""Mel spectrograms as small images that can be compared, for pages and loggers."""
+"""Mel spectrograms as small images with a common scale, for pages and loggers."""
 
 import functools
 import io
@@ -11,10 +11,10 @@ RANGE_DB = 80.0
 
 
 def spectrograms(waves: Sequence[tuple[np.ndarray, int]], height: int = 96) -> list[np.ndarray]:
-    """Waves (float ``[T]`` in [-1, 1], Hz) of about the same length -> an RGB image ``[height, width, 3]`` uint8 each.
+    """Waves (float ``[T]`` in [-1, 1], Hz) -> a mel spectrogram each, RGB image ``[height, width, 3]`` uint8.
 
-    The images span the waves in time, and 0 to half of the highest rate on the mel scale; a wave of a lower rate is
-    black above its own half. They share one colour scale: 80 dB, down from the loudest point of any.
+    The waves have about the same length. All images span 0 Hz to half of the highest rate (a wave of a lower rate is
+    black above its own half) and share one colour scale, 80 dB down from the loudest point of any.
     """
     seconds = max(len(wav) / rate for wav, rate in waves)
     width = int(np.clip(round(60 * seconds), 160, 480))
@@ -36,7 +36,6 @@ def webp(image: np.ndarray) -> bytes:
 
 @functools.cache
 def _colours() -> np.ndarray:
-    """The colour map ``[256, 3]``."""
     import matplotlib
 
     return (matplotlib.colormaps["magma"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)

@@ -28,7 +28,7 @@ RESERVED = ("reference", "timing", "compare")  # file names with another meaning
 
 @dataclass
 class LoadedCheckpoint:
-    """A checkpoint of a codec with its configuration, and its run folder if it lies in one."""
+    """A checkpoint of a codec with its configuration and, if it is inside a run folder, its run."""
 
     path: Path
     config: dict[str, Any]
@@ -43,16 +43,11 @@ class LoadedCheckpoint:
 
 @dataclass
 class EvaluatedSystem:
-    """One system of an evaluation.
+    """One system of an evaluation; ``make`` builds it when its evaluation begins."""
 
-    name: unique.
-    make: builds it; a codec is loaded when its evaluation begins.
-    family: shared by systems that differ in bitrate alone.
-    """
-
-    name: str
+    name: str  # unique
     make: Callable[[], System]
-    family: str
+    family: str  # shared by systems that differ in bitrate alone
     facts: dict[str, Any] = field(default_factory=dict)
     run: Run | None = None
     baseline: bool = False
@@ -63,9 +58,7 @@ class EvaluatedSystem:
     ) -> SystemResult:
         """Score the first ``limit`` readable clips of the corpus and write the report into ``folder``.
 
-        Args:
-            facts: of the report, beside the system's; ``run``, the relative path of the run folder, is added.
-            options: of :func:`codec.evaluation.evaluate.evaluate`.
+        The report gets ``facts`` and the path of the run; ``options``: see :func:`codec.evaluation.evaluate.evaluate`.
         """
         skipped: list[tuple[str, str]] = []
         run = {"run": os.path.relpath(self.run.folder.resolve(), folder.resolve())} if self.run else {}
@@ -76,7 +69,7 @@ class EvaluatedSystem:
         return self.result(report, folder, system)
 
     def result(self, report: Report, folder: Path, system: System) -> SystemResult:
-        """The report with what else a page shows: command, training curves, real-time factors on this machine."""
+        """The report with the command, training curves and real-time factors on this machine, for a page."""
         timing = real_time_factors(system.codec, system.n_q or None) if isinstance(system, CodecSystem) else {}
         command = self.run.command if self.run else ""
         curves = self.run.curves() if self.run and self.first else None
@@ -84,7 +77,7 @@ class EvaluatedSystem:
 
 
 def find_checkpoints(ckpt: str | Iterable[str] | None) -> list[LoadedCheckpoint]:
-    """The checkpoints at these paths: files, run folders (their last one), or folders of runs, such as a sweep's."""
+    """Checkpoints at these paths: files, run folders (their last one), or folders of runs, such as a sweep's."""
     if ckpt is not None and not isinstance(ckpt, str | list):
         raise CheckpointError(f"ckpt={ckpt}: give a path, or a list of paths")
     runs: dict[Path, Run | None] = {}
@@ -106,7 +99,7 @@ def find_checkpoints(ckpt: str | Iterable[str] | None) -> list[LoadedCheckpoint]
 
 
 def _last_checkpoints(folder: Path) -> dict[Path, Run]:
-    """Last checkpoint -> run, of the runs below a folder."""
+    """Last checkpoint -> run, of the runs at or below a folder."""
     try:
         runs = find_runs([folder])
     except RunError as error:
@@ -127,11 +120,7 @@ def build_systems(
     ema: bool = True,
     device: str | torch.device = "cpu",
 ) -> list[EvaluatedSystem]:
-    """Every checkpoint with every number of codebooks, then the baselines.
-
-    Args:
-        n_q: one or several numbers of codebooks; None: all; ``curve``: 1, 2, 4, ... and all.
-    """
+    """Every checkpoint with each ``n_q`` (None: all codebooks; ``curve``: 1, 2, 4, ... and all), then the baselines."""
     load = functools.lru_cache(maxsize=1)(lambda path: load_codec(path, ema)[0])  # once for all numbers of codebooks
     systems = []
     for checkpoint, family in zip(checkpoints, _checkpoint_names(checkpoints), strict=True):
@@ -156,7 +145,7 @@ def build_systems(
 
 
 def codebook_counts(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) -> list[int | None]:
-    """The numbers of codebooks that ``n_q`` selects for the codec at ``path``; [None] for a continuous curve."""
+    """Numbers of codebooks that ``n_q`` selects for the codec at ``path``; [None] for a continuous curve."""
     if n_q == "curve":
         powers = [2**i for i in range(quantizer.n_q.bit_length()) if 2**i < quantizer.n_q]
         return [*powers, quantizer.n_q or None]
@@ -184,9 +173,7 @@ def _checkpoint_names(checkpoints: list[LoadedCheckpoint]) -> list[str]:
 
 
 def corpus_of(checkpoints: list[LoadedCheckpoint], sample_rate: int) -> Corpus:
-    """The dataset that the first checkpoint was trained on, at ``sample_rate`` Hz. It is logged, since the checkpoint
-    may come from others.
-    """
+    """Training dataset of the first checkpoint, at ``sample_rate`` Hz; logged, as checkpoints are exchanged."""
     if not checkpoints or "dataset" not in checkpoints[0].config:
         raise CorpusError("no checkpoint names a dataset of this package: give dataset=folder dataset.path=DIR")
     config = checkpoints[0].config["dataset"]
@@ -197,7 +184,7 @@ def corpus_of(checkpoints: list[LoadedCheckpoint], sample_rate: int) -> Corpus:
 
 
 def out_folder(checkpoints: list[LoadedCheckpoint], out: str | None = None) -> Path:
-    """The folder ``out``; by default one beside the only checkpoint, or in the deepest folder that all are in."""
+    """The folder ``out``; by default one beside the only checkpoint, or in the deepest folder common to all."""
     if out or not checkpoints:
         return Path(out or "runs/eval")
     if len(checkpoints) == 1:

@@ -14,7 +14,7 @@ ATTENUATION = 60.0  # dB, of the stop band; it bounds the ripple to 0.01 dB
 
 
 class Identity(System):
-    """Returns the clip: the hidden reference, and the upper bound of every metric."""
+    """Hidden reference: returns the clip itself, the bound of metrics that compare with it."""
 
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
         return wav.clone()
@@ -26,10 +26,8 @@ class Identity(System):
 class LowPass(System):
     """Low-pass filter: at 3.5 kHz the low anchor of ITU-R BS.1534-3, at 7 kHz the mid anchor.
 
-    A zero-phase FIR filter with a Kaiser window: flat within 0.1 dB up to ``cutoff`` (Hz), 60 dB down from 8/7 of it.
-
-    Raises:
-        ValueError: if ``cutoff`` is not positive; from ``reconstruct``, if 8/7 of it exceeds half the sample rate.
+    Zero-phase FIR, Kaiser window: flat within 0.1 dB up to ``cutoff`` (Hz), 60 dB down from 8/7 of it, which must be at
+    most half the sample rate (ValueError).
     """
 
     def __init__(self, cutoff: float = 3500.0):

@@ -1,4 +1,4 @@
-"""`System`: the contract of everything that can be evaluated, speech in and speech out."""
+"""`System`: interface of everything that can be evaluated, speech in and speech out."""
 
 from typing import Any
 
@@ -9,23 +9,16 @@ from torch import Tensor
 
 
 class System:
-    """A codec or a reference condition, called on CPU tensors.
+    """A codec or a reference condition, called on CPU tensors."""
 
-    Attributes:
-        sample_rate: in Hz, of the clips that ``reconstruct`` takes; None: any.
-    """
-
-    sample_rate: int | None = None
+    sample_rate: int | None = None  # Hz, of the clips that `reconstruct` takes; None: any
 
     def reconstruct(self, wav: Tensor, sample_rate: int) -> Tensor:
         """wav ``[1, 1, T]`` in [-1, 1] at ``sample_rate`` Hz -> the same shape."""
         raise NotImplementedError
 
     def facts(self) -> dict[str, Any]:
-        """Facts for the report after the last clip, as JSON values; the same clips give the same facts.
-
-        ``kbps`` is the bitrate in kbit/s, nominal or measured, None for a system that codes nothing.
-        """
+        """JSON facts after the last clip, deterministic; ``kbps``: nominal or measured, None if nothing is coded."""
         return {}
 
 

@@ -1,4 +1,4 @@
-"""A codec of this package as a system, with the cost and the statistics of its codes."""
+"""A codec of this package as a system, with its cost and statistics of its codes."""
 
 from functools import cached_property
 from typing import Any
@@ -13,11 +13,11 @@ from codec.quantizers.base import codebook_statistics
 
 
 class CodecSystem(System):
-    """Encodes and decodes with the first ``n_q`` codebooks (None: all), and counts the codes.
+    """A codec of this package with its first ``n_q`` codebooks (None: all).
 
-    ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate, algorithmic delay (ms; None: the whole clip), GFLOP
-    per second of audio (:mod:`codec.evaluation.profiling`) and, of the codes of all clips, the entropy bitrate
-    (kbit/s, of an ideal memoryless coder) and each codebook's usage and perplexity.
+    ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate (kbit/s), algorithmic delay (ms; None: the whole clip),
+    GFLOP per second of audio and, over the codes of all clips, the entropy bitrate (kbit/s, of an ideal memoryless
+    coder) and each codebook's usage and perplexity.
     """
 
     def __init__(self, codec: Codec, n_q: int | None = None, device: str | torch.device = "cpu"):

@@ -18,16 +18,12 @@ LOWEST, HIGHEST = 6.0, 256.0  # kbit/s of one channel: libsndfile's compression 
 class Opus(System):
     """Mono Opus as libsndfile configures it: application "audio", complexity 10, frames of 20 ms, constrained VBR.
 
-    The rate is a target: speech at 16 kHz takes 5 to 9 per cent less (libopus 1.4, 6 to 24 kbit/s), at 48 kHz it can
-    take more. Hence the bitrate is counted from the packets. Clips at other rates than Opus' are resampled to the next
-    higher one and back. libsndfile removes pre-skip and padding (RFC 7845, sections 4.2 and 4.4): the delay is below
-    0.1 ms.
+    ``kbps`` is a target: speech at 16 kHz takes 5 to 9 % less (libopus 1.4, 6 to 24 kbit/s), at 48 kHz it can take
+    more. Hence the bitrate is measured. Clips at other rates are resampled to the next higher one of Opus and back.
+    libsndfile removes pre-skip and padding (RFC 7845, sections 4.2 and 4.4): the delay is below 0.1 ms.
 
-    ``facts``, over all clips:
-        kbps: kbit/s of the Opus packets alone, as RTP carries them.
-        container_kbps: kbit/s of the Ogg files, page headers and about 0.9 kB of file header included.
-        target_kbps: the target given to the encoder.
-        encoder: its name and version.
+    ``facts``, over all clips: ``kbps`` of the Opus packets alone, as in RTP; ``container_kbps`` of the Ogg files, page
+    headers and about 0.9 kB of file header included; ``target_kbps``; ``encoder``, its name and version.
     """
 
     def __init__(self, kbps: float):
@@ -74,9 +70,9 @@ def encode(wav: Tensor, sample_rate: int, kbps: float) -> bytes:
 
 
 def packet_bytes(ogg: bytes) -> int:
-    """The bytes of the audio packets: the payload of all pages but the first two, which hold the headers.
+    """Bytes of the audio packets in an Ogg file: the payload of all pages but the first two, which contain the headers.
 
-    An Ogg page (RFC 3533, section 6) is 27 bytes, of which the last counts the segments, their lengths, and the
+    An Ogg page (RFC 3533, section 6) is 27 bytes, of which the last is the number of segments, their lengths, and the
     segments. Audio begins on a page of its own (RFC 7845, section 3).
     """
     payloads, page = [], 0

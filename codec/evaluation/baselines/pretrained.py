@@ -1,4 +1,4 @@
-"""Published neural codecs (Mimi, EnCodec, DAC) as transformers loads them: safetensors only, no remote code."""
+"""Published neural codecs (Mimi, EnCodec, DAC) loaded by transformers: safetensors only, no remote code."""
 
 import functools
 import math
@@ -15,13 +15,11 @@ from codec.evaluation.metrics.base import MissingError
 
 
 class Pretrained(System):
-    """A codec of transformers with its first ``n_q`` codebooks. A clip is coded in one piece.
+    """A published codec with its first ``n_q`` codebooks (None: all). A clip is coded in one piece.
 
     ``facts``: weights (name on the Hub or of the folder), parameters, frame rate (Hz), n_q, nominal bitrate (kbit/s).
-
-    Args:
-        source: a name on the Hugging Face Hub, such as kyutai/mimi, or a folder with config.json and model.safetensors.
-        n_q: codebooks to use; None: all. EnCodec was trained for a few numbers only: 2, 4, 8, 16, 32 at 24 kHz.
+    EnCodec was trained for a few ``n_q`` only: 2, 4, 8, 16, 32 at 24 kHz. ``source`` is a name on the Hugging Face Hub,
+    such as kyutai/mimi, or a folder with config.json and model.safetensors.
     """
 
     def __init__(self, source: str, n_q: int | None = None, device: str = "cpu"):
@@ -50,7 +48,7 @@ class Pretrained(System):
 
 
 class Family(NamedTuple):
-    """How transformers' codecs of one architecture are called."""
+    """Calls that transformers' codecs of one architecture need."""
 
     class_name: str
     choices: Callable[[nn.Module], list[int]]  # the supported numbers of codebooks, ascending
@@ -73,14 +71,14 @@ def _dac(model: nn.Module, wav: Tensor, n_q: int) -> Tensor:
 
 
 def _bandwidths(model: nn.Module) -> dict[int, float]:
-    """EnCodec's numbers of codebooks -> bandwidth in kbit/s."""
+    """EnCodec's number of codebooks -> bandwidth in kbit/s."""
     if model.config.audio_channels != 1 or model.config.chunk_length_s or model.config.normalize:
         raise ValueError("this EnCodec is stereo, or codes overlapping or scaled chunks: take facebook/encodec_24khz")
     return {model.quantizer.get_num_quantizers_for_bandwidth(b): b for b in model.config.target_bandwidths}
 
 
 def _up_to(name: str) -> Callable[[nn.Module], list[int]]:
-    """1 to the number that the configuration has under this name: codebooks were dropped in training."""
+    """1 to the configured number of codebooks: they were trained with quantizer dropout."""
     return lambda model: list(range(1, getattr(model.config, name) + 1))
 
 
@@ -100,7 +98,7 @@ FAMILIES = {
 
 @functools.lru_cache(maxsize=1)  # systems that differ in n_q share the model
 def load(source: str, device: str) -> tuple[nn.Module, Family]:
-    """The model in eval mode and fp32, and its family. Raises as `Pretrained` does."""
+    """The model in eval mode and fp32, and its family."""
     import transformers
 
     try:

@@ -1,4 +1,4 @@
-"""What a page shows: results of systems, and of a sweep its runs and main effects."""
+"""Data that an HTML page shows: results of systems and, for a sweep, its runs and main effects."""
 
 import re
 from collections.abc import Sequence
@@ -22,30 +22,25 @@ IDENTITY, LOW_PASS = "identity", "low_pass"  # baselines that are the hidden ref
 
 
 class PageError(InputError):
-    """A page cannot be made of these results; the message is one sentence for the user."""
+    """Results that a page cannot show; the message is one sentence for the user."""
 
 
 @dataclass
 class SystemResult:
-    """One system on a page.
+    """One evaluated system as a page shows it, under a unique name such as ``disc=msd seed=0``.
 
-    name: unique and short: ``disc=msd seed=0``, ``opus 6 kbit/s``.
-    folder: the folder of the report, from which ``report.audio`` is relative.
-    family: shared by systems that differ in bitrate alone, which a line joins; empty: the name.
-    baseline: not trained here: drawn apart, and not compared by default.
-    command: repeats the training.
-    timing: measured on this machine, hence not in the report: ``rtf_encode``, ``rtf_decode`` (seconds of computing per
-        second of audio), ``device``, ``threads``.
-    curves: a column ``step``, and one per logged value (``train/mel``, ``val/stoi``), NaN where it was not logged.
-        None: no training, or that of another system of the family.
+    timing: ``rtf_encode``, ``rtf_decode`` (seconds of computing per second of audio), ``device``, ``threads``; not
+        reproducible, hence not in the report.
+    curves: column ``step`` and one per logged value (``train/mel``), NaN where not logged; None: no training, or the
+        curves are those of another system of the family.
     """
 
     name: str
     report: Report
-    folder: Path
-    family: str = ""
-    baseline: bool = False
-    command: str = ""
+    folder: Path  # of the report; the paths in report.audio are relative to it
+    family: str = ""  # shared by systems that differ in bitrate alone, plotted as one line; empty: the name
+    baseline: bool = False  # not trained here: drawn apart, and not compared by default
+    command: str = ""  # repeats the training
     timing: dict[str, Any] = field(default_factory=dict)
     curves: "pandas.DataFrame | None" = None
 
@@ -55,35 +50,31 @@ class SystemResult:
 
 @dataclass
 class Effect:
-    """The main effect of one level of a factor on a metric, against the factor's first level.
-
-    difference: mean over the ``difference.n`` pairs of runs that differ in this factor alone, with a 95 % interval.
-    """
+    """Main effect of a factor's level on a metric: its difference from the factor's reference level."""
 
     factor: str
     level: str
     against: str
     metric: str
     mean: float  # of the runs with this level
-    difference: Interval
+    difference: Interval  # mean over the pairs of runs that differ in this factor alone, with a 95 % interval
 
 
 @dataclass
 class Grid:
-    """The runs of a sweep.
+    """The runs of a sweep and their main effects.
 
-    runs: one row per run, failed ones included: ``name``, ``state`` (finished, unfinished, failed, diverged),
-        ``reason``, one column per factor, ``command``, and one per metric (NaN where there is no score).
-    factors: name -> its levels, the reference level first.
+    runs: a row per run, failed ones included: ``name``, ``state`` (finished, unfinished, failed, diverged), ``reason``,
+    a column per factor, ``command``, a column per metric (NaN: no score).
     """
 
     runs: "pandas.DataFrame"
-    factors: dict[str, list[str]]
+    factors: dict[str, list[str]]  # name -> levels, the reference level first
     effects: list[Effect]
 
 
 class Timing(Schema):
-    """Schema of a system's timing."""
+    """Schema of one system's timing: real-time factors, and further facts that are not checked."""
 
     model_config = ConfigDict(extra="allow")
     rtf_encode: Annotated[float, Field(ge=0, lt=1e300)] | None = None
@@ -95,10 +86,7 @@ class Timings(RootModel[dict[str, Timing]]):
 
 
 def read_timings(folder: Path) -> dict[str, dict[str, Any]]:
-    """The timings beside the reports in a folder, by system; {} if there are none.
-
-    Raises ReportError if the file is damaged.
-    """
+    """Timings beside the reports in a folder, by system; {} if there are none. Raises ReportError if damaged."""
     file = folder / TIMING
     if not file.is_file():
         return {}
@@ -110,12 +98,12 @@ def read_timings(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def family_of(name: str) -> str:
-    """The name of a baseline without the bitrate or number of codebooks at its end."""
+    """Name of a baseline without the bitrate or number of codebooks at its end: ``opus_6`` -> ``opus``."""
     return re.sub(r"_(nq)?\d+$", "", name)
 
 
 def check_listening_test(names: Sequence[str]) -> None:
-    """Raises PageError unless a trial of a listening test has room for these systems, a reference and an anchor."""
+    """Raises PageError unless a trial of a listening test has room for these systems, the reference and the anchor."""
     count, most = len(set(names) - {IDENTITY, LOW_PASS}), MOST_CONDITIONS - 2
     if not 0 < count <= most:
         raise PageError(f"listening: a trial has room for 1 to {most} systems, not for {count}")

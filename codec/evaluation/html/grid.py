@@ -1,4 +1,4 @@
-"""A sweep on the page: the main effect of each level of each factor, and every run."""
+"""A sweep on the page: the main effect of each level of each factor, and all runs."""
 
 import math
 from typing import Any
@@ -12,10 +12,7 @@ FEWEST_PAIRS = 3  # for a verdict: with two, one odd seed is half of the data
 
 
 def grid_view(grid: Grid) -> dict[str, Any]:
-    """Tables of the main effects and of all runs for the template.
-
-    The interval over pairs of runs gives a verdict from three pairs on; a single pair has no interval (NaN).
-    """
+    """Tables of main effects and of all runs for the template; a verdict needs three pairs of runs."""
     metrics = [column for column in grid.runs.columns if column not in RUN_COLUMNS and column not in grid.factors]
     digits = {}
     for metric in metrics:

@@ -27,21 +27,15 @@ def write_listening_test(
     seed: int = 0,
     limit_mb: float = 30.0,
 ) -> Path:
-    """Write a MUSHRA-like test to ``path``, an HTML file that needs no other and no network.
+    """Write a MUSHRA-like test (after ITU-R BS.1534-3) as one self-contained HTML file; returns its path.
 
-    A trial is a clip: the open reference, and in an order that depends on the listener the hidden reference, an anchor
-    (the reference below 3.5 kHz) and every system, each to be rated from 0 to 100. The page shows no system's name; its
-    source has them encoded, for the results. The standard's mid anchor (7 kHz) is left out: at 16 kHz it is almost the
-    reference.
+    A trial is one clip: the open reference and, in an order that depends on the listener, the hidden reference, the low
+    anchor (3.5 kHz) and every system, each rated from 0 to 100. The mid anchor (7 kHz) is omitted: at 16 kHz it is
+    almost the reference. Names of systems are not displayed, but the source of the page contains them encoded.
 
-    Args:
-        results: at most ten, with audio of the same clips. ``identity`` is left out, as it is the hidden reference;
-            ``low_pass`` at 3.5 kHz, or one that is named like the anchor, replaces the anchor.
-        clips: the number of clips, drawn by ``seed`` from those that every system has audio of.
-        limit_mb: as for a report; clips that do not fit are left out.
-
-    Returns:
-        the path.
+    ``results``: at most ten, with audio of the same clips. ``identity`` is omitted (it is the hidden reference); a 3.5
+    kHz ``low_pass``, or a system named like the anchor, replaces the anchor. ``clips`` are drawn by ``seed`` from those
+    that every system has audio of; those beyond ``limit_mb`` (10^6 bytes) are omitted.
     """
     results = [result for result in results if result.name != IDENTITY]
     add_anchor = not any(map(_is_anchor, results))
@@ -81,10 +75,7 @@ def write_listening_test(
 
 
 def anchor(wave: Wave) -> Wave:
-    """The low anchor: 3.5 kHz, 60 dB down from 4 kHz on (the standard asks for 25 dB there, 50 from 4.5 kHz).
-
-    Raises PageError below 8 kHz, where it would remove nothing.
-    """
+    """Low anchor of BS.1534-3: 3.5 kHz low-pass, 60 dB down from 4 kHz (required: 25 dB, and 50 dB from 4.5 kHz)."""
     wav, rate = wave
     try:
         low = LowPass(CUTOFF).reconstruct(torch.from_numpy(wav / 32768)[None, None], rate)
@@ -107,7 +98,7 @@ def _check(results: Sequence[SystemResult], add_anchor: bool) -> None:
 
 
 def _load(results: Sequence[SystemResult], clip: str, add_anchor: bool) -> Clip:
-    """The reference, the anchor if it is added here, and the systems in their order."""
+    """Reference, anchor if it is added here, and systems, in this order."""
     first = max(results, key=lambda result: result.report.facts.get("sample_rate") or 0)
     reference = read_audio(first, clip, "reference")
     anchors = [anchor(reference)] if add_anchor else []

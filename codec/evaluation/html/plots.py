@@ -1,4 +1,4 @@
-"""Plots as SVG that take their colours and their typeface from the page."""
+"""SVG plots with the colours and the typeface of the page's style sheet."""
 
 import html
 import io
@@ -50,7 +50,7 @@ TICKS = [m * 10.0**e for e in range(-2, 4) for m in (1, 1.5, 2, 3, 4, 6, 8)]  # 
 
 
 class LineStyle(NamedTuple):
-    """How a system is drawn."""
+    """Colour, marker and dash pattern of a system."""
 
     colour: str
     marker: str
@@ -58,7 +58,7 @@ class LineStyle(NamedTuple):
 
 
 def line_styles(results: Sequence[SystemResult]) -> list[LineStyle]:
-    """Systems of a family share colour and marker, and differ in dashes; beyond the palette further dashes are used."""
+    """A style per system: families share colour and marker, their members differ in dashes."""
     families: dict[str, list[str]] = {}
     for result in results:
         families.setdefault(result.family, []).append(result.name)
@@ -71,14 +71,13 @@ def line_styles(results: Sequence[SystemResult]) -> list[LineStyle]:
 
 
 def bitrate(result: SystemResult) -> float:
-    """kbit/s, NaN for a system that codes nothing."""
+    """Bitrate in kbit/s; NaN for a system that codes nothing."""
     rate = result.report.facts.get("kbps")
     return float(rate) if isinstance(rate, int | float) and 0 < rate < math.inf else math.nan
 
 
 def bitrate_plot(results: Sequence[SystemResult], metric: str, means: Sequence[Interval]) -> str:
-    """Quality (one mean per result) over bitrate as SVG: 95 % intervals, a line per family, a horizontal line for a
-    system that codes nothing."""
+    """Quality over bitrate as SVG, with 95 % intervals: a line per family, horizontal if nothing is coded."""
     rates, styles = [bitrate(result) for result in results], line_styles(results)
 
     def draw(axes: Axes) -> None:
@@ -114,16 +113,12 @@ def bitrate_plot(results: Sequence[SystemResult], metric: str, means: Sequence[I
 
 
 def _family_style(style: LineStyle, baseline: bool) -> dict[str, object]:
-    """Baselines are dotted and hollow."""
     face = "none" if baseline else style.colour
     return {"color": style.colour, "marker": style.marker, "mfc": face, "ms": 5, "ls": ":" if baseline else "-"}
 
 
 def curve_names(results: Sequence[SystemResult]) -> list[str]:
-    """The logged values that are drawn: validation first, then training losses.
-
-    Speeds and values of a group of their own (``train/grad_norm/...``, ``train/usage/...``) are not drawn.
-    """
+    """Logged values that are plotted: validation, then training losses; no speeds, no ``train/usage/...``."""
     names = dict.fromkeys(name for result in results if result.curves is not None for name in result.curves.columns)
     loss = re.compile(r"train/(?!.*per_s)[^/]*")
     names = [name for name in names if name.startswith("val/") or loss.fullmatch(name)]
@@ -132,7 +127,7 @@ def curve_names(results: Sequence[SystemResult]) -> list[str]:
 
 
 def curve(result: SystemResult, name: str) -> pandas.DataFrame:
-    """Columns ``step`` and ``name`` where it was logged; a long curve becomes at most 300 means over neighbours."""
+    """A logged value, columns ``step`` and ``name``; a long curve becomes at most 300 means over neighbours."""
     if result.curves is None or name not in result.curves:
         return pandas.DataFrame({"step": [], name: []})
     rows = result.curves[["step", name]].astype(float)

@@ -30,7 +30,7 @@ class Trial(Schema):
 
 
 class Result(Schema):
-    """Schema of the file that a listener hands in."""
+    """Schema of the result file of one listener."""
 
     format: Literal[FORMAT]
     test: str
@@ -39,10 +39,9 @@ class Result(Schema):
 
 
 def read_ratings(paths: Iterable[str | Path]) -> "pandas.DataFrame":
-    """Result files of one test -> columns ``listener``, ``clip``, ``system``, ``score`` (0 to 100), a row per rating.
+    """Result files of one listening test -> a row per rating: ``listener``, ``clip``, ``system``, ``score`` (0 to 100).
 
-    Raises InputError, which names the file, for a file that does not fit `Result`, a condition or a listener that
-    appears twice, and files of different tests.
+    Raises InputError for a file that is not valid, a repeated condition or listener, and files of different tests.
     """
     import pandas
 
@@ -69,9 +68,9 @@ def read_ratings(paths: Iterable[str | Path]) -> "pandas.DataFrame":
 
 
 def screen_listeners(ratings: "pandas.DataFrame") -> tuple["pandas.DataFrame", list[str]]:
-    """The ratings of reliable listeners, and the excluded ones: post-screening of ITU-R BS.1534-3, section 4.1.2.
+    """Post-screening (ITU-R BS.1534-3, section 4.1.2) -> ratings of the listeners who pass, names of the excluded.
 
-    A listener is excluded who rates the hidden reference below 90 in more than 15 % of the trials.
+    Excluded: whoever rates the hidden reference below 90 in more than 15 % of the trials.
     """
     hidden = ratings[ratings["system"] == REFERENCE]
     missed = (hidden["score"] < 90).groupby(hidden["listener"]).mean()

@@ -1,4 +1,4 @@
-"""Templates, styles and scripts of this folder -> a self-contained HTML file."""
+"""Self-contained HTML files from the templates, styles and scripts of this folder."""
 
 import functools
 import json
@@ -25,14 +25,14 @@ def _environment() -> jinja2.Environment:
 
 
 def render(template: str, scripts: list[str], **values: Any) -> str:
-    """A template with ``values``, all escaped, the style sheet ``page.css`` and these scripts."""
+    """A template filled with ``values`` (escaped), the style sheet ``page.css`` and these scripts."""
     style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
     script = Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in scripts))
     return _environment().get_template(template).render(style=style, script=script, **values)
 
 
 def embedded_json(data: Any) -> Markup:
-    """Data as JSON for a script element, which nothing in it can end. Raises ValueError for NaN."""
+    """Data as JSON for a script element, escaped so that it cannot end the element. Raises ValueError for NaN."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -34,16 +34,11 @@ TIMES = {"rtf_encode": "RTF, encode", "rtf_decode": "RTF, decode"}
 def write_page(
     path: Path, results: Sequence[SystemResult], title: str, grid: Grid | None = None, limit_mb: float = 30.0
 ) -> Path:
-    """Write a page about one system or several to ``path``, an HTML file that needs no other and no network.
+    """Write one self-contained HTML page about one or several systems; returns its path.
 
-    Args:
-        results: at least one; names are unique. The first that is no baseline orders the clips, its worst first.
-        grid: of a sweep: its runs and main effects.
-        limit_mb: the file is smaller than so many megabytes (10^6 bytes). Audio is FLAC while that fits, else Opus,
-            else only the worst clips have audio; the page says which.
-
-    Returns:
-        the path.
+    The first of ``results`` (unique names) that is no baseline orders the clips, its worst first. The file is smaller
+    than ``limit_mb`` (10^6 bytes): audio is FLAC if all fits, else Opus, else Opus of the worst clips only; the page
+    says which. ``grid``: of a sweep.
     """
     names = [result.name for result in results]
     if not names:
@@ -80,7 +75,7 @@ def write_page(
 
 
 def _view(results: Sequence[SystemResult], scores: Scores, own: list[int], lead: int, key: int) -> dict[str, Any]:
-    """What the template shows besides audio."""
+    """Variables of the template other than audio."""
     metrics = range(len(scores.metrics))
     means = [[scores.mean(i, m) for m in metrics] for i in range(len(results))]
     compared = own if len(own) > 1 else list(range(len(results)))
@@ -125,7 +120,7 @@ def _view(results: Sequence[SystemResult], scores: Scores, own: list[int], lead:
 
 
 def _data(results: Sequence[SystemResult], scores: Scores, lead: int, key: int) -> dict[str, Any]:
-    """What page.js computes with."""
+    """Scores and paired differences for page.js."""
     differences, higher = scores.differences(), [higher_is_better(name) for name in scores.metrics]
     return {
         "systems": [{"name": result.name, "baseline": result.baseline} for result in results],
@@ -158,7 +153,7 @@ def _text(value: Any) -> str:
 
 
 def _costs(results: Sequence[SystemResult]) -> dict[str, Any]:
-    """The table of costs: a column for each that is known of any system, cells are (value, digits)."""
+    """Table of costs: a column per cost that is known of any system, cells (value, digits)."""
     columns: dict[str, list[tuple[float | None, int]]] = {}
     for key, (title, digits, factor) in COSTS.items():
         values = [result.report.facts.get(key) for result in results]
@@ -180,7 +175,7 @@ def _costs(results: Sequence[SystemResult]) -> dict[str, Any]:
 
 
 def _other_facts(results: Sequence[SystemResult]) -> list[tuple[str, list[str]]]:
-    """Every fact that is no cost as text, a row per fact."""
+    """Facts other than costs as text, a row per fact."""
     names = dict.fromkeys(name for result in results for name in result.report.facts)
     skip = {*COSTS, "codebook_usage", "codebook_perplexity"}
     return [(n, [format_fact(result.report.facts.get(n)) for result in results]) for n in names if n not in skip]

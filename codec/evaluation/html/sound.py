@@ -1,4 +1,4 @@
-"""Audio inside a page: FLAC where there is room, else Ogg Opus."""
+"""Audio embedded in a page: FLAC if it fits, else Ogg Opus."""
 
 import base64
 import functools
@@ -34,10 +34,10 @@ class Clip:
 
 
 def read_audio(result: SystemResult, clip: str, role: str) -> Wave:
-    """The ``reference`` or ``decoded`` audio of a clip as int16 ``[T]`` and its rate; 16-bit files are not changed.
+    """The ``reference`` or ``decoded`` audio of a clip, int16 ``[T]``, and its rate in Hz; 16-bit files are unchanged.
 
-    Raises ReportError if the file does not exist, lies outside of the report's folder, symbolic links included, or is
-    not mono: whatever is read becomes part of a page that is passed on.
+    Raises ReportError if it is missing, not mono, or (links resolved) outside of the report's folder, as pages are
+    shared.
     """
     name = result.report.audio[clip][role]
     path = result.folder / name
@@ -58,7 +58,7 @@ def read_audio(result: SystemResult, clip: str, role: str) -> Wave:
 
 
 def int16(wav: np.ndarray) -> np.ndarray:
-    """wav ``[T]`` in [-1, 1] -> the same in 16 bits, clipped."""
+    """wav ``[T]`` in [-1, 1] -> 16-bit integers, clipped."""
     return np.clip(np.rint(np.asarray(wav, dtype=np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
@@ -67,7 +67,7 @@ def data_uri(mime: str, content: bytes) -> str:
 
 
 def audio_uri(wave: Wave, coding: str) -> str:
-    """A wave as a data URI, in `FLAC`, or in `OPUS` at the next rate that it supports."""
+    """A wave as a data URI, in `FLAC`, or in `OPUS` at the next rate that Opus supports."""
     wav, rate = wave
     if coding == FLAC:
         file = io.BytesIO()
@@ -81,11 +81,7 @@ def audio_uri(wave: Wave, coding: str) -> str:
 
 
 def fill(room: int, names: Sequence[str], load: Callable[[str], Clip]) -> tuple[str, list[tuple[Clip, list[str]]]]:
-    """As much audio as fits into ``room`` characters: all clips as FLAC, or as Opus, or else the first ones as Opus.
-
-    Returns:
-        the name of the coding, and the clips that fit with the URIs of their audio.
-    """
+    """Clips with the URIs of their audio, up to ``room`` characters: all as FLAC, else all or the first as Opus."""
     load = functools.cache(load)
     for coding in (FLAC, OPUS):
         fitting, used = [], 0

@@ -18,12 +18,11 @@ FEWEST = 6  # clips: five differences of one sign are no significant result at 5
 
 
 class Scores:
-    """Every score of every system on the same clips.
+    """Scores of all systems on the union of their clips.
 
-    Attributes:
-        metrics: the names of the metrics that any report has, in the order of the metrics' table.
-        clips: clip, speaker and seconds of every clip that any report has.
-        values: ``[systems, metrics, clips]``, NaN where there is no score.
+    metrics: names, of any report, in the order of the metrics' table.
+    clips: columns clip, speaker and seconds.
+    values: ``[systems, metrics, clips]``, NaN where there is no score.
     """
 
     def __init__(self, results: Sequence[SystemResult]):
@@ -36,11 +35,11 @@ class Scores:
         self.values = np.stack([table.reindex(columns=self.metrics).to_numpy(dtype=np.float64).T for table in tables])
 
     def mean(self, system: int, metric: int) -> Interval:
-        """The mean over clips with its 95 % interval."""
+        """Mean over clips with its 95 % bootstrap interval."""
         return bootstrap(self.values[system, metric])
 
     def difference(self, system: int, against: int, metric: int) -> Interval:
-        """``system`` minus ``against`` over the clips that both have, with its 95 % interval."""
+        """Paired difference ``system`` minus ``against`` over the clips that both have, with its 95 % interval."""
         return paired(self.values[system, metric], self.values[against, metric])
 
     def differences(self) -> dict[str, list[Interval]]:
@@ -60,19 +59,19 @@ class Scores:
         return first if verdict(self.difference(first, second, metric), higher) == "better" else None
 
     def worst_first(self, system: int, metric: int) -> list[int]:
-        """The clips, the worst of this system first, those without a score last."""
+        """Indices of the clips, the worst of this system first, those without a score last."""
         values = self.values[system, metric]
         order = values if higher_is_better(self.metrics[metric]) is not False else -values
         return list(np.argsort(order, kind="stable"))
 
 
 def higher_is_better(metric: str) -> bool | None:
-    """None for a metric that is not in the metrics' table."""
+    """Direction of a metric; None if it is not in the metrics' table."""
     return ALL_METRICS[metric].higher_is_better if metric in ALL_METRICS else None
 
 
 def title(metric: str) -> str:
-    """Name, unit and direction, with the arrow on the line of the last word."""
+    """Name, unit and direction of a metric, without a line break before the arrow."""
     return metric_title(metric).replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")
 
 
@@ -84,7 +83,7 @@ def verdict(difference: Interval, higher: bool | None, fewest: int = FEWEST) -> 
 
 
 def decimals(intervals: Sequence[Interval]) -> int:
-    """As many as show a digit of the half width of all but the narrowest quarter of the intervals; at most 4."""
+    """Decimals (0 to 4) that show a digit of the half width of all but the narrowest quarter of the intervals."""
     widths = [(interval.high - interval.low) / 2 for interval in intervals]
     widths = [width for width in widths if math.isfinite(width) and width > 0]
     return int(np.clip(-math.floor(math.log10(np.quantile(widths, 0.25))), 0, 4)) if widths else 2

@@ -8,10 +8,7 @@ from codec.evaluation.report import write_json
 
 
 def write_pages(folder: Path, results: Sequence[SystemResult], title: str, listening: int = 0) -> list[Path]:
-    """Write ``report.html``, ``listening.html`` with so many clips (0: none), and ``timing.json`` -> the pages.
-
-    Timings are not part of the reports since they differ from run to run.
-    """
+    """Write ``report.html``, ``timing.json`` and, if ``listening`` (clips) > 0, ``listening.html`` -> the pages."""
     from codec.evaluation.html.listening import write_listening_test  # with matplotlib and jinja2
     from codec.evaluation.html.report import write_page
 

@@ -12,27 +12,20 @@ NULL_LEVELS = (ABSENT, "none", "off", "null", "false", "no")
 
 @dataclass(frozen=True)
 class Settings:
-    """The configuration of a run, as text.
+    """Configuration of a run, as text."""
 
-    overrides: of the command line: ``disc=msd``, ``lr=1e-3``.
-    groups: group -> its option (``disc`` -> ``msd``), overridden or not; empty if not known.
-    values: dotted key -> value.
-    complete: ``values`` is the whole configuration, so that a key that is missing is absent and not unknown.
-    """
-
-    overrides: Sequence[str]
-    groups: Mapping[str, str]
-    values: Mapping[str, str]
-    complete: bool = True
+    overrides: Sequence[str]  # of the command line: disc=msd, lr=1e-3
+    groups: Mapping[str, str]  # group -> option (disc -> msd), overridden or not; empty if unknown
+    values: Mapping[str, str]  # dotted key -> value
+    complete: bool = True  # a key that `values` lacks is absent, not unknown
 
     @property
     def overridden(self) -> dict[str, str]:
-        """key -> value of the overrides."""
         pairs = (override.lstrip("+~").partition("=") for override in self.overrides)
         return {key.partition("@")[0]: value for key, _, value in pairs}
 
     def value(self, key: str, group: bool) -> str | None:
-        """The option of a group, or the value of any other key; None: not known."""
+        """Option of a group, or value of any other key; None if unknown."""
         if group:
             return self.groups.get(key, ABSENT) if self.groups else None
         value = self.values.get(key, self.overridden.get(key))
@@ -40,11 +33,10 @@ class Settings:
 
 
 def differences(settings: Sequence[Settings]) -> dict[str, list[str | None]]:
-    """key -> its value in each run, for the keys that tell the runs apart; ``seed`` last, if it is one.
+    """Settings that distinguish the runs: key -> value in each run (None: unknown); ``seed`` last.
 
-    Keys that any run overrides come first, then groups, then single values, those of fewer dots first. Of the groups
-    and values only those count that do not follow from the keys before them: a group's option implies all values in
-    it, and ``lr`` every learning rate that refers to it.
+    Overridden keys come first, then groups, then other values by nesting depth. Groups and values that follow from
+    earlier keys are omitted: a group's option implies all values in it, and ``lr`` the learning rates that use it.
     """
     overridden = dict.fromkeys(key for run in settings for key in run.overridden)
     groups = dict.fromkeys(key for run in settings for key in run.groups)
@@ -63,11 +55,10 @@ def differences(settings: Sequence[Settings]) -> dict[str, list[str | None]]:
 
 
 def levels(column: Sequence[str | None], overridden: Sequence[bool]) -> list[str]:
-    """The values of a factor in order; the first is the reference level.
+    """Values of a factor in order, the reference level first.
 
-    That is the level that means nothing (absent, none, off, null, false), if there is one, else the smallest number,
-    else the default (the value of runs that did not override it), else the first to appear. The others follow by size
-    if they are numbers, else as they appear.
+    Reference: absent, none, off, null or false if present, else the smallest number, else the default (of runs without
+    an override), else the first to appear. Numbers are sorted, other values in order of appearance.
     """
     seen = list(dict.fromkeys(value for value in column if value is not None))
     defaults = {value for value, given in zip(column, overridden, strict=True) if not given}
@@ -80,7 +71,7 @@ def levels(column: Sequence[str | None], overridden: Sequence[bool]) -> list[str
 
 
 def flatten(config: Mapping[str, Any], own: str | None = None, prefix: str = "") -> dict[str, str]:
-    """Dotted key -> value as text, without values that mention the run's folder ``own`` or are unresolved."""
+    """Dotted key -> value as text, without unresolved values and those that contain the run's folder ``own``."""
     values: dict[str, str] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:
@@ -93,7 +84,7 @@ def flatten(config: Mapping[str, Any], own: str | None = None, prefix: str = "")
 
 
 def as_text(value: Any) -> str:
-    """A YAML value as Hydra's command line has it."""
+    """A YAML value in the syntax of Hydra's command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, list | tuple):

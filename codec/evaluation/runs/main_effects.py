@@ -14,32 +14,28 @@ from codec.utils.errors import InputError
 
 
 class CompareError(InputError):
-    """Runs cannot be compared; the message is one sentence."""
+    """Runs that cannot be compared; the message is one sentence."""
 
 
 def main_effects(
     runs: Sequence[Run], names: Sequence[str], reports: Mapping[str, Report], metrics: Sequence[str] | None = None
 ) -> Grid:
-    """The runs with their scores, and the main effect of every level of every factor.
+    """Scores of the runs of a sweep, and the main effect of every level of every factor.
 
-    A factor is a setting that differs between the runs (:func:`~codec.evaluation.runs.factors.differences`) other than
-    the seed: seeds are replicates. :func:`~codec.evaluation.runs.factors.levels` chooses the reference level; levels
-    without scores come last.
+    Factors are the settings that differ between the runs (:func:`~codec.evaluation.runs.factors.differences`) except
+    the seed: seeds are replicates. The reference level is the first of :func:`~codec.evaluation.runs.factors.levels`;
+    levels without scores come last.
 
     A run's score is the mean of a metric over its clips. An effect is the mean over pairs of scored runs that differ in
-    this factor alone and agree in all others and in the seed, so a failed run removes its own pairs only; the
-    difference of a pair is over the clips that both have scores of. Runs that agree in everything count as one, by
-    their mean.
+    this factor alone and agree in all others and in the seed; the difference of a pair is over the clips that both have
+    scores of. A failed run removes its own pairs only. Runs that agree in everything count as one, by their mean.
 
-    The interval is Student's t over the pairs: it assumes independent, nearly normal differences. A bootstrap of two or
-    three pairs, as grids have, could only draw these again, never exceeds their extremes, and so covers the true value
-    far less often than 95 % of the time (Efron and Tibshirani 1993, chapters 12 and 13). Pairs of one seed that differ
-    in other factors share their data order, and count as independent all the same.
+    The interval is Student's t over the pairs, which assumes independent, nearly normal differences; pairs of one seed
+    share their data order and count as independent all the same. A bootstrap of two or three pairs would cover the true
+    value far less often than 95 % of the time (Efron and Tibshirani 1993, chapters 12 and 13).
 
-    Args:
-        names: of the runs, in their order; unique.
-        reports: name -> report, of the runs that have one.
-        metrics: take these only; None: all that any report has.
+    ``names`` (unique) are in the order of ``runs``; ``reports`` are those of scored runs, by name; ``metrics`` None:
+    all.
     """
     check_same_clips(reports)
     known = list(dict.fromkeys(metric for report in reports.values() for metric in report.metrics))
@@ -69,7 +65,7 @@ def main_effects(
 
 
 def check_same_clips(reports: Mapping[str, Report]) -> None:
-    """Raises CompareError, which names two reports, unless all are of the same clips at the same lengths and rate."""
+    """Raises CompareError unless all reports are of the same clips at the same lengths and sample rate."""
     rates = {report.facts.get("sample_rate"): name for name, report in reports.items()}
     if len(rates) > 1:
         (one, a), (other, b), *_ = rates.items()
@@ -90,7 +86,7 @@ def check_same_clips(reports: Mapping[str, Report]) -> None:
 def _effects(
     cells: pandas.DataFrame, reports: Mapping[str, Report], metrics: Sequence[str], factors: dict[str, list[str]]
 ) -> Iterator[Effect]:
-    """``cells``: factors and seed of each scored run, by name."""
+    """Effects on every metric; ``cells``: factors and seed of each scored run, by name."""
     for metric in metrics:
         columns = {n: r.clips.set_index("clip")[metric] for n, r in reports.items() if metric in r.metrics}
         scores = pandas.DataFrame(columns).T  # [runs, clips]

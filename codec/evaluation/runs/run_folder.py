@@ -1,4 +1,4 @@
-"""Run folders of train.py: finding and naming them, their configuration, logs and final state."""
+"""Run folders of train.py: search, names, configuration, logs and final state."""
 
 import io
 import math
@@ -26,11 +26,11 @@ LOSS = re.compile(r"train/(?!audio_s_per_s$)[^/]+")  # shares, norms and codeboo
 
 
 class RunError(InputError):
-    """A run does not exist, or cannot be read; the message is one sentence."""
+    """A run that does not exist or cannot be read; the message is one sentence."""
 
 
 class RunStatus(NamedTuple):
-    """finished, unfinished (running or killed), failed or diverged, and the reason in a sentence ("" if finished)."""
+    """State of a run, finished, unfinished (running or killed), failed or diverged, and the reason ("" if finished)."""
 
     state: str
     reason: str = ""
@@ -38,16 +38,13 @@ class RunStatus(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder; files are read once, on first use.
-
-    Raises RunError for a file that train.py or Hydra cannot have written.
-    """
+    """A run folder of train.py. Files are read once, on first use; invalid ones raise RunError."""
 
     folder: Path
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration without secrets; {} if the run ended before it was written."""
+        """Resolved configuration without secrets; {} if the run ended before it was written."""
         config = _read_yaml(self.folder / "config.yaml", {})
         if not isinstance(config.get("max_steps"), int | None):
             raise RunError(f"{self.folder / 'config.yaml'} cannot be read: its max_steps is no number")
@@ -55,7 +52,7 @@ class Run:
 
     @cached_property
     def overrides(self) -> list[str]:
-        """The overrides of the command line or the sweep; [] if Hydra has no record of them."""
+        """Overrides of the command line or the sweep; [] if Hydra has no record of them."""
         overrides = _read_yaml(self.folder / ".hydra" / "overrides.yaml", [])
         if not all(isinstance(override, str) for override in overrides):
             raise RunError(f"{self.folder / '.hydra' / 'overrides.yaml'} cannot be read: an override is no text")
@@ -63,10 +60,7 @@ class Run:
 
     @property
     def command(self) -> str:
-        """The command that repeats the run, quoted for a shell, without resuming from the run itself.
-
-        A run with ``run_dir=`` has no record of its command: its configuration is repeated in a folder of its own.
-        """
+        """Shell command that repeats the run, not resumed from itself; from config.yaml if Hydra has no overrides."""
         if not (self.folder / ".hydra" / "overrides.yaml").is_file():
             options = [f"--config-path={self.folder.resolve()}", "--config-name=config"]
             return shlex.join(["python", "train.py", *options, f"run_dir={self.folder.name}-again"])
@@ -78,7 +72,7 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        """The configuration as text, to compare with that of other runs."""
+        """Configuration as text, for comparison with other runs."""
         choices = _at(_read_yaml(self.folder / ".hydra" / "hydra.yaml", {}), "hydra", "runtime", "choices")
         groups = {group: as_text(option) for group, option in choices.items() if not group.startswith("hydra/")}
         config = self.config or redact(_read_yaml(self.folder / ".hydra" / "config.yaml", {}))  # not resolved
@@ -87,25 +81,24 @@ class Run:
 
     @property
     def seed(self) -> str:
-        """As text; - if it is not known."""
+        """Seed as text; - if unknown."""
         return self.settings.values.get("seed", "-")
 
     @property
     def checkpoint(self) -> Path:
-        """The path of the last checkpoint, which need not exist."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     @cached_property
     def report(self) -> Report:
-        """The report at the end of training. Raises ReportError if there is none, or it cannot be read."""
+        """Report at the end of training. Raises ReportError if it is missing or cannot be read."""
         return Report.read(self.folder / "report.json")
 
     @cached_property
     def status(self) -> RunStatus:
-        """How the run ended.
+        """Final state of the run, and the reason.
 
         Diverged: the last logged losses are not finite, or the report has no score. Finished: there is a report of the
-        last step. Failed: its log ends with an error. Unfinished: none of these.
+        last step. Failed: the log ends with an error. Unfinished: none of these.
         """
         if nonfinite := self._nonfinite_losses():
             return RunStatus("diverged", nonfinite)
@@ -132,10 +125,7 @@ class Run:
         return RunStatus("unfinished", reason)
 
     def curves(self) -> "pandas.DataFrame | None":
-        """A row per step with ``step`` and one column per logged value, NaN where it was not logged; None: no log.
-
-        Logs of a resumed run are joined; steps that two of them have are those of the later one.
-        """
+        """Logged values by ``step``, NaN where not logged; None: no log. Later logs replace overlapping steps."""
         import pandas
 
         joined: pandas.DataFrame | None = None
@@ -172,7 +162,7 @@ class Run:
         return tables
 
     def _nonfinite_losses(self) -> str:
-        """The last logged losses that are not finite; "" if all are."""
+        """The last logged losses that are not finite, as text; "" if all are."""
         if not self._logs:
             return ""
         file, table = self._logs[-1]
@@ -205,13 +195,9 @@ class Run:
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """The runs at or below the paths, each once, in natural order of their folders (2 before 10).
+    """Runs at or below the paths, each once, in natural order (2 before 10). Raises RunError for a path without runs.
 
-    A path is a run folder, the folder of a multirun or any other above runs, or, for runs with W&B, the ``wandb`` in a
-    run folder or the ``offline-run-*`` or ``run-*`` in that.
-
-    Raises:
-        RunError: if a path is no folder, or there is no run in it.
+    A path is a run folder, any folder above runs, or the ``wandb`` of a run folder or a W&B run in it.
     """
     found: dict[Path, Run] = {}
     for path in map(Path, paths):
@@ -226,7 +212,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Run]:
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
-    """A unique name for each run, from the settings that differ: ``disc=msd seed=0``; of equal ones their folders."""
+    """A unique name per run, from the settings that differ: ``disc=msd seed=0``; equal ones add their folders."""
     columns = differences([run.settings for run in runs])
     rows = zip(*columns.values(), strict=True) if columns else [()] * len(runs)
     names = [" ".join(f"{k}={v}" for k, v in zip(columns, row, strict=True) if v is not None) for row in rows]
@@ -241,7 +227,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def unique_suffixes(paths: Sequence[Path]) -> list[str]:
-    """The end of each path, of as many parts as distinguish it from the others."""
+    """The shortest end of each path, in whole parts, that distinguishes it from the others."""
     parts = [path.parts for path in paths]
     suffixes = []
     for own in parts:
@@ -251,7 +237,7 @@ def unique_suffixes(paths: Sequence[Path]) -> list[str]:
 
 
 def natural_key(path: str | Path) -> list[tuple[int, str]]:
-    """A key that sorts numbers in paths by their value."""
+    """Sort key that orders numbers in paths by their value."""
     pieces = re.split(r"(\d+)", Path(path).as_posix())
     return [(int(piece), "") if piece.isdecimal() else (-1, piece) for piece in pieces]
 
@@ -302,7 +288,7 @@ def _at(content: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _read_yaml(path: Path, empty: Any) -> Any:
-    """The content of a YAML file, of the type of ``empty``, which is returned for a missing or empty file."""
+    """Content of a YAML file, of the type of ``empty``; ``empty`` for a missing or empty file."""
     if not path.is_file():
         return empty
     try:

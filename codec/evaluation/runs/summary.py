@@ -1,7 +1,4 @@
-"""Comparison of runs: text for the terminal, ``compare.csv``, ``compare.json`` and ``compare.html``.
-
-CSV and JSON are reproducible: the same runs give the same bytes.
-"""
+"""Comparison of runs: text, ``compare.html``, and ``compare.csv`` and ``.json``, reproducible to the byte."""
 
 import math
 import os
@@ -21,7 +18,7 @@ NO_REPORTS = ("compare.json", TIMING)  # other JSON files in the folder of an ev
 
 @dataclass
 class Comparison:
-    """Runs with their grid, the results that a page shows, and remarks for the user."""
+    """Compared runs: their grid, the results that a page shows, and remarks for the user."""
 
     runs: list[Run]
     grid: Grid
@@ -30,16 +27,13 @@ class Comparison:
 
     @property
     def scored(self) -> bool:
-        """Whether any run has scores."""
         return any(not result.baseline for result in self.results)
 
 
 def compare(
     paths: Iterable[str | Path], folder: Path | None = None, metrics: Sequence[str] | None = None
 ) -> Comparison:
-    """Compare the runs at or below ``paths``, by the reports that eval.py wrote into ``folder``, or else by those of
-    training.
-    """
+    """Compare the runs at or below ``paths`` by the reports of eval.py in ``folder``, or else by those of training."""
     runs = find_runs(paths)
     names = run_names(runs)
     finished = {name: run for run, name in zip(runs, names, strict=True) if run.status.state == "finished"}
@@ -71,9 +65,7 @@ def compare(
 
 
 def read_scores(folder: Path) -> tuple[dict[Path, list[Report]], dict[str, Report]]:
-    """The reports in a folder that eval.py wrote: of runs (those with the fact ``run``), by resolved run folder and with
-    the most codebooks first, and of baselines, by name.
-    """
+    """Reports of eval.py in a folder: of runs, by resolved run folder, most codebooks first; of baselines, by name."""
     of_runs: dict[Path, list[Report]] = {}
     of_baselines: dict[str, Report] = {}
     timings = read_timings(folder)
@@ -98,7 +90,7 @@ def read_scores(folder: Path) -> tuple[dict[Path, list[Report]], dict[str, Repor
 
 
 def write_files(result: Comparison, folder: Path, title: str) -> list[Path]:
-    """Write the files into a folder, the page only if there are scores -> their paths."""
+    """Write CSV, JSON and, if there are scores, the HTML page into a folder; returns their paths."""
     rows = result.grid.runs.copy()
     rows.insert(3, "seed", [run.seed for run in result.runs])
     rows.insert(4, "folder", [os.path.relpath(run.folder.resolve(), folder.resolve()) for run in result.runs])
