@@ -1,4 +1,4 @@
-"""The codec: encoder, quantizer, decoder."""
+"""A neural audio codec: encoder, quantizer, decoder."""
 
 import copy
 from collections.abc import Sequence
@@ -18,27 +18,19 @@ PIECE_SECONDS = 2.0  # audio per step of a causal part when no gradient is neede
 
 
 class CodecOutput(NamedTuple):
-    wav: Tensor
-    """``[B, 1, T]``, as long as the input."""
-    latents: Tensor
-    """``[B, D, F]``, before quantization."""
+    """The forward pass of a codec."""
+
+    wav: Tensor  # [B, 1, T], as long as the input
+    latents: Tensor  # [B, D, F], before quantization
     quantized: Quantized
 
 
 class Codec(nn.Module):
-    """A neural audio codec at one sample rate.
+    """A neural audio codec at one sample rate (Hz), with ``frame_rate`` = sample_rate / hop_length latent frames (Hz).
 
     Waveforms are mono ``[B, 1, T]`` float in [-1, 1], T >= 1. They are zero-padded on the right to F = ceil(T /
-    hop_length) frames, and outputs are cut to T. Without gradients, causal parts run in pieces, and memory does not
-    grow with T.
-
-    Args:
-        encoder, quantizer, decoder: the parts, with the contracts in their ``base.py``.
-        sample_rate: in Hz.
-        frame_rate: latent frames per second in Hz, which must equal sample_rate / hop_length.
-
-    Raises:
-        ValueError: if the parts do not fit together; says which number to change.
+    hop_length) frames, and outputs are cut to T. Without gradients, causal parts run in pieces, in bounded memory.
+    Raises ValueError if hop lengths, rates or latent channels of the parts disagree.
     """
 
     def __init__(self, encoder: Encoder, quantizer: Quantizer, decoder: Decoder, sample_rate: int, frame_rate: float):
@@ -99,10 +91,7 @@ class Codec(nn.Module):
         return self.quantizer.bitrate(n_q)
 
     def encode_batch(self, wavs: Sequence[Tensor], n_q: int | None = None) -> list[Tensor]:
-        """Waveforms ``[T]`` of any lengths -> their codes ``[n_q, F]``, as if each had been encoded alone.
-
-        Causal encoders take them as one zero-padded batch, others one by one.
-        """
+        """Waveforms ``[T]`` of any lengths -> codes ``[n_q, F]``, as if each were encoded alone; a batch if causal."""
         if not hasattr(self.encoder, "step"):
             return [self.encode(wav[None, None], n_q)[0] for wav in wavs]
         if not wavs:
@@ -112,7 +101,7 @@ class Codec(nn.Module):
         return [one[:, : -(-len(wav) // self.hop_length)] for one, wav in zip(codes, wavs, strict=True)]
 
     def decode_batch(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """Codes ``[k, F]`` of any lengths, one k -> waveforms ``[F * hop_length]``, as if each were decoded alone."""
+        """Codes ``[k, F]`` of any F, equal k -> waveforms ``[F * hop_length]``, as if each were decoded alone."""
         if not hasattr(self.decoder, "step"):
             return [self.decode(one[None])[0, 0] for one in codes]
         if not codes:
@@ -124,7 +113,7 @@ class Codec(nn.Module):
     def encode_step(self, wav: Tensor, state: State = None, n_q: int | None = None) -> tuple[Tensor, State]:
         """The next wav ``[B, 1, f * hop_length]`` of a stream -> codes ``[B, n_q, f]`` and the next state.
 
-        A state of None starts a stream. A codec for inference overwrites the state.
+        A state of None starts a stream. After :meth:`for_inference` a step overwrites the state.
         """
         if wav.shape[-1] == 0:
             return torch.zeros(len(wav), self.quantizer.check_n_q(n_q), 0, dtype=torch.int64, device=wav.device), state
@@ -142,7 +131,7 @@ class Codec(nn.Module):
         return hasattr(self.encoder, "step") and hasattr(self.decoder, "step")
 
     def check_causal(self) -> None:
-        """Raises ValueError, with the name of the part, if one looks ahead."""
+        """Raises ValueError, with the name of the part, if encoder or decoder looks ahead."""
         for part in (self.encoder, self.decoder):
             if not hasattr(part, "step"):
                 raise ValueError(
@@ -150,10 +139,9 @@ class Codec(nn.Module):
                 )
 
     def streaming(self, n_q: int | None = None) -> Stream:
-        """A new stream through a copy of this codec for inference (through this codec itself, if it is one).
+        """A new stream through a copy of this codec in its form for inference (without a copy if it has that form).
 
-        Raises:
-            ValueError: if a part looks ahead, or there are fewer than ``n_q`` codebooks.
+        Raises ValueError if a part looks ahead, or there are fewer than ``n_q`` codebooks.
         """
         self.quantizer.check_n_q(n_q)
         self.check_causal()
@@ -162,12 +150,8 @@ class Codec(nn.Module):
     def for_inference(self, encoder: torch.dtype = torch.float32, decoder: torch.dtype = torch.float32) -> "Codec":
         """Convert this codec, in place, to its faster form, which can neither be trained nor saved -> itself.
 
-        Args:
-            encoder, decoder: the precision of their weights. bfloat16 is harmless in the decoder and changes codes in
-                the encoder (docs/results/inference.md).
-
-        Raises:
-            ValueError: for another precision than float32 of a part that looks ahead.
+        The dtypes are those of the weights, float32 for parts that look ahead (else ValueError). bfloat16 is harmless
+        in the decoder and changes codes in the encoder (docs/results/inference.md).
         """
         reduced = {
             name: dtype for name, dtype in (("encoder", encoder), ("decoder", decoder)) if dtype != torch.float32

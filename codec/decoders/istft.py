@@ -15,20 +15,13 @@ from codec.layers.precision import fp32
 
 
 class ISTFTDecoder(Decoder):
-    """``[B, dim, F] -> [B, 1, F * hop_length]``.
+    """ConvNeXt and inverse-STFT decoder ``[B, dim, F] -> [B, 1, F * hop_length]``.
 
     Args:
-        dim: latent channels D.
-        hop_length: samples per latent frame.
-        channels, hidden: width of the blocks and of the MLPs in them.
-        blocks: number of ConvNeXt blocks.
+        channels, hidden: width of the ConvNeXt blocks and of the MLPs in them.
         split: STFT frames per latent frame; divides hop_length.
-        overlap: STFT windows over each sample: n_fft = overlap * hop_length / split.
-        kernel: of the depthwise convolutions.
+        overlap: STFT windows over each sample, an even number: n_fft = overlap * hop_length / split.
         causal: no look-ahead in convolutions; the overlapping windows still have theirs.
-
-    Raises:
-        ValueError: if ``split`` does not divide ``hop_length``, or ``overlap`` is odd.
     """
 
     def __init__(

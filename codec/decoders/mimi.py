@@ -9,13 +9,10 @@ from codec.layers.transformer import Transformer
 
 
 class MimiDecoder(Decoder):
-    """``[B, dim, F] -> [B, 1, F * hop_length]``; hop_length is the SEANet's times ``resample``.
+    """Mimi's decoder ``[B, dim, F] -> [B, 1, F * hop_length]``; hop_length is the SEANet's times ``resample``.
 
-    Args:
-        seanet: from latents to the waveform.
-        transformer: at the SEANet's frame rate; None: no transformer.
-        resample: stride of the first, transposed convolution (kernel 2 * resample, no bias, depthwise as in the
-            published weights); 1: none.
+    The transformer is at the SEANet's frame rate. ``resample`` is the stride of the first, transposed convolution
+    (kernel 2 * resample, no bias, depthwise as in the published weights); 1: no such layer.
     """
 
     lookahead = 0
@@ -39,5 +36,5 @@ class MimiDecoder(Decoder):
         return latents
 
     def step(self, latents: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """latents ``[B, dim, n]`` -> ``[B, 1, n * hop_length]``."""
+        """latents ``[B, dim, n]`` -> wav ``[B, 1, n * hop_length]``."""
         return steps(self.parts(), latents, state)

@@ -18,12 +18,9 @@ from codec.layers.streaming import Sequential, State, step, steps
 
 
 class SEANetDecoder(Decoder):
-    """``[B, dim, F] -> [B, 1, F * hop_length]``; hop_length is the product of the strides.
+    """SEANet decoder ``[B, dim, F] -> [B, 1, F * hop_length]``; hop_length is the product of the strides.
 
-    Args:
-        channels: width before the last convolution.
-        strides: those of the encoder, applied in reverse.
-        Others: as for :class:`codec.encoders.seanet.SEANetEncoder`.
+    Arguments are those of :class:`codec.encoders.seanet.SEANetEncoder`; strides are applied in reverse.
     """
 
     lookahead = 0
@@ -57,12 +54,12 @@ class SEANetDecoder(Decoder):
         *body, last = self.layers
         for layer in body:
             latents = layer(latents)
-        # A bf16 waveform has a noise floor of -56 dB, by which discriminators would tell outputs from recordings.
+        # A bf16 waveform has a noise floor of -56 dB, by which discriminators would recognise outputs.
         with torch.autocast(latents.device.type, enabled=False):
             return last(latents.float())
 
     def step(self, latents: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """latents ``[B, dim, n]`` -> ``[B, 1, n * hop_length]``."""
+        """latents ``[B, dim, n]`` -> wav ``[B, 1, n * hop_length]``."""
         *body, last = self.layers
         states = state if state is not None else (None,) * len(self.layers)
         x, new = steps(body, latents, states[:-1])

@@ -1,7 +1,7 @@
-"""The contract of a discriminator, and a set of discriminators behind one call.
+"""Interface of a discriminator, and a set of discriminators as one module.
 
-A discriminator is a module that maps a waveform ``[B, 1, T]`` to feature maps: a list, over sub-discriminators, of
-lists. The last map of each list is the logits, of any shape: losses take means only.
+A discriminator maps a waveform ``[B, 1, T]`` to feature maps: a list, over sub-discriminators, of lists. The last map
+of each list is the logits, of any shape: losses take means only.
 """
 
 from collections.abc import Iterable
@@ -13,12 +13,10 @@ Maps = list[list[Tensor]]
 
 
 class DiscriminatorSet(nn.Module):
-    """Several discriminators; an empty set trains without adversary.
+    """A set of discriminators, by name; an empty one is training without adversary.
 
-    Args:
-        members: discriminators by name.
-        normalize: remove the mean of every waveform and scale its peak to 0.8, as DAC (arXiv 2306.06546) does, so that
-            gain is not judged.
+    ``normalize``: remove the mean of every waveform and scale its peak to 0.8 (DAC, arXiv 2306.06546), so that logits
+    do not depend on gain.
     """
 
     def __init__(self, members: dict[str, nn.Module], normalize: bool = False):

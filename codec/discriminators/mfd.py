@@ -1,9 +1,7 @@
-"""Multi-frequency discriminator of UniAudio (arXiv 2310.00704): linear and log mel spectrograms, from fine in time to
-fine in frequency.
+"""Multi-frequency discriminator of UniAudio (arXiv 2310.00704): linear and log mel spectrograms of several resolutions.
 
-Written from the description of uniaudio666/UniAudio @ bbc1498 and yangdongchao/RSTnet @ 5f01e1f,
-`MultiFrequencyDiscriminator`. As there, feature maps are taken after the activation, there are as many mel bands as
-bins, and filter weights are at least 1e-6, which keeps the log of bands without a bin finite.
+Written from the description of uniaudio666/UniAudio @ bbc1498 and yangdongchao/RSTnet @ 5f01e1f. As there, feature maps
+are after the activation, mel bands are as many as bins, and filter weights are >= 1e-6 (finite log of empty bands).
 """
 
 from collections.abc import Sequence
@@ -18,15 +16,9 @@ from codec.layers.spectrogram import Spectrogram, mel_filters
 
 
 class MultiFrequency(nn.Module):
-    """wav ``[B, 1, T]`` -> 7 maps ``[B, C, bands, F]`` per hop.
+    """Multi-frequency discriminator: wav ``[B, 1, T]`` -> 7 maps ``[B, C, bands, F]`` per hop, T >= 8 * max(hops).
 
-    Args:
-        sample_rate: in Hz.
-        hops: in samples, each with a window of 4 hops.
-        hidden: channels of the widest layer, per hop; multiples of 32.
-
-    Raises:
-        ValueError: for options that do not fit; when called with less than 8 times the largest hop.
+    Hops are in samples, windows 4 hops long; ``hidden`` has the width of the widest layer per hop, a multiple of 32.
     """
 
     def __init__(
@@ -75,7 +67,7 @@ class MelMagnitudes(nn.Module):
 
 
 class MelDiscriminator(nn.Module):
-    """Seven 3x3 convolutions with width / 32 to width channels, every other one with stride 2."""
+    """One resolution: seven 3x3 convolutions of width / 32 to width channels, every other one with stride 2."""
 
     def __init__(self, width: int):
         super().__init__()

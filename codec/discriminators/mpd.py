@@ -13,12 +13,9 @@ from codec.discriminators.base import Maps, feature_maps
 
 
 class MultiPeriod(nn.Module):
-    """wav ``[B, 1, T]`` -> ``len(widths) + 1`` maps ``[B, C, ceil(T / p) / stride, p]`` per period p.
+    """Multi-period discriminator: wav ``[B, 1, T]`` -> len(widths) + 1 maps ``[B, C, ceil(T / p) / stride, p]`` per p.
 
-    Args:
-        periods: in samples, pairwise coprime.
-        widths: channels before the last layer.
-        kernel: along the samples of one phase.
+    Periods are in samples, pairwise coprime; the kernel is along the samples of one phase.
     """
 
     def __init__(

@@ -16,15 +16,10 @@ from codec.layers.spectrogram import Spectrogram, real_and_imaginary
 
 
 class MultiResolution(nn.Module):
-    """wav ``[B, 1, T]`` -> per window 5 maps ``[B, width, F, bins]`` for each band, then logits ``[B, 1, F, bins]``.
+    """Multi-resolution discriminator: wav ``[B, 1, T]`` -> per window the maps of each band, then the logits.
 
-    Args:
-        windows: in samples, hop = window / 4.
-        edges: of the bands, from 0 (DC) to 1 (half the sample rate).
-        width: channels.
-
-    Raises:
-        ValueError: when called with a waveform shorter than about 3/8 of the longest window.
+    A band has 5 maps ``[B, width, F, bins]``; logits are ``[B, 1, F, bins]``. Windows are in samples, hop = window / 4;
+    T must be at least about 3/8 of the longest one. Band edges are from 0 (DC) to 1 (half the sample rate).
     """
 
     def __init__(

@@ -1,5 +1,4 @@
-"""Multi-scale waveform discriminator of MelGAN (arXiv 1910.06711, section 2.2) and SoundStream (arXiv 2107.03312,
-section III.D).
+"""Multi-scale discriminator of MelGAN (arXiv 1910.06711, sec. 2.2) and SoundStream (arXiv 2107.03312, sec. III.D).
 
 Unlike MelGAN, the first convolution pads with zeros, not by reflection.
 """
@@ -11,11 +10,9 @@ from codec.discriminators.base import Maps, feature_maps
 
 
 class MultiScale(nn.Module):
-    """wav ``[B, 1, T]`` -> 7 maps per scale; scale i has T / 2^i samples as input, and 1/256 as many logits.
+    """Multi-scale discriminator: wav ``[B, 1, T]`` -> 7 maps per scale i (T / 2^i samples, 1/256 as many logits).
 
-    Args:
-        scales: one network each, at 1, 1/2, 1/4, ... of the sample rate.
-        width: channels of the first layer (16 in the papers), a multiple of 4; the last has 64 times as many.
+    ``width`` is that of the first layer (16 in the papers), a multiple of 4; the last has 64 times as many channels.
     """
 
     def __init__(self, scales: int = 3, width: int = 16):

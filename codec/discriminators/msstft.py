@@ -15,14 +15,9 @@ from codec.layers.spectrogram import Spectrogram, real_and_imaginary
 
 
 class MultiScaleSTFT(nn.Module):
-    """wav ``[B, 1, T]`` -> 6 maps ``[B, C, F, bins]`` per window.
+    """Multi-scale STFT discriminator: wav ``[B, 1, T]`` -> 6 maps ``[B, C, F, bins]`` per window.
 
-    Args:
-        windows: in samples, hop = window / 4.
-        width: channels of every hidden layer.
-
-    Raises:
-        ValueError: when called with a waveform shorter than the longest window.
+    Windows are in samples, none longer than T, hop = window / 4.
     """
 
     def __init__(self, windows: Sequence[int] = (1024, 2048, 512, 256, 128), width: int = 32):

@@ -1,4 +1,4 @@
-"""The contract of an encoder."""
+"""Interface of an encoder."""
 
 from torch import Tensor, nn
 
@@ -7,16 +7,11 @@ class Encoder(nn.Module):
     """Waveform ``[B, 1, T]``, T a multiple of ``hop_length`` -> latents ``[B, dim, T / hop_length]``.
 
     A causal encoder also has ``step(wav, state) -> (latents, state)`` (``codec/layers/streaming.py``).
-
-    Attributes:
-        dim: channels D of the latents.
-        hop_length: samples per latent frame.
-        lookahead: samples after the end of a frame on which its latent depends; None: not known, or the whole clip.
     """
 
-    dim: int
-    hop_length: int
-    lookahead: int | None = None
+    dim: int  # channels D of the latents
+    hop_length: int  # samples per latent frame
+    lookahead: int | None = None  # samples after a frame on which its latent depends; None: unknown, or the whole clip
 
     def forward(self, wav: Tensor) -> Tensor:
         raise NotImplementedError

@@ -9,12 +9,10 @@ from codec.layers.transformer import Transformer
 
 
 class MimiEncoder(Encoder):
-    """``[B, 1, T] -> [B, dim, T / hop_length]``; hop_length is the SEANet's times ``resample``.
+    """Mimi's encoder ``[B, 1, T] -> [B, dim, T / hop_length]``; hop_length is the SEANet's times ``resample``.
 
-    Args:
-        seanet: from the waveform to latents.
-        transformer: at the SEANet's frame rate; None: no transformer (the paper's table 3).
-        resample: stride of the last convolution (kernel 2 * resample, no bias, padded with the first frame); 1: none.
+    The transformer is at the SEANet's frame rate (None: the paper's table 3). ``resample`` is the stride of the last
+    convolution (kernel 2 * resample, no bias, padded with the first frame); 1: no such layer.
     """
 
     lookahead = 0
@@ -37,5 +35,5 @@ class MimiEncoder(Encoder):
         return x
 
     def step(self, wav: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """wav ``[B, 1, n * hop_length]`` -> ``[B, dim, n]``."""
+        """wav ``[B, 1, n * hop_length]`` -> latents ``[B, dim, n]``."""
         return steps(self.parts(), wav, state)

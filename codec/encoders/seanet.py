@@ -17,16 +17,10 @@ from codec.layers.streaming import Sequential, State
 
 
 class SEANetEncoder(Encoder):
-    """``[B, 1, T] -> [B, dim, T / hop_length]``; hop_length is the product of the strides.
+    """SEANet encoder ``[B, 1, T] -> [B, dim, T / hop_length]``; hop_length is the product of the strides.
 
-    Args:
-        dim: latent channels D.
-        channels: width C after the first convolution.
-        strides: downsampling factors, first layer first.
-        units: the residual units, see :class:`codec.layers.seanet.ResidualUnits`.
-        kernel, last_kernel: of the first and the last convolution.
-        lstm: layers of the LSTM before the last convolution; 0: no LSTM.
-        weight_norm: parametrize the convolutions by weight norm.
+    ``channels`` is the width C after the first convolution, ``kernel`` the size of the first convolution, ``lstm`` the
+    number of LSTM layers before the last one (0: no LSTM).
     """
 
     lookahead = 0
@@ -59,5 +53,5 @@ class SEANetEncoder(Encoder):
         return self.layers(wav)
 
     def step(self, wav: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """wav ``[B, 1, n * hop_length]`` -> ``[B, dim, n]``."""
+        """wav ``[B, 1, n * hop_length]`` -> latents ``[B, dim, n]``."""
         return self.layers.step(wav, state)

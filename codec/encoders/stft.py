@@ -1,7 +1,6 @@
 """STFT encoder: log magnitudes and phases, then ConvNeXt blocks (Vocos, arXiv 2306.00814, section 3.2) at frame rate.
 
-The mirror of ``codec/decoders/istft.py``; not from a paper. The fixed transform replaces what a convolutional encoder
-has to learn in its first thousands of steps (comparison with SEANet: docs/results/tiny.md).
+The mirror of ``codec/decoders/istft.py``; not from a paper (comparison with SEANet: docs/results/tiny.md).
 """
 
 import torch
@@ -16,20 +15,13 @@ FLOOR = 1e-4  # magnitude, -80 dB re full scale of a bin; phases of smaller ones
 
 
 class STFTEncoder(Encoder):
-    """``[B, 1, T] -> [B, dim, T / hop_length]``.
+    """STFT and ConvNeXt encoder ``[B, 1, T] -> [B, dim, T / hop_length]``.
 
     Args:
-        dim: latent channels D.
-        hop_length: samples per latent frame.
-        channels, hidden: width of the blocks and of the MLPs in them.
-        blocks: number of ConvNeXt blocks.
+        channels, hidden: width of the ConvNeXt blocks and of the MLPs in them.
         split: STFT frames per latent frame; divides hop_length.
-        overlap: STFT windows over each sample: n_fft = overlap * hop_length / split.
-        kernel: of the depthwise convolutions.
+        overlap: STFT windows over each sample, an even number: n_fft = overlap * hop_length / split.
         causal: no look-ahead, in windows and convolutions.
-
-    Raises:
-        ValueError: if ``split`` does not divide ``hop_length``, or ``overlap`` is odd.
     """
 
     def __init__(

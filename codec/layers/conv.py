@@ -30,13 +30,9 @@ def fold_weight_norm(module: nn.Module) -> nn.Module:
 
 
 class CausalConv1d(StreamingLayer):
-    """Convolution ``[B, C, T] -> [B, C', T / stride]`` without look-ahead.
+    """Convolution ``[B, C, T] -> [B, C', T / stride]`` without look-ahead; ValueError unless stride divides T.
 
-    Args:
-        pad_mode: left padding of the signal: "constant" (zeros) or "replicate" (the first sample).
-
-    Raises:
-        ValueError: if T is not a multiple of the stride, the kernel is shorter than the stride, or the mode unknown.
+    ``pad_mode`` is the left padding of the signal: "constant" (zeros) or "replicate" (the first sample).
     """
 
     def __init__(

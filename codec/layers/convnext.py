@@ -6,14 +6,10 @@ from torch import Tensor, nn
 
 
 class ConvNeXtBlock(nn.Module):
-    """``[B, C, F] -> [B, C, F]``: depthwise convolution, norm, pointwise MLP with GELU, LayerScale, plus the input.
+    """ConvNeXt block ``[B, C, F] -> [B, C, F]``: x + LayerScale(MLP(norm(depthwise convolution(x)))), GELU in the MLP.
 
-    Args:
-        channels: C.
-        hidden: width of the MLP.
-        kernel: of the depthwise convolution; odd unless causal.
-        scale: initial value of LayerScale (1 / number of blocks in Vocos).
-        causal: no look-ahead; otherwise the convolution is centred.
+    The convolution has no look-ahead if ``causal``, else it is centred and ``kernel`` is odd. ``scale`` is the initial
+    value of LayerScale (1 / number of blocks in Vocos).
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int = 7, scale: float = 0.1, causal: bool = False):

@@ -9,12 +9,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 def ctc_loss(logits: Tensor, lengths: Tensor, targets: Sequence[Tensor]) -> Tensor:
-    """The loss of each example ``[B]``, in nats per label.
+    """CTC loss ``[B]`` of each example, in nats per label; 0 if its labels are too many for its frames.
 
-    Args:
-        logits: ``[B, F, 1 + labels]``.
-        lengths: ``[B]`` int64, frames of each example.
-        targets: ``[n]`` int64 of labels from 1 on, for each example. One with too many for its frames has a loss of 0.
+    Logits are ``[B, F, 1 + labels]``, lengths ``[B]`` int64 in frames, targets ``[n]`` int64 labels from 1 on.
     """
     device = logits.device
     counts = torch.tensor([len(target) for target in targets], device=device)

@@ -2,11 +2,7 @@
 
 
 def stft_sizes(hop_length: int, split: int, overlap: int) -> tuple[int, int]:
-    """-> (hop, n_fft) in samples: ``split`` STFT frames per latent frame, ``overlap`` windows over each sample.
-
-    Raises:
-        ValueError: if ``split`` does not divide ``hop_length``, or ``overlap`` is odd.
-    """
+    """-> (hop, n_fft) in samples: ``split`` STFT frames per latent frame, ``overlap`` windows over each sample."""
     if hop_length % split or overlap % 2:
         raise ValueError(f"split={split} must divide the hop of {hop_length} samples, and overlap={overlap} be even")
     return hop_length // split, overlap * (hop_length // split)

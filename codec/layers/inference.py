@@ -1,8 +1,7 @@
 """Causal layers in a form for inference: convolutions as matrix products, attention over a ring of keys and values.
 
-Libraries compute convolutions of few frames, as in a stream, by slow fallbacks. Here a convolution is a sum of matrix
-products over time-major memory, in which shifts and transposes copy nothing. Results equal those of the replaced
-layers; states do not fit the other form, and a step of a transformer overwrites its state.
+Libraries have slow fallbacks for convolutions of few frames, as in a stream. Here these are sums of matrix products
+over time-major memory. Results equal those of the replaced layers; states have another form.
 """
 
 import copy
@@ -30,11 +29,8 @@ def sliding_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class MatrixConv1d(StreamingLayer):
-    """:class:`CausalConv1d` with one group; its state is time-major.
-
-    Where the stride divides the kernel, the samples of one stride are one long vector, and the convolution is a sum of
-    few products of such vectors.
-    """
+    """:class:`CausalConv1d` with one group, as a sum of products of vectors of ``stride`` samples if the stride divides
+    the kernel; its state is time-major."""
 
     def __init__(self, conv: CausalConv1d):
         super().__init__()
@@ -70,11 +66,8 @@ class MatrixConv1d(StreamingLayer):
 
 
 class MatrixConvTranspose1d(StreamingLayer):
-    """:class:`CausalConvTranspose1d` with one group, or one for each channel.
-
-    A block of ``stride`` outputs is a sum of products of the last ``kernel / stride`` inputs; the state is the inputs
-    that the next block needs, time-major.
-    """
+    """:class:`CausalConvTranspose1d` with one group, or one per channel, as a sum of products of the last
+    ceil(kernel / stride) inputs; the state is all of these but the oldest, time-major."""
 
     def __init__(self, conv: CausalConvTranspose1d):
         super().__init__()
@@ -105,10 +98,10 @@ class MatrixConvTranspose1d(StreamingLayer):
 
 
 class RingTransformer(StreamingLayer):
-    """:class:`Transformer` with keys and values in a ring buffer.
+    """:class:`Transformer` with keys and values in a ring buffer; a step overwrites its state.
 
-    A step of up to ``spare`` frames writes to the ring and attends to it as it is; longer steps attend to the ring and
-    their own keys, concatenated. Keys carry their positions as rotations, so their order does not matter.
+    Keys have rotary positions, so their order in the ring does not matter. Steps longer than ``spare`` frames attend to
+    the ring and their own keys, concatenated.
     """
 
     spare = 16
@@ -149,7 +142,7 @@ class RingTransformer(StreamingLayer):
         return x.transpose(1, 2), (seen + n, slots, rings)
 
     def _attend(self, layer: Layer, x: Tensor, rotation: Tensor, mask: Tensor, ring: Tensor, slots: Tensor) -> Tensor:
-        """x ``[B, n, C]``, mask ``[n, keys]``, ring ``[2, B, H, size, C / H]``, slots ``[n]`` of the ring to write."""
+        """Attention of x ``[B, n, C]``; mask ``[n, keys]``, ring ``[2, B, H, size, C / H]``, slots to write ``[n]``."""
         qkv = layer.qkv(x).unflatten(-1, (3, layer.heads, -1))  # [B, n, 3, H, C / H]
         pairs = torch.view_as_complex(qkv[:, :, :2].float().unflatten(-1, (-1, 2)))
         qk = torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
@@ -164,10 +157,9 @@ class RingTransformer(StreamingLayer):
 
 
 def for_inference(module: nn.Module) -> nn.Module:
-    """Replace the layers of ``module`` by their forms for inference, in place -> the module.
+    """Replace the layers of ``module`` by their forms for inference, in place -> the module, no longer trainable.
 
-    Weight norm is folded, and ``freeze`` is called where a submodule has it. The module can then be neither trained nor
-    saved.
+    Weight norm is folded, and ``freeze`` is called where a submodule has it. The module cannot be saved.
     """
     fold_weight_norm(module.eval().requires_grad_(False))
     for part in list(module.modules()):
@@ -187,10 +179,7 @@ def for_inference(module: nn.Module) -> nn.Module:
 
 
 class ReducedPrecision(StreamingLayer):
-    """A causal part with weights in ``dtype``, and fp32 inputs and outputs.
-
-    What its submodules return by ``full_precision()`` stays in fp32.
-    """
+    """A causal part with fp32 inputs and outputs and weights in ``dtype`` (``full_precision()`` layers: fp32)."""
 
     def __init__(self, part: nn.Module, dtype: torch.dtype):
         super().__init__()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def fp32(method):
-    """Run ``method(self, *tensors, ...)`` without autocast and with its floating-point tensor arguments in fp32.
+    """Decorator: run ``method(self, *tensors, ...)`` without autocast, floating-point tensor arguments cast to fp32.
 
     For quantizers and spectra: in bf16 moving averages stop and nearest codes change, and CUDA has no bf16 FFT.
     """

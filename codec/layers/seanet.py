@@ -13,20 +13,13 @@ from codec.layers.streaming import Sequential, State
 class ResidualUnits:
     """Shape of the residual units between two resampling layers.
 
-    SoundStream has dilations (1, 3, 9), kernel 7, compress 1; EnCodec and Mimi have dilations (1,), kernel 3,
-    compress 2.
-
-    Args:
-        dilations: one unit for each entry.
-        kernel: of the dilated convolution; the second one is pointwise.
-        compress: the hidden width is channels / compress.
-        shortcut: "identity", or "conv" (a pointwise convolution, as in the released EnCodec package).
+    SoundStream: dilations (1, 3, 9), kernel 7, compress 1; EnCodec and Mimi: dilations (1,), kernel 3, compress 2.
     """
 
-    dilations: Sequence[int] = (1, 3, 9)
-    kernel: int = 7
-    compress: int = 1
-    shortcut: str = "identity"
+    dilations: Sequence[int] = (1, 3, 9)  # one unit for each entry
+    kernel: int = 7  # of the dilated convolution; the second one is pointwise
+    compress: int = 1  # the hidden width is channels / compress
+    shortcut: str = "identity"  # or "conv": a pointwise convolution, as in the released EnCodec package
 
     def __post_init__(self):
         if self.shortcut not in ("identity", "conv"):

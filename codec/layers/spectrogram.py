@@ -1,4 +1,4 @@
-"""Spectrograms that discriminators and losses compare, in fp32 whatever the precision of training."""
+"""Spectrograms for discriminators and losses, in fp32 whatever the precision of training."""
 
 import warnings
 
@@ -11,17 +11,10 @@ from codec.layers.precision import fp32
 
 
 class Spectrogram(nn.Module):
-    """Complex STFT: wav ``[B, 1, T]`` -> complex64 ``[B, window / 2 + 1, F]``.
+    """Complex STFT: wav ``[B, 1, T]`` -> complex64 ``[B, window / 2 + 1, F]``; ValueError if T is too short.
 
-    Args:
-        window: samples of the periodic Hann window and of the transform.
-        hop: in samples.
-        pad: samples of reflection at both ends; the literature has 0, (window - hop) / 2 and window / 2.
-        align: also reflect on the right up to a whole number of hops.
-        scale: factor of the window.
-
-    Raises:
-        ValueError: when called with fewer samples than one window or the reflection needs.
+    ``window`` (periodic Hann, times ``scale``), ``hop`` and ``pad`` are in samples. ``pad`` is reflection at both ends
+    (literature: 0, (window - hop) / 2, window / 2); with ``align``, it extends on the right to a multiple of the hop.
     """
 
     def __init__(self, window: int, hop: int, pad: int = 0, align: bool = False, scale: float = 1.0):
@@ -50,10 +43,9 @@ def real_and_imaginary(spectrum: Tensor) -> Tensor:
 
 
 def mel_filters(sample_rate: int, bins: int, bands: int, f_min: float = 0.0, slaney: bool = False) -> Tensor:
-    """Triangular filters ``[bands, bins]`` from f_min to sample_rate / 2 (Hz); narrow ones may contain no bin.
+    """Triangular mel filters ``[bands, bins]`` from f_min to sample_rate / 2 (Hz); narrow ones may contain no bin.
 
-    Args:
-        slaney: Slaney's scale and unit area (librosa) instead of the HTK scale and unit height (torchaudio).
+    ``slaney``: Slaney's scale and unit area (librosa) instead of the HTK scale and unit height (torchaudio).
     """
     style = "slaney" if slaney else "htk"
     with warnings.catch_warnings():  # about the empty filters
@@ -65,16 +57,11 @@ def mel_filters(sample_rate: int, bins: int, bands: int, f_min: float = 0.0, sla
 
 
 class MelSpectrogram(nn.Module):
-    """wav ``[B, 1, T]`` -> mel ``[B, bands, ceil(T / hop)]`` with a Hann window and hop = window / 4.
+    """Mel spectrogram: wav ``[B, 1, T]`` -> ``[B, bands, ceil(T / hop)]``, with a Hann window and hop = window / 4.
 
     Frames as in EnCodec: reflection of (window - hop) / 2 at the ends (DAC centres frames, which gives one more).
-
-    Args:
-        sample_rate, f_min: in Hz.
-        window: in samples, a multiple of 4.
-        power: 1 for magnitudes, 2 for their squares.
-        normalized: scale the window to energy 1.
-        slaney: see :func:`mel_filters`.
+    Rates and ``f_min`` are in Hz, ``window`` in samples, a multiple of 4. ``power``: 1 for magnitudes, 2 for squares.
+    ``normalized`` scales the window to energy 1. ``slaney`` as in :func:`mel_filters`.
     """
 
     def __init__(

@@ -1,9 +1,8 @@
 """Streaming with explicit state: the ``step`` of causal layers, and the stream through a codec.
 
-A causal layer has ``step(x, state) -> (y, state)``. A state is a tensor or a tuple of states; None starts a stream.
-Modules store no state, so one module serves many streams, and a step can be exported with its state as inputs and
-outputs: the shape of a state does not depend on the length of the chunk, and zeros start a stream as well (except in
-``codec/layers/inference.py``).
+A causal layer has ``step(x, state) -> (y, state)``. A state is a tensor or a tuple of states, of a shape independent of
+the chunk's length; None starts a stream, and so do zeros (except in ``codec/layers/inference.py``). Modules store no
+state: one module serves many streams, and a step can be exported.
 """
 
 from collections.abc import Iterable
@@ -49,10 +48,7 @@ class Sequential(nn.Sequential):
 
 
 def in_pieces(part: nn.Module, x: Tensor, length: int) -> Tensor:
-    """``part(x)``, computed by steps of ``length`` along the last axis if ``part`` is causal and no gradient is needed.
-
-    Memory then does not grow with the length of x, and activations stay in the cache of the CPU.
-    """
+    """``part(x)``, in steps of ``length`` on the last axis (bounded memory) if causal and no gradient is needed."""
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in part.parameters()))
     if needs_gradient or x.shape[-1] <= length or not hasattr(part, "step"):
         return part(x)
@@ -66,10 +62,8 @@ def in_pieces(part: nn.Module, x: Tensor, length: int) -> Tensor:
 class Stream:
     """One stream (or a batch of synchronous ones) through a causal codec, made by ``codec.streaming()``.
 
-    Codes and audio equal those of the whole signal. Encoding and decoding are independent of each other.
-
-    Attributes:
-        latency: algorithmic delay in samples: one frame.
+    Codes and audio equal those of the whole signal. Encoding and decoding are independent of each other. ``latency`` is
+    the algorithmic delay in samples: one frame.
     """
 
     def __init__(self, codec: nn.Module, n_q: int | None = None):
@@ -87,11 +81,7 @@ class Stream:
     def encode(self, wav: Tensor, sample_rate: int | None = None) -> Tensor:
         """wav ``[B, 1, t]`` float32, any t -> codes ``[B, n_q, f]`` int64 of the f >= 0 frames that it completes.
 
-        Args:
-            sample_rate: of the chunk in Hz, compared to the codec's; None: not compared.
-
-        Raises:
-            ValueError: if rate, shape, dtype or batch size do not fit; the stream is then unchanged.
+        Raises ValueError, with the stream unchanged, if shape, dtype, batch size or a given rate (Hz) do not fit.
         """
         if sample_rate not in (None, self.codec.sample_rate):
             raise ValueError(f"the chunk is at {sample_rate} Hz and the codec at {self.codec.sample_rate}: resample it")
@@ -114,11 +104,7 @@ class Stream:
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """codes ``[B, k, f]`` of integers -> wav ``[B, 1, f * hop_length]`` float32.
-
-        Raises:
-            ValueError: if these are not codes of the codec, or the batch size does not fit.
-        """
+        """Integer codes ``[B, k, f]`` -> wav ``[B, 1, f * hop_length]`` float32; ValueError for others than codes."""
         if codes.ndim != 3 or codes.is_floating_point() or codes.dtype == torch.bool:
             raise ValueError(f"codes are [B, k, f] integers, got {list(codes.shape)} {codes.dtype}")
         size = self.codec.quantizer.codebook_size

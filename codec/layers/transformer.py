@@ -12,17 +12,10 @@ from codec.layers.streaming import State
 
 
 class Transformer(nn.Module):
-    """``[B, dim, F] -> [B, dim, F]``; frame i attends to frames i - context + 1 to i.
+    """Causal transformer ``[B, dim, F] -> [B, dim, F]``; frame i attends to frames i - context + 1 to i.
 
-    Args:
-        dim: channels.
-        layers, heads, hidden: depth, attention heads, width of the feed-forward part.
-        context: frames of the attention window, the query included (Mimi: 250, which is 10 s at 25 Hz).
-        scale: initial value of LayerScale.
-        base: of the rotary frequencies.
-
-    Raises:
-        ValueError: if the heads do not divide ``dim`` into an even number of channels each.
+    Mimi's context of 250 frames is 10 s at 25 Hz. ``dim`` is a multiple of 2 * heads, ``hidden`` the width of the
+    feed-forward part, ``scale`` the initial value of LayerScale, ``base`` that of the rotary frequencies.
     """
 
     def __init__(
@@ -74,12 +67,11 @@ class Transformer(nn.Module):
         return x.transpose(1, 2), (seen + x.shape[1], *new)
 
     def rotation(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """See :func:`rotary`."""
         return rotary(positions, self.head_dim, self.base)
 
 
 class Layer(nn.Module):
-    """``[B, F, C] -> [B, F, C]`` and the keys and values: those of the cache, then those of this call."""
+    """Transformer layer ``[B, F, C] -> [B, F, C]``, and its keys and values: those of the cache, then of this call."""
 
     def __init__(self, dim: int, heads: int, hidden: int, scale: float):
         super().__init__()

@@ -25,13 +25,9 @@ def check_reduction(reduction: str) -> None:
 
 
 class Adversarial(nn.Module):
-    """The contract: a subclass defines the losses of one sub-discriminator, each logits -> scalar.
+    """Interface of an adversarial loss: subclasses define those of one sub-discriminator, each logits -> scalar."""
 
-    Attributes:
-        chance: the least discriminator loss for logits that do not depend on the input.
-    """
-
-    chance: float
+    chance: float  # least discriminator loss for logits that do not depend on the input
 
     def __init__(self, reduction: str = "mean"):
         super().__init__()
@@ -88,10 +84,9 @@ class LeastSquares(Adversarial):
 
 
 class MeanAbsoluteDifference(torch.autograd.Function):
-    """mean |fake - real| in fp32 or better, with a gradient for ``fake``.
+    """mean |fake - real|, summed in fp32 or better, with a gradient for ``fake``.
 
-    Maps are the largest tensors of a step: this stores one of their size and allocates one for the gradient, where
-    autograd would need four; sums are in fp32 without an fp32 copy.
+    Maps are the largest tensors of a step: this needs two of their size, autograd four.
     """
 
     @staticmethod
@@ -110,10 +105,8 @@ class MeanAbsoluteDifference(torch.autograd.Function):
 class FeatureMatching(nn.Module):
     """L1 between the maps of recordings and outputs, without the logits; no gradient for the maps of recordings.
 
-    Args:
-        normalize: divide the distance of each map by the mean magnitude of the real map over the batch of all ranks, so
-            that the scale of a layer is not its weight (EnCodec, arXiv 2210.13438).
-        reduction: over the maps of a sub-discriminator, then over sub-discriminators.
+    ``normalize``: divide the distance of each map by the mean magnitude of the real map over the batch of all ranks
+    (EnCodec, arXiv 2210.13438). ``reduction``: over the maps of a sub-discriminator, then over sub-discriminators.
     """
 
     def __init__(self, normalize: bool = True, reduction: str = "mean"):

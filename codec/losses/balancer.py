@@ -1,13 +1,7 @@
 """Two ways to combine losses of one waveform into one gradient at that waveform.
 
-:class:`Balancer` is EnCodec's (arXiv 2210.13438, section 3.4; audiocraft @ 896ec7c): weights are shares of the
-gradient, relative to the losses that are present. Unlike audiocraft, a gradient of exactly zero does not enter the
-running mean, or a loss that starts late would start with a huge step; and N ranks give the gradient that one rank
-gives for the whole batch (in audiocraft the codec's gradient is divided by N relative to the commitment and to the
-clipping norm).
-
-Contract: ``combine(losses, weights, estimate) -> gradient``, shaped like ``estimate``. After a call ``shares`` has one
-detached scalar per loss, for logging. ``prepare(names)`` is called once, before a checkpoint is loaded.
+``combine(losses, weights, estimate) -> gradient``, shaped like ``estimate``; ``shares`` then has a detached scalar for
+each loss, for logging. ``prepare(names)`` is called once, before a checkpoint is loaded.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +20,7 @@ class Weighted(nn.Module):
         self.shares: dict[str, Tensor] = {}
 
     def prepare(self, names: Iterable[str]) -> None:
-        """There is no state."""
+        """Nothing: there is no state."""
 
     def forward(self, losses: Mapping[str, Tensor], weights: Mapping[str, float], estimate: Tensor) -> Tensor:
         active = active_losses(losses, weights)
@@ -39,10 +33,12 @@ class Weighted(nn.Module):
 
 
 class Balancer(nn.Module):
-    """G = total_norm * sum_i w_i / sum(w) * g_i / mean ||g_i||, with a running mean over steps.
+    """EnCodec's balancer (arXiv 2210.13438, section 3.4): G = total_norm * sum_i w_i / sum(w) * g_i / mean ||g_i||.
 
-    Its state is, per loss, the decayed sum and the decayed count of norms. ``shares`` are those of the raw gradients'
-    norms, before balancing.
+    The mean is over steps, exponentially decayed. Unlike in audiocraft @ 896ec7c, gradients of exactly zero do not
+    enter it, or a loss that starts late would start with a huge step; and N ranks give the gradient of one rank with
+    the whole batch (there it is divided by N relative to the commitment and the clipping norm). ``shares`` are those of
+    the raw gradients' norms, before balancing.
 
     Args:
         decay: of the running mean, which is bias-corrected.
@@ -57,7 +53,7 @@ class Balancer(nn.Module):
         self.means = nn.Module()
 
     def prepare(self, names: Iterable[str]) -> None:
-        """Register the buffers, so that checkpoints have the same keys before and after the first step."""
+        """Register the buffers (decayed sum and count of norms), so that all checkpoints have the same keys."""
         for name in names:
             self.means.register_buffer(name, torch.zeros(2))
 

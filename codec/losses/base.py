@@ -1,7 +1,7 @@
-"""The contract of a loss, and all losses of a training run as one object.
+"""Interface of a loss, and all losses of a training run as one object.
 
-A loss is a module called with (target, estimate), both ``[B, 1, T]``, that returns a scalar. It computes spectra in
-fp32 under autocast, is 0 for equal inputs, and has finite gradients at silence.
+A loss is a module: (target, estimate), both ``[B, 1, T]`` -> scalar, 0 for equal inputs, with finite gradients at
+silence, and with spectra in fp32 under autocast.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,11 @@ class Losses(nn.Module):
 
     Args:
         terms: reconstruction losses by name.
-        adversarial, feature: losses of the discriminators' maps.
         weights: one for each term, "adversarial" and "feature"; a weight of 0 disables a loss.
         combine: from losses to one gradient at the waveform.
         commitment: weight of the quantizer's loss, applied by the training step.
         reconstruction_until: step from which on only discriminators train the codec (Mimi's adversarial-only training,
             arXiv 2410.00037, section 3.3.3, after a warm-up); None: never.
-
-    Raises:
-        ValueError: if the keys of ``terms`` and ``weights`` do not fit.
     """
 
     def __init__(

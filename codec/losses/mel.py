@@ -17,7 +17,7 @@ CONVENTIONS = ("librosa", "torchaudio")
 
 
 class MultiScaleMel(nn.Module):
-    """(target, estimate) ``[B, 1, T]`` -> scalar: a linear and a log distance of mels, averaged over scales.
+    """Multi-scale mel loss: (target, estimate) ``[B, 1, T]`` -> scalar, linear and log distances, averaged over scales.
 
     Args:
         sample_rate, f_min: in Hz.
@@ -25,7 +25,6 @@ class MultiScaleMel(nn.Module):
         mels: bands, one number or one per window.
         linear, log: weights of the two distances.
         distance: of the logs, "l1" or "l2" (mean squared); the linear distance is L1.
-        floor: of the log.
         convention: "librosa" (DAC): magnitudes, Slaney filters of unit area, log10(max(mel, floor)), hence no gradient
             below the floor. "torchaudio" (EnCodec): power normalised by the window, HTK filters, log10(mel + floor).
     """

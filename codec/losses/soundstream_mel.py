@@ -15,13 +15,9 @@ from codec.layers.spectrogram import MelSpectrogram
 
 
 class SoundStreamMel(nn.Module):
-    """(target, estimate) ``[B, 1, T]`` -> scalar, summed over scales.
+    """SoundStream's multi-scale mel loss: (target, estimate) ``[B, 1, T]`` -> scalar, summed over scales.
 
-    Args:
-        sample_rate: in Hz.
-        windows: in samples, hop = window / 4.
-        mels: bands.
-        floor: of the log.
+    Windows are in samples, hop = window / 4.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """Relative distance of complex spectra and of magnitudes, at several resolutions.
 
-Unlike log-mel losses it constrains the phase where there is energy, and weights bins by magnitude. Related to the
-spectral convergence of Parallel WaveGAN (arXiv 1910.11480, section 2.2), with L1 instead of L2, so that single loud
-frames do not dominate, and with a complex part.
+Like the spectral convergence of Parallel WaveGAN (arXiv 1910.11480, section 2.2), but with L1 instead of L2, so that
+single loud frames do not dominate, and with a complex part, which constrains the phase where there is energy.
 """
 
 from collections.abc import Sequence
@@ -15,19 +14,13 @@ from codec.utils.distributed import mean_over_ranks
 
 
 class RelativeSpectrum(nn.Module):
-    """(target, estimate) ``[B, 1, T]`` -> scalar: mean over resolutions of
+    """Relative spectral distance: (target, estimate) ``[B, 1, T]`` -> scalar, the mean over resolutions of
 
         complex * sum |X - Y| / sum |X|  +  magnitude * sum ||X| - |Y|| / sum |X|.
 
     0 for equal inputs, 1 per part for a silent estimate. The sum |X| is over the batch of all ranks.
-
-    Args:
-        windows: in samples; Hann, hop = window / 4.
-        complex, magnitude: weights of the two parts.
-        floor: added to the mean magnitude of the target, against division by silence.
-
-    Raises:
-        ValueError: when called with a waveform not longer than half the longest window.
+    Windows are Hann, in samples, hop = window / 4; T must exceed half the longest one. ``floor`` is added to the mean
+    magnitude of the target, against division by silence.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """Multi-resolution STFT loss (Parallel WaveGAN, arXiv 1910.11480, section 2.2), computed by auraloss.
 
-Spectral convergence plus L1 of log magnitudes, averaged over resolutions. The sizes in conf/ are UniAudio's.
+Spectral convergence, divided by the target's norm and so not symmetric, plus L1 of log magnitudes, averaged over
+resolutions. The sizes in conf/ are UniAudio's.
 """
 
 from collections.abc import Sequence
@@ -24,14 +25,10 @@ class SpectralConvergence(nn.Module):
 
 
 class MultiResolutionSTFT(nn.Module):
-    """(target, estimate) ``[B, C, T]`` -> scalar; not symmetric, as one part is divided by the target's norm.
+    """Multi-resolution STFT loss: (target, estimate) ``[B, C, T]`` -> scalar, averaged over resolutions.
 
-    Args:
-        ffts, hops, windows: in samples, one of each per resolution; a window is centred in its transform.
-        floor: least power, for a finite log of silence.
-
-    Raises:
-        ValueError: when called with a waveform not longer than half the longest transform.
+    Sizes are in samples, one of each per resolution, a window centred in its transform; T must exceed half the longest
+    transform. ``floor`` is the least power, for a finite log of silence.
     """
 
     def __init__(

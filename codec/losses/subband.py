@@ -1,10 +1,8 @@
-"""STFT loss of the sub-bands of a pseudo-QMF filter bank (UniAudio, arXiv 2310.00704; multi-band MelGAN, arXiv
-2005.05106).
+"""STFT loss of pseudo-QMF sub-bands (UniAudio, arXiv 2310.00704; multi-band MelGAN, arXiv 2005.05106).
 
-Cosine-modulated Kaiser prototype of Lin and Vaidyanathan (1998, "A Kaiser window approach for the design of prototype
-filters of cosine modulated filterbanks"). Unlike the usual code, whose constants (62 taps, cut-off 0.142) are tuned for
-four bands, the cut-off is searched for the given number of bands and the taps grow with it: six bands reconstruct at
-62 dB SNR instead of 5 dB.
+Prototype of Lin and Vaidyanathan (1998, "A Kaiser window approach for the design of prototype filters of cosine
+modulated filterbanks"). Unlike the usual code, whose constants (62 taps, cut-off 0.142) are tuned for four bands,
+cut-off and taps depend on the number of bands: six reconstruct at 62 dB SNR instead of 5 dB.
 """
 
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from codec.losses.stft import MultiResolutionSTFT
 
 
 class PQMF(nn.Module):
-    """Analysis: wav ``[B, 1, T]`` -> sub-bands ``[B, bands, ceil(T / bands)]``, from low to high.
+    """Pseudo-QMF analysis: wav ``[B, 1, T]`` -> sub-bands ``[B, bands, ceil(T / bands)]``, from low to high.
 
     The prototype has 16 * bands + 1 taps, stop band about -90 dB.
     """
@@ -58,7 +56,7 @@ def cosine_modulated(low_pass: Tensor, bands: int) -> Tensor:
 
 
 class SubbandSTFT(nn.Module):
-    """(target, estimate) ``[B, 1, T]`` -> scalar: `MultiResolutionSTFT` of all sub-bands, sizes in sub-band samples."""
+    """STFT loss of all sub-bands: (target, estimate) ``[B, 1, T]`` -> scalar; sizes in sub-band samples."""
 
     def __init__(
         self,

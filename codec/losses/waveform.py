@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class L1(nn.Module):
-    """(target, estimate) `[B, 1, T]` -> mean absolute difference, fp32."""
+    """Mean absolute difference of waveforms in fp32: (target, estimate) ``[B, 1, T]`` -> scalar."""
 
     def forward(self, target: Tensor, estimate: Tensor) -> Tensor:
         return F.l1_loss(estimate.float(), target.float())

@@ -1,4 +1,4 @@
-"""The contract of a quantizer, discrete or continuous."""
+"""Interface of a quantizer, discrete or continuous."""
 
 import math
 from typing import NamedTuple
@@ -14,36 +14,22 @@ KINDS = ("pre", "post")  # of continuous latents: before and after quantization
 class Quantized(NamedTuple):
     """The output of a quantizer for latents ``[B, D, F]``."""
 
-    z: Tensor
-    """``[B, D, F]``, input of the decoder; straight-through gradient."""
-    codes: Tensor | None
-    """``[B, K, F]`` int64, or None for a continuous bottleneck."""
-    loss: Tensor
-    """scalar: commitment (or KL), weighted by the training step."""
-    metrics: dict[str, Tensor]
-    """scalars to log, by name."""
-    semantic: Tensor | None = None
-    """``[B, D, F]``, the first codebook's output alone, in training: input of a semantic distillation loss."""
+    z: Tensor  # [B, D, F], input of the decoder; straight-through gradient
+    codes: Tensor | None  # [B, K, F] int64; None for a continuous bottleneck
+    loss: Tensor  # scalar: commitment (or KL), weighted by the training step
+    metrics: dict[str, Tensor]  # scalars to log, by name
+    semantic: Tensor | None = None  # [B, D, F], output of the first codebook, in training: for semantic distillation
 
 
 class Quantizer(nn.Module):
-    """Latents ``[B, D, F]`` -> :class:`Quantized`.
+    """Latents ``[B, D, F]`` -> :class:`Quantized`."""
 
-    Attributes:
-        dim: channels D of the latents, between encoder and decoder.
-        latent_dim: channels C of the latents for a generative model (:meth:`to_latents`).
-        n_q: number of codebooks K; 0 for a continuous bottleneck.
-        codebook_size: codes per codebook; 0 for a continuous bottleneck.
-        frame_rate: latent frames per second (Hz), for the bitrates.
-        has_semantic: whether ``Quantized.semantic`` exists in training.
-    """
-
-    dim: int
-    latent_dim: int
-    n_q: int
-    codebook_size: int
-    frame_rate: float
-    has_semantic: bool = False
+    dim: int  # channels D of the latents, between encoder and decoder
+    latent_dim: int  # channels C of the latents for a generative model (to_latents)
+    n_q: int  # codebooks K; 0 for a continuous bottleneck
+    codebook_size: int  # codes per codebook; 0 for a continuous bottleneck
+    frame_rate: float  # latent frames per second (Hz), for the bitrates
+    has_semantic: bool = False  # whether Quantized.semantic exists in training
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         """Quantize with the first ``n_q`` codebooks (None: all; in training, with quantizer dropout)."""
@@ -69,12 +55,8 @@ class Quantizer(nn.Module):
     def to_latents(self, z: Tensor, kind: str = "pre") -> Tensor:
         """Output of the encoder ``[B, D, F]`` -> latents for a generative model ``[B, C, F]``.
 
-        Args:
-            kind: "pre", before quantization, or "post", the sum of the embeddings of all codebooks (NaturalSpeech 2,
-                arXiv 2304.09116; not for a continuous bottleneck).
-
-        Raises:
-            ValueError: if the quantizer has no latents of this kind, or for "post" in training, when codebooks change.
+        "pre" is before quantization; "post", the sum of the embeddings of all codebooks (NaturalSpeech 2, arXiv
+        2304.09116), raises ValueError for a continuous bottleneck and in training, when codebooks change.
         """
         self.check_kind(kind)
         if kind == "pre":
@@ -85,11 +67,7 @@ class Quantizer(nn.Module):
 
     @fp32
     def from_latents(self, x: Tensor, kind: str = "pre") -> Tensor:
-        """Latents ``[B, C, F]`` of :meth:`to_latents` -> input of the decoder ``[B, D, F]``, without codebooks.
-
-        Raises:
-            ValueError: if the quantizer has no latents of this kind, or with another number of channels.
-        """
+        """Latents ``[B, C, F]`` of :meth:`to_latents` -> input of the decoder ``[B, D, F]``, without codebooks."""
         self.check_kind(kind)
         if x.ndim != 3 or x.shape[1] != self.latent_dim:
             raise ValueError(f"latents of this codec are [B, {self.latent_dim}, F], got {list(x.shape)}")
@@ -109,11 +87,7 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def check_n_q(self, n_q: int | None) -> int:
-        """``n_q``, or all codebooks for None.
-
-        Raises:
-            ValueError: if this quantizer has fewer codebooks, or ``n_q`` < 1.
-        """
+        """``n_q``, or all codebooks for None; raises ValueError unless 1 <= n_q <= K."""
         if n_q is None:
             return self.n_q
         if not 1 <= n_q <= self.n_q:
@@ -131,7 +105,7 @@ class Continuous(Quantizer):
         self.n_q = self.codebook_size = 0
 
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
-        """Raises ValueError."""
+        """Raises ValueError: there are no codes."""
         raise ValueError(
             f"{type(self).__name__} is continuous and has no codes: use its latents (Codec.latents, codec.latents), or "
             "train with quantizer=rvq"
@@ -168,11 +142,8 @@ def unquantized_mask(batch: int, quantization_rate: float, device: torch.device)
 
 
 def codebook_statistics(counts: Tensor, threshold: float = 0.0) -> dict[str, Tensor]:
-    """Statistics ``[K]`` of each codebook from code counts ``[K, S]``.
-
-    ``usage`` is the fraction of codes with a count above ``threshold``, ``entropy`` is in bits (0 without counts), and
-    ``perplexity`` is 2 ** entropy.
-    """
+    """Statistics ``[K]`` of codebooks from code counts ``[K, S]``: ``usage``, the fraction of codes with a count above
+    ``threshold``; ``entropy`` in bits (0 without counts); ``perplexity``, 2 ** entropy."""
     p = counts / counts.sum(-1, keepdim=True).clamp(min=1e-12)
     entropy = torch.special.entr(p).sum(-1) / torch.log(torch.tensor(2.0))
     return {"usage": (counts > threshold).float().mean(-1), "perplexity": 2**entropy, "entropy": entropy}

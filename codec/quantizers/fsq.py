@@ -1,9 +1,7 @@
 """Finite scalar quantization (arXiv 2309.15505), optionally residual.
 
-Each of a few channels is bounded by tanh and rounded to a few levels; the codebook is their product, so it is not
-learned and cannot collapse. With ``n_q`` > 1 each stage quantizes the residual of the last one on a finer grid. Unlike
-the paper, which shifts even numbers of levels by half a step, the L levels of a channel always divide [-1, 1] evenly,
-ends included.
+Each channel is bounded by tanh and rounded to L levels; stages after the first quantize the residual on a finer grid.
+Unlike the paper, which shifts even numbers of levels by half a step, levels divide [-1, 1] evenly, ends included.
 """
 
 import math
@@ -17,14 +15,10 @@ from codec.quantizers.base import Quantized, Quantizer, dropout_mask, per_codebo
 
 
 class FSQ(Quantizer):
-    """``[B, D, F]`` -> n_q codes of ``prod(levels)`` values each.
+    """Finite scalar quantizer ``[B, D, F]`` -> n_q codes of ``prod(levels)`` values each; n_q = 1 is plain FSQ.
 
-    Args:
-        dim: latent channels D; projected to ``len(levels)`` channels and back by pointwise convolutions.
-        frame_rate: in Hz.
-        levels: levels of each scalar, each >= 2; (8, 5, 5, 5) is 1,000 codes.
-        n_q: stages; 1 is plain FSQ.
-        dropout: probability, in training, that an example uses a random number of stages (1 to n_q).
+    Pointwise convolutions project from D to ``len(levels)`` channels and back; levels (8, 5, 5, 5) give 1,000 codes.
+    ``dropout`` is the probability, in training, that an example uses only the first n stages, n uniform in 1..n_q.
     """
 
     def __init__(self, dim: int, frame_rate: float, levels: Sequence[int], n_q: int = 1, dropout: float = 1.0):
@@ -66,7 +60,7 @@ class FSQ(Quantizer):
         return Quantized(self.project_out(y), codes, z.new_zeros((), dtype=torch.float32), metrics)
 
     def _metrics(self, codes: Tensor) -> dict[str, Tensor]:
-        """Of this batch, without moving averages."""
+        """Codebook statistics of this batch alone."""
         counts = torch.zeros(codes.shape[1], self.codebook_size, device=codes.device)
         flat = codes.transpose(0, 1).flatten(1)  # [K, B * F]
         counts.scatter_add_(1, flat, torch.ones_like(flat, dtype=counts.dtype))

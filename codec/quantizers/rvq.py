@@ -1,9 +1,7 @@
 """Residual vector quantization with EMA codebooks (SoundStream, arXiv 2107.03312, section III-B).
 
-k-means initialisation, moving-average codebooks, replacement of unused codes, quantizer dropout. The straight-through
-estimator is around the sum of all levels, each of which gets a detached residual, as in Mimi (arXiv 2410.00037). Unlike
-SoundStream, the threshold for replacing a code is relative to uniform usage (as in Mimi), hence independent of the
-batch size.
+As in Mimi (arXiv 2410.00037), the straight-through estimator is around the sum of all levels, each of which gets a
+detached residual, and the threshold for replacing a code is relative to uniform usage (SoundStream: absolute).
 """
 
 import math
@@ -19,13 +17,9 @@ from codec.utils.distributed import mean_over_ranks, world_size
 
 
 class RVQ(Quantizer):
-    """``[B, D, F]`` -> K codes of ``codebook_size`` values each, in fp32 whatever the precision of training.
+    """Residual vector quantizer ``[B, D, F]`` -> K = n_q codes of ``codebook_size`` values each, computed in fp32.
 
     Args:
-        dim: latent channels D.
-        frame_rate: in Hz.
-        n_q: codebooks K.
-        codebook_size: codes S per codebook.
         codebook_dim: width of the codes, with pointwise projections without bias from D and back; None: D.
         decay: of the moving averages of usage and of assigned vectors.
         dead_below: a code is replaced when its usage falls below this fraction of uniform usage.
@@ -33,8 +27,8 @@ class RVQ(Quantizer):
         kmeans_iters: of the initialisation on the first training batch.
         dropout: probability, in training, that an example uses only the first n codebooks, n uniform in 1..K
             (SoundStream: 1.0; DAC: 0.5).
-        quantization_rate: probability, in training, that an example is quantized. The others pass through the
-            projections only, but update the codebooks (Mimi, section 3.3.2: 0.5).
+        quantization_rate: probability, in training, that an example is quantized (Mimi, section 3.3.2: 0.5). The others
+            pass through the projections only, but update the codebooks.
     """
 
     has_semantic = True
@@ -81,9 +75,8 @@ class RVQ(Quantizer):
     ) -> Quantized:
         """Quantize with the first ``n_q`` codebooks (None: all).
 
-        Args:
-            active: ``[n_q, B]`` bool, the codebooks that each example uses; None: drawn by ``dropout``.
-            unquantized: ``[B]`` bool, examples that are not quantized; None: drawn by ``quantization_rate``.
+        ``active`` ``[n_q, B]`` bool, the codebooks that each example uses, and ``unquantized`` ``[B]`` bool are drawn
+        by ``dropout`` and ``quantization_rate`` if None.
         """
         n_q = self.check_n_q(n_q)
         batch, frames = z.shape[0], z.shape[-1]
@@ -190,16 +183,13 @@ class RVQ(Quantizer):
 
     @torch.no_grad()
     def _replace_dead(self, inputs: Tensor, active: Tensor) -> None:
-        """Give dead codes distinct vectors of the batch, the same on all ranks, and uniform usage.
-
-        With more dead codes than vectors the rest waits for the next batch: equal codes would die again.
-        """
+        """Give dead codes uniform usage and distinct vectors of the batch (same on all ranks), if there are enough."""
         k = inputs.shape[0]
         uniform = self.usage[:k].mean(-1, keepdim=True)  # [K, 1]
         dead = self.usage[:k] < self.dead_below * uniform
         if not bool(dead.any()):
             return
-        picks = torch.full_like(self.codebooks[:k], torch.nan)  # NaN: no vector for this code
+        picks = torch.full_like(self.codebooks[:k], torch.nan)  # NaN: none left (equal codes would die)
         for level in range(k):
             codes = dead[level].nonzero()[:, 0]
             vectors = inputs[level][active[level]]
@@ -234,9 +224,9 @@ class RVQ(Quantizer):
 
 
 def kmeans(x: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:
-    """Lloyd's k-means of x ``[N, C]`` -> means ``[clusters, C]`` and sizes ``[clusters]`` (float).
+    """Lloyd's k-means of x ``[N, C]`` from random vectors of x -> means ``[clusters, C]``, float sizes ``[clusters]``.
 
-    Starts from random vectors of x (repeated with a little noise if N < clusters). Empty clusters keep their mean.
+    Vectors are repeated with a little noise if N < clusters. The mean of an empty cluster does not change.
     """
     order = torch.randperm(len(x), device=x.device)
     means = x[order.repeat(-(-clusters // len(x)))[:clusters]]

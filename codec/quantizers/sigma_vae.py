@@ -1,10 +1,8 @@
 """Sigma-VAE bottleneck: noise of random strength (LatentLM, arXiv 2412.08635; VibeVoice, arXiv 2508.19205).
 
-The encoder predicts the mean only. In training, noise is added whose standard deviation is drawn for each example from
-N(0, C_sigma), so that the decoder tolerates errors of all sizes, as a generative model will make them. VibeVoice's
-C_sigma is 0.625, relative to its own latent scale. Here the channels of every frame are normalised to a mean square of
-1, or latents would grow until the noise is negligible. This takes one of C degrees of freedom, needs no state, and is
-the same in training and inference.
+The encoder predicts the mean only; the noise's standard deviation is drawn for each example from a normal distribution
+with mean 0 and standard deviation C_sigma (VibeVoice: 0.625, relative to its own latent scale). Here the channels of
+every frame are normalised to a mean square of 1, or latents would grow until the noise is negligible.
 """
 
 import torch
@@ -15,13 +13,9 @@ from codec.quantizers.base import Continuous, Quantized
 
 
 class SigmaVAE(Continuous):
-    """``[B, D, F]`` -> C channels with a mean square of 1 in every frame, with noise in training; there is no loss.
+    """Sigma-VAE ``[B, D, F]`` -> C channels with a mean square of 1 in every frame; noise in training; no loss.
 
-    Args:
-        dim: latent channels D; pointwise convolutions project to C and back.
-        frame_rate: in Hz.
-        channels: C.
-        std: C_sigma, the standard deviation of the noise's standard deviation (whose sign is irrelevant).
+    Pointwise convolutions project from D to C = ``channels`` and back. ``std`` is C_sigma.
     """
 
     def __init__(self, dim: int, frame_rate: float, channels: int = 32, std: float = 0.25):

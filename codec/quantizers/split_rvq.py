@@ -13,21 +13,15 @@ from codec.utils.distributed import mean_over_ranks
 
 
 class SplitRVQ(Quantizer):
-    """``[B, D, F]`` -> K codes, the first semantic, the others acoustic.
+    """Split residual vector quantizer ``[B, D, F]`` -> K codes, the first semantic, the others acoustic.
 
     Args:
-        dim, frame_rate, codebook_size, codebook_dim, decay, kmeans_iters: of both parts, as for
-            :class:`codec.quantizers.rvq.RVQ`.
         n_q: codebooks K, at least 2.
-        dropout: quantizer dropout of the acoustic codebooks: the probability, in training, that an example uses only
-            the first n of them, n uniform in 1..K - 1.
-        quantization_rate: probability, in training, that an example is quantized.
-        masks: "shared": the same examples are unquantized in both parts (the paper; at rate 0.5 half of the examples
-            are continuous). "independent": each part draws its own (Kyutai's code; a quarter is continuous, a quarter
-            quantized, half is mixed).
-
-    Raises:
-        ValueError: for fewer than 2 codebooks or an unknown ``masks``.
+        dropout: probability, in training, that an example uses only the first n acoustic codebooks, n uniform in
+            1..K - 1.
+        masks: "shared": the same examples are unquantized in both parts (the paper; half are continuous at rate 0.5).
+            "independent": each part draws its own (Kyutai's code; 1/4 continuous, 1/4 quantized, 1/2 mixed).
+        Others: as for :class:`codec.quantizers.rvq.RVQ`.
     """
 
     has_semantic = True

@@ -1,8 +1,7 @@
-"""A variational bottleneck (arXiv 1312.6114) with free bits (arXiv 1606.04934, appendix C.8) and a small KL weight.
+"""Variational bottleneck (arXiv 1312.6114) with free bits (arXiv 1606.04934, appendix C.8) and a small KL weight.
 
-As in latent diffusion models (arXiv 2112.10752): a few channels near a standard normal distribution. There is no
-bitrate without codes, but KL in nats per frame * frame rate / ln 2 bounds the information in bit/s of the noisy
-latents.
+As in latent diffusion models (arXiv 2112.10752). The KL divergence in nats per frame * frame rate / ln 2 bounds the
+information in bit/s of the noisy latents.
 """
 
 import torch
@@ -16,18 +15,11 @@ MIN_STD = 1e-4  # of the posterior, for a finite logarithm
 
 
 class VAE(Continuous):
-    """``[B, D, F]`` -> C channels: a sample of the posterior in training, its mean otherwise.
+    """VAE bottleneck ``[B, D, F]`` -> C channels: a sample of the posterior in training, its mean otherwise.
 
-    The loss is ``weight`` times the KL divergence from a standard normal distribution in nats: mean over batch and
-    frames, sum over channels.
-
-    Args:
-        dim: latent channels D; pointwise convolutions project to 2 C (mean and spread), and from C back.
-        frame_rate: in Hz.
-        channels: C.
-        weight: of the KL divergence, multiplied by the commitment weight of the losses.
-        free_bits: nats per channel and frame; a channel whose KL, averaged over the batch, is below has no gradient, so
-            it does not collapse.
+    Pointwise convolutions project from D to 2 C (mean and spread) and from C back. The loss is ``weight`` times the KL
+    divergence from a standard normal distribution in nats, mean over batch and frames, sum over channels. A channel
+    whose mean KL is below ``free_bits`` (nats per frame) has no KL gradient.
     """
 
     def __init__(self, dim: int, frame_rate: float, channels: int = 32, weight: float = 0.01, free_bits: float = 0.1):
