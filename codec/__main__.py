@@ -1,4 +1,4 @@
-"""The command line: everything but training (train.py) and evaluation (eval.py)."""
+"""Command line of a neural speech codec: everything but training (train.py) and evaluation (eval.py)."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from importlib import import_module
 
 from codec.utils.errors import UserError
 
-# command -> the module of codec/cli that has add_COMMAND (options) and run_COMMAND, and what the command does
+# command -> (module of codec/cli with add_COMMAND, its options, and run_COMMAND; description)
 COMMANDS = {
     "encode": ("files", "audio file -> token file"),
     "decode": ("files", "token file -> audio file"),

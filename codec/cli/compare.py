@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from codec.evaluation.runs.summary import common_folder, compare, format_comparison, write_files
 from codec.utils.errors import InputError
 
 
@@ -16,6 +15,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def run_compare(options: argparse.Namespace) -> None:
+    from codec.evaluation.runs.summary import common_folder, compare, format_comparison, write_files
+
     result = compare(options.runs, options.scores, options.metrics)
     folder = options.out or common_folder(result.runs) / "compare"
     print(format_comparison(result, options.metrics))

@@ -1,18 +1,16 @@
-"""``import`` and ``export``: checkpoints of other projects in and out."""
+"""``import`` and ``export``: conversion of codec checkpoints from and to other libraries."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from codec.checkpoints.convert import onnx
-from codec.checkpoints.convert.mimi import FILES, export_mimi, import_mimi
-from codec.checkpoints.load import load_codec
 from codec.cli.options import add_ckpt, add_force, add_n_q, add_raw
-from codec.model import Codec
 from codec.utils.atomic import atomic_file, refuse_existing
 
-EXPORTS = {**FILES, "onnx": onnx.FILES}
+if TYPE_CHECKING:
+    from codec.model import Codec
+
+EXPORTS = ("transformers", "moshi", "onnx")
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +21,10 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 
 
 def run_import(options: argparse.Namespace) -> None:
+    import torch
+
+    from codec.checkpoints.convert.mimi import import_mimi
+
     refuse_existing([options.output], options.force)
     codec, config = import_mimi(options.source, options.n_q)
     state = {f"codec.{name}": value for name, value in codec.state_dict().items()}
@@ -40,16 +42,20 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def run_export(options: argparse.Namespace) -> None:
-    refuse_existing([options.folder / name for name in EXPORTS[options.to]], options.force)
+    from codec.checkpoints.convert import mimi, onnx
+    from codec.checkpoints.load import load_codec
+
+    files = onnx.FILES if options.to == "onnx" else mimi.FILES[options.to]
+    refuse_existing([options.folder / name for name in files], options.force)
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
     if options.to == "onnx":
         written = onnx.export_onnx(codec, options.folder)
     else:
-        written = export_mimi(codec, options.folder, options.to)
+        written = mimi.export_mimi(codec, options.folder, options.to)
     print(f"{options.ckpt} -> {', '.join(map(str, written))}: {summary(codec)}")
 
 
-def summary(codec: Codec) -> str:
+def summary(codec: "Codec") -> str:
     parameters = sum(p.numel() for p in codec.parameters())
     quantizer = codec.quantizer
     return (

@@ -1,12 +1,10 @@
-"""``pack`` and ``extract``: whole corpora, by one process or many."""
+"""``pack`` and ``extract``: shards, tokens or latents of a speech corpus, by one process or several."""
 
 import argparse
 from pathlib import Path
 
 from codec.cli.corpus_args import add_corpus, open_corpus
 from codec.cli.options import add_ckpt, add_device, add_n_q, add_raw, count, number, positive
-from codec.data.work_units import cut
-from codec.utils.distributed import rank_and_world_size
 from codec.utils.errors import InputError
 
 
@@ -27,6 +25,8 @@ def add_work(parser: argparse.ArgumentParser, folder: str, unit: str, seconds: f
 
 def run_pack(options: argparse.Namespace) -> None:
     from codec.data.shard_writer import pack, summary
+    from codec.data.work_units import cut
+    from codec.utils.distributed import rank_and_world_size
 
     part = rank_and_world_size(options.rank, options.world)
     units = cut(open_corpus(options.overrides, 24_000), options.seconds)  # any rate: only lengths are read
@@ -49,9 +49,11 @@ def add_extract(parser: argparse.ArgumentParser) -> None:
 
 def run_extract(options: argparse.Namespace) -> None:
     from codec.checkpoints.load import load_codec
+    from codec.data.work_units import cut
     from codec.latents.export import LatentExtractor
     from codec.latents.extract import INDEX, TokenExtractor, extract
     from codec.utils.device import usable_device
+    from codec.utils.distributed import rank_and_world_size
 
     part = rank_and_world_size(options.rank, options.world)
     other = ("--n-q", options.n_q) if options.kind == "latents" else ("--latents", options.latents)

@@ -1,15 +1,12 @@
-"""The corpus of a command: Hydra overrides as for train.py, ``dataset=folder dataset.path=DIR``."""
+"""The corpus argument of a command: Hydra overrides as for train.py, ``dataset=folder dataset.path=DIR``."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
-from hydra.utils import instantiate
-from omegaconf.errors import OmegaConfBaseException
-
-from codec.data.base import Corpus, CorpusError
+if TYPE_CHECKING:
+    from codec.data.base import Corpus
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -23,15 +20,16 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def open_corpus(overrides: Sequence[str], sample_rate: int | None = None) -> Corpus:
-    """The corpus of overrides such as ``["dataset=folder", "dataset.path=DIR"]``.
+def open_corpus(overrides: Sequence[str], sample_rate: int | None = None) -> "Corpus":
+    """The corpus that overrides such as ``["dataset=folder", "dataset.path=DIR"]`` describe, at ``sample_rate`` (Hz;
+    None: as configured). Raises CorpusError if there is no such corpus, or a word is no override of a dataset."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from hydra.utils import instantiate
+    from omegaconf.errors import OmegaConfBaseException
 
-    Args:
-        sample_rate: of its items, in Hz; None: as configured.
+    from codec.data.base import CorpusError
 
-    Raises:
-        CorpusError: if there is no such corpus, or a word is no override of a dataset.
-    """
     for word in overrides:
         if not word.lstrip("+~").startswith("dataset"):
             raise CorpusError(f"{word} is no option of a corpus: give dataset=folder dataset.path=DIR, for example")

@@ -1,4 +1,4 @@
-"""``encode`` and ``decode``: audio files to token files and back."""
+"""``encode`` and ``decode``: a codec between audio files and token files."""
 
 import argparse
 import ctypes
@@ -6,11 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from codec.checkpoints.load import load_codec
 from codec.cli.options import add_ckpt, add_device, add_force, add_n_q, add_raw
-from codec.latents.audio_files import decode_file, encode_file
 from codec.utils.atomic import refuse_existing
-from codec.utils.device import usable_device
 from codec.utils.errors import InputError
 
 
@@ -30,14 +27,21 @@ def add_files(parser: argparse.ArgumentParser, source: str, target: str) -> None
 
 
 def run_encode(options: argparse.Namespace) -> None:
+    from codec.latents.audio_files import encode_file
+
     convert(options, encode_file)
 
 
 def run_decode(options: argparse.Namespace) -> None:
+    from codec.latents.audio_files import decode_file
+
     convert(options, decode_file)
 
 
 def convert(options: argparse.Namespace, convert_file: Callable) -> None:
+    from codec.checkpoints.load import load_codec
+    from codec.utils.device import usable_device
+
     refuse_existing([options.target], options.force)
     keep_freed_memory()
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
@@ -52,7 +56,7 @@ def convert(options: argparse.Namespace, convert_file: Callable) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc reuse freed memory. By default, each large activation is mapped, and its pages are zeroed, anew."""
+    """Make glibc reuse freed memory; by default, each large activation is mapped anew and its pages are zeroed."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(-3, 2**25)  # M_MMAP_THRESHOLD: the maximum that glibc accepts

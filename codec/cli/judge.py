@@ -1,36 +1,20 @@
-"""``judge``: scores of what flow models inpaint, and probes of a codec's latents."""
+"""``judge``: scores of speech inpainted by flow models, or probes of the latents of a codec."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from codec.checkpoints.load import load_codec
 from codec.cli import options as shared
 from codec.cli.corpus_args import add_corpus, open_corpus
 from codec.cli.options import count, number, positive
-from codec.data.base import readable
-from codec.data.folder import FolderCorpus
-from codec.evaluation.evaluate import file_name
-from codec.evaluation.judges.mel import SAMPLE_RATE
-from codec.evaluation.probing.content import content, summary
-from codec.evaluation.report import write_json
-from codec.evaluation.runs.run_folder import unique_suffixes
-from codec.flow import load
-from codec.flow.evaluation.benchmark import InpaintingBenchmark
-from codec.flow.evaluation.examples import write_examples
-from codec.flow.evaluation.panel import Panel
-from codec.flow.evaluation.spans import with_spans
-from codec.flow.evaluation.table import table
-from codec.latents.cached import cached_latents
-from codec.latents.index import Statistics
-from codec.latents.latent_corpus import LatentCorpus
-from codec.latents.latent_space import LatentSpace, latent_fingerprint
 from codec.utils.atomic import write_atomic
-from codec.utils.device import usable_device
 from codec.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from codec.flow.evaluation.panel import Panel
+    from codec.latents.latent_space import LatentSpace
 
 
 def add_judge(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +43,8 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
 
 
 def run_judge(options: argparse.Namespace) -> None:
+    from codec.utils.device import usable_device
+
     if len(set(options.ckpt)) < len(options.ckpt):
         raise InputError("a flow model is given twice: give each once")
     if options.audio and not options.out:
@@ -76,7 +62,14 @@ def run_judge(options: argparse.Namespace) -> None:
 
 
 def judge_models(options: argparse.Namespace) -> None:
-    """Print the table of flow models on one codec; without any, of the codec's bounds; without a codec, the judges."""
+    """Print the scores of flow models on one codec; without any, the codec's bounds; without a codec, the judges'."""
+    from codec.evaluation.evaluate import file_name
+    from codec.evaluation.runs.run_folder import unique_suffixes
+    from codec.flow import load
+    from codec.flow.evaluation.benchmark import InpaintingBenchmark
+    from codec.flow.evaluation.examples import write_examples
+    from codec.flow.evaluation.table import table
+
     loaded = [load.load_with_config(path, not options.raw) for path in options.ckpt]
     models = dict(zip(unique_suffixes(options.ckpt), [flow for flow, _ in loaded], strict=True))
     codec_ckpt = options.codec_ckpt
@@ -108,11 +101,13 @@ def judge_models(options: argparse.Namespace) -> None:
 
 
 def held_out(options: argparse.Namespace, corpus, flows: Sequence, sample_rate: int) -> Sequence:
-    """Held-out recordings with their spans, not longer than what all models were trained on."""
+    """Held-out recordings with their spans, not longer than the training items of any model."""
+    from codec.data.base import readable
+    from codec.flow.evaluation.spans import with_spans
+
     longest = min((flow.max_frames / flow.frame_rate for flow in flows), default=float("inf"))
-    whole = any(
-        flow.condition.needs_whole for flow in flows
-    )  # conditioned on a text that cannot be cut with the recording
+    # some are conditioned on a text that cannot be cut with the recording
+    whole = any(flow.condition.needs_whole for flow in flows)
     unread: list[tuple[str, str]] = []
     clips = readable(corpus.clips(options.split, None if whole or longest == float("inf") else longest), unread)
     recordings, skipped = with_spans(clips, sample_rate, options.seed, longest, options.clips, options.after)
@@ -124,7 +119,13 @@ def held_out(options: argparse.Namespace, corpus, flows: Sequence, sample_rate: 
 
 
 def probe_latents(options: argparse.Namespace) -> None:
-    """Print scores of probes and ABX on a codec's latents of a corpus, which are extracted if they are not cached."""
+    """Print scores of probes and ABX on a codec's latents of a corpus; extract the latents if they are not cached."""
+    from codec.checkpoints.load import load_codec
+    from codec.evaluation.probing.content import content, summary
+    from codec.evaluation.report import write_json
+    from codec.latents.cached import cached_latents
+    from codec.latents.latent_corpus import LatentCorpus
+
     codec, _ = load_codec(options.codec_ckpt)
     corpus = open_corpus(options.overrides, codec.sample_rate)
     latents = LatentCorpus(cached_latents(options.codec_ckpt, corpus, options.latents, device=options.device))
@@ -134,8 +135,13 @@ def probe_latents(options: argparse.Namespace) -> None:
         write_json(options.out / "latents.json", found)
 
 
-def panel_for(corpus, split: str, folders: Sequence[str]) -> Panel:
-    """Judges that are not trained on the held-out speakers. Prints their own accuracy."""
+def panel_for(corpus, split: str, folders: Sequence[str]) -> "Panel":
+    """Judges trained without the speakers of ``split``. Prints their own accuracy."""
+    from codec.data.base import readable
+    from codec.data.folder import FolderCorpus
+    from codec.evaluation.judges.mel import SAMPLE_RATE
+    from codec.flow.evaluation.panel import Panel
+
     speakers = {item["speaker"] for item in readable(corpus.clips(split, 0.1), [])} - {""}
     panel = Panel.trained_without(speakers, [FolderCorpus(folder, SAMPLE_RATE) for folder in folders])
     print(f"judges apart from {', '.join(sorted(speakers)) or 'no named speaker'}")
@@ -143,8 +149,15 @@ def panel_for(corpus, split: str, folders: Sequence[str]) -> Panel:
     return panel
 
 
-def space_of(ckpt: str | Path, flows: Sequence) -> LatentSpace:
+def space_of(ckpt: str | Path, flows: Sequence) -> "LatentSpace":
     """The latent space of the first flow model; without any, latents before quantization, not normalised."""
+    import torch
+
+    from codec.checkpoints.load import load_codec
+    from codec.flow import load
+    from codec.latents.index import Statistics
+    from codec.latents.latent_space import LatentSpace, latent_fingerprint
+
     codec, _ = load_codec(ckpt)
     if flows:
         return LatentSpace(codec, load.statistics_of(flows[0]))
@@ -154,7 +167,7 @@ def space_of(ckpt: str | Path, flows: Sequence) -> LatentSpace:
 
 
 def progress(name: str):
-    """Prints the share that is done, on a terminal only."""
+    """A function that prints the share that is done, on a terminal only."""
     if not sys.stderr.isatty():
         return lambda share: None
     return lambda share: print(f"\r{name}: {share:.0%}", end="\n" if share >= 1 else "", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Options that several commands share: the same name, default and help text everywhere."""
+"""Command-line options that several commands share, and number types for argparse."""
 
 import argparse
 import math
@@ -6,11 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-FLOW_MODEL = "the flow model"
-
 
 def number(kind: type, least: float, wanted: str, most: float = math.inf) -> Callable[[str], float]:
-    """An argparse type: a number from ``least`` to below ``most``; ``wanted`` describes it in the error."""
+    """An argparse type: a number in [``least``, ``most``); ``wanted`` describes it in the error message."""
 
     def parse(text: str) -> float:
         try:
@@ -68,7 +66,7 @@ def add_sampling(parser: argparse.ArgumentParser, steps: int) -> None:
 
 
 class _Renamed(argparse.Action):
-    """An option of an earlier version, refused with its name of today."""
+    """An option of an earlier version: an error with its present name."""
 
     def __init__(self, option_strings: list[str], dest: str, const: str):
         super().__init__(option_strings, argparse.SUPPRESS, nargs="?", const=const, help=argparse.SUPPRESS)

@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from codec.evaluation.html.ratings import read_ratings, screen_listeners, summarise
 from codec.utils.errors import InputError
 
 
@@ -13,6 +12,8 @@ def add_ratings(parser: argparse.ArgumentParser) -> None:
 
 
 def run_ratings(options: argparse.Namespace) -> None:
+    from codec.evaluation.html.ratings import read_ratings, screen_listeners, summarise
+
     ratings, excluded = screen_listeners(read_ratings(options.results))
     if excluded:
         print(f"excluded, for not hearing the hidden reference (BS.1534-3): {', '.join(excluded)}\n")

@@ -1,26 +1,22 @@
-"""``inpaint``, ``tts`` and ``edit``: audio files from a flow model."""
+"""``inpaint``, ``tts`` and ``edit``: speech inpainting, synthesis and editing with a flow model, to audio files."""
 
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
-import soundfile
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from codec.cli import options as shared
 from codec.cli.options import finite
-from codec.data.audio import AudioError, read
-from codec.data.espeak import pronounce
-from codec.data.manifest import phones_are_timed, read_manifest
 from codec.data.vocabulary import normalized_text
-from codec.flow.editing import find_words, plan_edit, stretched
-from codec.flow.generate import Generator
-from codec.flow.sampler import Sampling
 from codec.utils.atomic import atomic_file, refuse_existing
-from codec.utils.device import usable_device
 from codec.utils.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from codec.flow.generate import Generator
+    from codec.flow.sampler import Sampling
 
 MANIFEST = "manifest.csv"
 AUDIO = "audio file (wav, flac, ogg, opus, mp3), any rate and length"
@@ -85,6 +81,8 @@ def add_model(parser: argparse.ArgumentParser, prompt: str) -> None:
 
 
 def run_inpaint(options: argparse.Namespace) -> None:
+    from codec.data.espeak import pronounce
+
     generator = load_generator(options)
     wav = read_audio(options.source, generator.sample_rate)
     text, phones = transcript(options)
@@ -102,6 +100,9 @@ def run_inpaint(options: argparse.Namespace) -> None:
 
 
 def run_tts(options: argparse.Namespace) -> None:
+    from codec.data.espeak import pronounce
+    from codec.flow.editing import stretched
+
     text = not_empty(options.text)
     if options.prompt_text is not None and not options.prompt:
         raise InputError("--prompt-text is the text of a prompt: give --prompt, too")
@@ -127,6 +128,9 @@ def run_tts(options: argparse.Namespace) -> None:
 
 
 def run_edit(options: argparse.Namespace) -> None:
+    from codec.data.espeak import pronounce
+    from codec.flow.editing import find_words, plan_edit
+
     text, phones = transcript(options)
     place = find_words(not_empty(text), options.old)
     after = text[: place.begin] + not_empty(options.new) + text[place.end :]
@@ -143,16 +147,21 @@ def run_edit(options: argparse.Namespace) -> None:
     write(options, wav, generator.sample_rate, str(options.source))
 
 
-def load_generator(options: argparse.Namespace) -> Generator:
-    """The models. Raises InputError first if the output cannot be written."""
+def load_generator(options: argparse.Namespace) -> "Generator":
+    """The flow model and its codec. Raises InputError before loading them if the output cannot be written."""
+    from codec.flow.generate import Generator
+    from codec.utils.device import usable_device
+
     refuse_existing([options.output], options.force)
     if (ending := options.output.suffix[1:].upper()) not in ("WAV", "FLAC", "OGG"):
         raise InputError(f"{options.output} ends in {ending.lower() or 'nothing'}: choose .wav, .flac or .ogg")
     return Generator.load(options.ckpt, options.codec_ckpt, usable_device(options.device), not options.raw)
 
 
-def read_audio(path: Path, sample_rate: int) -> np.ndarray:
-    """Mono samples ``[T]``, resampled."""
+def read_audio(path: Path, sample_rate: int) -> "np.ndarray":
+    """Mono samples ``[T]`` of an audio file, resampled to ``sample_rate`` (Hz). Raises InputError."""
+    from codec.data.audio import AudioError, read
+
     if not path.is_file():
         raise InputError(f"there is no audio file at {path}")
     try:
@@ -161,12 +170,14 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
         raise InputError(f"{path} {error.reason}") from None
 
 
-def read_prompt(options: argparse.Namespace, generator: Generator) -> np.ndarray | None:
+def read_prompt(options: argparse.Namespace, generator: "Generator") -> "np.ndarray | None":
     return read_audio(options.prompt, generator.sample_rate) if options.prompt else None
 
 
 def transcript(options: argparse.Namespace) -> tuple[str, Phones]:
     """Text and phones of the recording: from the options, or from the manifest beside the recording."""
+    from codec.data.manifest import phones_are_timed, read_manifest
+
     text, phones, manifest = options.text, options.phones, options.source.parent / MANIFEST
     if text is None and phones is None and manifest.is_file():
         row = next((row for row in read_manifest(manifest)[0] if row.file == options.source.name), None)
@@ -185,21 +196,21 @@ def transcript(options: argparse.Namespace) -> tuple[str, Phones]:
 
 
 def check_within(phones: Phones, seconds: float) -> None:
-    """Raises InputError for a phone that begins after the end of a recording of ``seconds``."""
+    """Raise InputError if a phone begins after the end of a recording of ``seconds``."""
     for symbol, start in phones:
         if start is not None and start >= seconds:
             raise InputError(f"the phone {symbol} begins at {start:g} s, and the recording is {seconds:.2f} s long")
 
 
 def not_empty(text: str) -> str:
-    """The text. Raises InputError if it has no characters to speak."""
+    """``text``. Raises InputError if it has no characters to speak."""
     if not normalized_text(text):
         raise InputError("the text is empty: give the words that are spoken")
     return text
 
 
-def check_conditioning(generator: Generator, **given: object) -> None:
-    """Raises InputError for an option that is given and that the model is not conditioned on."""
+def check_conditioning(generator: "Generator", **given: object) -> None:
+    """Raise InputError if an option is given (not None) that the model is not conditioned on."""
     condition = generator.flow.condition
     known = condition.transcripts | ({"prompt"} if condition.needs_prompt else set())
     if "phones" in known and not condition.needs_times and not given.get("phones"):
@@ -211,14 +222,20 @@ def check_conditioning(generator: Generator, **given: object) -> None:
 
 
 @contextmanager
-def sampling(options: argparse.Namespace) -> Iterator[Sampling]:
+def sampling(options: argparse.Namespace) -> "Iterator[Sampling]":
     """The sampling options, with a progress bar."""
+    from tqdm import tqdm
+
+    from codec.flow.sampler import Sampling
+
     with tqdm(total=1.0, bar_format="{percentage:3.0f}% |{bar}| {elapsed} < {remaining}") as bar:
         show = lambda share: bar.update(share - bar.n)  # noqa: E731
         yield Sampling(options.steps, options.guidance, options.sampler, options.seed, show)
 
 
-def write(options: argparse.Namespace, wav: np.ndarray, sample_rate: int, source: str) -> None:
+def write(options: argparse.Namespace, wav: "np.ndarray", sample_rate: int, source: str) -> None:
+    import soundfile
+
     with atomic_file(options.output) as file:
         soundfile.write(file, wav, sample_rate, format=options.output.suffix[1:].upper())
     print(f"{source} -> {options.output}: {len(wav) / sample_rate:.2f} s")

@@ -1,4 +1,4 @@
-"""Audio files to token files and back, block by block: the memory needed does not depend on their length."""
+"""Encoding of audio files to token files and back, block by block: memory does not grow with the duration."""
 
 import math
 from collections.abc import Iterator
@@ -26,15 +26,9 @@ class FileError(InputError):
 
 @torch.inference_mode()
 def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
-    """Encode an audio file (any rate; channels are averaged) into a token file.
-
-    A codec with look-ahead cannot stream and gets the whole recording at once.
-
-    Raises:
-        FileError: if the source cannot be read or is empty.
-        TokenError: if the target cannot be written.
-        ValueError: if the codec has fewer than ``n_q`` codebooks, or none at all.
-    """
+    """Encode an audio file (any rate; channels are averaged) into a token file. A non-causal codec encodes it as one
+    block. Raises FileError if the source is unreadable or empty, TokenError if the target cannot be written, ValueError
+    if the codec has fewer than ``n_q`` codebooks, or none."""
     n_q = checked_n_q(codec.quantizer, n_q)
     Path(target).parent.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
     device = next(codec.buffers()).device
@@ -58,17 +52,14 @@ def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
 
 
 def _frames(codes: Tensor) -> bytes:
-    """codes ``[1, k, F]`` -> frame by frame, 32 bits each."""
+    """Codes ``[1, k, F]`` -> bytes of int32, frame by frame."""
     return codes[0].t().cpu().numpy().astype(np.int32).tobytes()
 
 
 def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
-    """Decode a token file (its first ``n_q`` codebooks) into an audio file, in the format of the name's ending.
-
-    Raises:
-        TokenError: if the token file is damaged, foreign, or of another model, or has fewer than ``n_q`` codebooks.
-        FileError: if the target cannot be written.
-    """
+    """Decode a token file (its first ``n_q`` codebooks) into an audio file, in the format of the target's ending.
+    Raises TokenError if the token file is invalid, of another model, or has fewer than ``n_q`` codebooks; FileError if
+    the target cannot be written."""
     tokens = load_tokens(source)
     has, quantizer = tokens.codes.shape[0], codec.quantizer
     own = codec.sample_rate, codec.hop_length, codebook_fingerprint(quantizer, has) if has <= quantizer.n_q else ""
@@ -96,7 +87,7 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
 
 
 def _decoded(codec: Codec, codes: Tensor) -> Iterator[np.ndarray]:
-    """codes ``[1, k, F]`` -> blocks of samples."""
+    """Codes ``[1, k, F]`` -> blocks of samples in [-1, 1]."""
     device, stream = next(codec.buffers()).device, _stream(codec, None)
     frames = max(1, round(BLOCK * codec.frame_rate)) if stream else codes.shape[-1]
     for block in codes.split(frames, dim=-1):
@@ -106,11 +97,8 @@ def _decoded(codec: Codec, codes: Tensor) -> Iterator[np.ndarray]:
 
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 blocks of an audio file, resampled to ``sample_rate`` (Hz) as one stream.
-
-    Raises:
-        FileError: if the file is missing, unreadable, shorter than its header says, or not finite.
-    """
+    """Mono float32 blocks of an audio file, resampled to ``sample_rate`` (Hz) as one stream. Raises FileError if the
+    file is missing, unreadable, shorter than its header says, or not finite."""
     if not Path(path).is_file():
         raise FileError(f"there is no audio file at {path}")
     try:

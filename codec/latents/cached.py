@@ -1,4 +1,4 @@
-"""Latents, codes and teacher features of a corpus in the user's cache, extracted if they are not there yet."""
+"""Latents, codes and teacher features of a corpus in the user's cache folder, extracted on first use."""
 
 import time
 from collections.abc import Callable
@@ -18,22 +18,16 @@ from codec.latents.shard_file import ENDING
 from codec.utils.cache import cache_dir, cache_key
 from codec.utils.errors import InputError
 
-UNIT = 600.0  # seconds of audio in a work unit, about: several processes share a small corpus, too
-POLL = 1.0  # seconds between two looks for the files of other processes
+UNIT = 600.0  # seconds of audio in a work unit, about: short, so that several processes can share a small corpus
+POLL = 1.0  # seconds between checks for the files of other processes
 
 
 def cached_latents(ckpt: str | Path, corpus: Corpus, kind: str = "pre", **how) -> Path:
-    """The folder with the latents of a corpus (at the codec's sample rate), ``kind`` "pre" or "post" quantization, of
-    the averaged weights of a checkpoint.
+    """The folder with a codec's latents ("pre" or "post" quantization; averaged weights) of a corpus at its own rate.
 
     Args:
-        how: ``part`` (rank, world size): of several processes that ask at once, each extracts its share of the units
-            and waits for the others; ``device``; ``report``, for progress.
-
-    Raises:
-        CheckpointError: if the checkpoint cannot be loaded.
-        CorpusError: if the corpus cannot be cut into units, or too much of it cannot be read.
-        InputError: if the codec has no latents of this kind.
+        how: ``part`` (rank, world size) if several processes call this at once: each extracts its share of the units
+            and waits for the others; ``device``; ``report``, a function for progress messages.
     """
     codec, _ = load_codec(ckpt)
     try:
@@ -44,13 +38,13 @@ def cached_latents(ckpt: str | Path, corpus: Corpus, kind: str = "pre", **how) -
 
 
 def cached_codes(ckpt: str | Path, corpus: Corpus, **how) -> Path:
-    """The folder with the codes of a corpus, of all codebooks; see :func:`cached_latents`."""
+    """The folder with the codes of all codebooks of a corpus; see :func:`cached_latents`."""
     codec, _ = load_codec(ckpt)
     return _cached("codes", TokenExtractor(codec), corpus, latent_fingerprint(codec, "post"), **how)
 
 
 def cached_features(teacher: Teacher, corpus: Corpus, hop_length: int, **how) -> Path:
-    """The folder with a teacher's features of a corpus, one per ``hop_length`` samples; see :func:`cached_latents`."""
+    """The folder with a teacher's features of a corpus, a frame per ``hop_length`` samples; see `cached_latents`."""
     return _cached("features", FeatureExtractor(teacher, corpus.sample_rate, hop_length), corpus, **how)
 
 
@@ -65,7 +59,7 @@ def _cached(
 ) -> Path:
     units = cut(corpus, UNIT)
     folder = cache_dir() / name / cache_key(units.digest, *identity, *extractor.facts.values())
-    files = [folder / INDEX, *(folder / (unit + ENDING) for unit in units.names)]  # a damaged one may be removed
+    files = [folder / INDEX, *(folder / (unit + ENDING) for unit in units.names)]  # a user may remove a damaged one
     if not all(file.is_file() for file in files):
         extractor.prepare(device)
         extract(extractor, units, folder, part, report)

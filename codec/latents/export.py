@@ -1,7 +1,7 @@
-"""Extraction of continuous latents, with their statistics over the training part.
+"""Extraction of the continuous latents of a codec, with mean and standard deviation over the training part.
 
-Each shard file also has ``moments`` ``[2, C]`` float64 of its own frames: mean, and sum of squared deviations. The last
-process merges those of the training files without reading the latents again.
+Each shard file has ``moments`` ``[2, C]`` float64 of its frames: mean, and sum of squared deviations. The last process
+merges those of the training files.
 """
 
 from collections.abc import Sequence
@@ -23,11 +23,8 @@ Moments = tuple[int, np.ndarray, np.ndarray]
 
 
 class LatentExtractor(Extractor):
-    """``latents`` ``[C, F]`` float32, not normalised, before ("pre") or after ("post") quantization.
-
-    Raises:
-        ValueError: if the codec has no such latents.
-    """
+    """Extraction of ``latents`` ``[C, F]`` float32, not normalised, before ("pre") or after ("post") quantization.
+    Raises ValueError if the codec has none of this kind."""
 
     layout = LATENTS
 
@@ -40,7 +37,7 @@ class LatentExtractor(Extractor):
         self.size = f"{self.dim} channels at {codec.frame_rate:g} Hz ({kind})"
 
     def plan(self, units: WorkUnits) -> dict[str, Any]:
-        """Raises CorpusError if nothing is left for training."""
+        """Raises CorpusError if all recordings are held out."""
         if not units.splits["train"]:
             raise CorpusError("every recording is held out and none is left for the statistics: hold out fewer.")
         return {"corpus": units.digest, "latents": LATENTS.version, **self.facts}
@@ -72,7 +69,7 @@ class LatentExtractor(Extractor):
 
 
 def moments(matrix: np.ndarray) -> Moments:
-    """Of the columns of ``[C, F]``; one channel at a time, so that memory does not double."""
+    """Moments over the frames of ``[C, F]``; one channel at a time, so that memory does not double."""
     if not matrix.shape[1]:
         return 0, np.zeros(len(matrix)), np.zeros(len(matrix))
     mean = np.array([row.mean(dtype=np.float64) for row in matrix])
@@ -81,7 +78,7 @@ def moments(matrix: np.ndarray) -> Moments:
 
 
 def merged(parts: Sequence[Moments]) -> Moments:
-    """The moments of all frames together (Chan, Golub and LeVeque, 1979), the parts in their order."""
+    """Moments of all frames together, by pairwise updates (Chan, Golub and LeVeque, 1979), in the given order."""
     count, mean, deviations = parts[0]
     for n, other_mean, other_deviations in parts[1:]:
         if n:

@@ -1,8 +1,7 @@
-"""Extraction of tokens, latents or features of a corpus, by any number of processes that need not talk to each other.
+"""Extraction of tokens, latents or teacher features of a corpus, by independent processes.
 
-Work unit i (codec/data/work_units.py) belongs to the process i mod world size. A unit's shard file NAME.safetensors
-(codec/latents/shard_file.py) is written atomically, and one that exists is not computed again: processes may be killed
-and restarted at any time. The same units, codec and kind of machine give the same bytes.
+Process i mod world size writes the shard file of work unit i, atomically; files that exist are not computed again, so
+that processes may be killed and restarted. The same units, codec and kind of machine give the same bytes.
 """
 
 import hashlib
@@ -31,13 +30,13 @@ TOKENS = Layout("codec-token-shards", 2, "codes", "U16", "tokens", "model")
 
 
 class Extractor(ABC):
-    """Computes a matrix ``[C, F]`` of a recording. Made of a codec before `for_inference`, which changes its weights.
+    """A network that computes a matrix ``[C, F]`` of a recording. A codec must not be in its form for inference yet.
 
     Attributes:
         network: the codec or teacher.
-        facts: of the network, ``sample_rate`` and ``hop_length`` among them; in every shard file and in the index.
+        facts: metadata of every shard file and of the index: ``sample_rate`` (Hz), ``hop_length`` (samples), and more.
         empty: ``[C, 0]``, the matrix of no recording.
-        size: for people, as "8 codebooks".
+        size: C in words, as "8 codebooks".
     """
 
     layout: Layout
@@ -47,38 +46,35 @@ class Extractor(ABC):
     size: str
 
     def prepare(self, device: str | torch.device) -> None:
-        """Move the network to a device, a codec in its form for inference."""
+        """Move the network to a device, and convert a codec to its form for inference."""
         self.network.to(device)
         if isinstance(self.network, Codec):
             self.network.for_inference()
 
     @abstractmethod
     def matrix(self, wav: Tensor) -> np.ndarray:
-        """wav ``[1, 1, T]`` -> ``[C, F]``. Raises ValueError if the files cannot hold it."""
+        """wav ``[1, 1, T]`` -> ``[C, F]``. Raises ValueError if a shard file cannot represent it."""
 
     @abstractmethod
     def plan(self, units: WorkUnits) -> dict[str, Any]:
-        """All that determines the content of the files. A folder is for one plan. Raises CorpusError."""
+        """Everything that determines the content of the files; one folder has files of one plan. Raises CorpusError."""
 
     def extra(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
-        """``[C, frames of a unit]`` -> further tensors of its file."""
+        """``[C, frames of a unit]`` -> further tensors of its shard file."""
         return {}
 
     def gather(self, shard: ShardFile) -> Any:
-        """What :meth:`summary` needs of a file. Raises ShardFileError if it is damaged."""
+        """The part of a file that :meth:`summary` needs. Raises ShardFileError if it is damaged."""
         return None
 
     def summary(self, train: list[Any]) -> dict[str, Any]:
-        """The gathered values of the training files -> further entries of the index."""
+        """The values that :meth:`gather` gave for the training files -> further entries of the index."""
         return {}
 
 
 class TokenExtractor(Extractor):
-    """``codes`` ``[K, F]`` uint16 of the first ``n_q`` codebooks (None: all).
-
-    Raises:
-        ValueError: if there are fewer, or none.
-    """
+    """Extraction of ``codes`` ``[K, F]`` uint16 of the first ``n_q`` codebooks (None: all). Raises ValueError if there
+    are fewer, or none."""
 
     layout = TOKENS
 
@@ -91,7 +87,7 @@ class TokenExtractor(Extractor):
         self.weights = weights_fingerprint(codec.encoder)
 
     def plan(self, units: WorkUnits) -> dict[str, Any]:
-        # another encoder gives other codes with the same codebooks
+        # codebooks alone do not determine the codes: the encoder does as well
         return {"corpus": units.digest, "tokens": TOKENS.version, "weights": self.weights, **self.facts}
 
     def matrix(self, wav: Tensor) -> np.ndarray:
@@ -109,11 +105,10 @@ def extract(
     part: tuple[int, int] = (0, 1),
     report: Callable[[str], None] = print,
 ) -> dict | None:
-    """Write the missing files of process ``part`` (rank, world size) -> the index; None while files are missing.
+    """Write the missing shard files of process ``part`` (rank, world size), and the index once all files exist.
 
-    Raises:
-        CorpusError: if the folder is of another corpus or codec, or too much cannot be read.
-        ValueError: if the files cannot hold what the extractor computes.
+    Returns the index, or None while files of other processes are missing. Raises CorpusError if the folder has files of
+    another corpus or codec or too many recordings are unreadable, ValueError as :meth:`Extractor.matrix` does.
     """
     check_plan(folder, extractor.plan(units))
     errors = ReadErrors(units.size)
@@ -138,7 +133,7 @@ def extract(
 
 @torch.inference_mode()
 def _write(extractor: Extractor, units: WorkUnits, unit: int, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
-    """Write the file of one unit -> (name, reason) of unreadable recordings, and names of the others."""
+    """Write the file of one unit; return (name, reason) of unreadable recordings, and the names of the others."""
     device = next(tensor.device for tensor in (*extractor.network.parameters(), *extractor.network.buffers()))
     matrices, lengths, about, skipped = [], [], [], []
     for recording in units.recordings(unit):
@@ -160,7 +155,7 @@ def _write(extractor: Extractor, units: WorkUnits, unit: int, folder: Path) -> t
 
 
 def _entry(path: Path, extractor: Extractor) -> tuple[dict[str, Any], Any]:
-    """The entry of a file in the index, and what the extractor gathers from the file."""
+    """The entry of a file in the index, and the result of `Extractor.gather`."""
     with corpus_errors():
         shard = ShardFile(path, extractor.layout)
         shard.check()
@@ -173,11 +168,7 @@ def _entry(path: Path, extractor: Extractor) -> tuple[dict[str, Any], Any]:
 
 
 def read_token_shard(path: Path) -> Iterator[tuple[dict[str, str], Tokens]]:
-    """({file, speaker, text, phones}, tokens) of each recording in a shard file of tokens.
-
-    Raises:
-        TokenError: if it is missing, damaged or of another layout.
-    """
+    """({file, speaker, text, phones}, tokens) of each recording in a shard file of tokens. Raises TokenError."""
     try:
         shard = ShardFile(path, TOKENS)
         shard.check()

@@ -1,4 +1,4 @@
-"""Extraction of a teacher's features, at the frame rate of a codec."""
+"""Extraction of the features of a teacher network, resampled to the frame rate of a codec."""
 
 import math
 from typing import Any
@@ -16,12 +16,12 @@ from codec.latents.shard_file import Layout
 
 FEATURES = Layout("codec-features", 1, "features", "F16", "features", "teacher")
 LARGEST = torch.finfo(torch.float16).max
-PIECE = 30.0  # seconds at a time, at most: a teacher's memory may grow with their square
-LEAST = 0.1  # seconds, padded with silence; the first window of WavLM is 25 ms
+PIECE = 30.0  # seconds at a time, at most: the memory of a teacher may grow with their square
+LEAST = 0.1  # seconds; shorter pieces are padded with silence (the first window of WavLM is 25 ms)
 
 
 class FeatureExtractor(Extractor):
-    """``features`` ``[C, F]`` float16, of recordings at the sample rate of a codec, F = ceil(T / hop_length)."""
+    """Extraction of ``features`` ``[C, F]`` float16, F = ceil(T / hop_length), of T samples at ``sample_rate`` Hz."""
 
     layout = FEATURES
 

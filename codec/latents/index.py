@@ -1,7 +1,5 @@
-"""The index of a folder of latents: their source, their statistics, and the shard files of each split.
-
-``python -m codec extract --kind latents`` writes index.json. It is untrusted: names stay inside the folder and numbers
-within bounds.
+"""The index of a folder of latents (index.json of ``python -m codec extract --kind latents``): source, statistics, and
+shard files of each split. The file is untrusted and validated: names cannot leave the folder, numbers have bounds.
 """
 
 from dataclasses import dataclass
@@ -21,20 +19,19 @@ from codec.utils.safe_io import Schema, UntrustedFileError, parse_as, read_text
 LATENTS = Layout("codec-latents", 1, "latents", "F32", "latents", "fingerprint")
 INDEX = "index.json"
 MAX_UNITS, MAX_CHANNELS = 1_000_000, 65_536
-LEAST = 1e-30  # a channel whose standard deviation is less counts as constant, and has 1
+LEAST = 1e-30  # a channel with a smaller standard deviation is constant, and gets 1
 Count = Annotated[int, Field(ge=0, le=2**40)]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """The source of latents and their distribution: what
-    :class:`~codec.latents.latent_space.LatentSpace` needs besides the codec.
+    """Mean and standard deviation of the latents of a codec, and the identity of the codec.
 
     Attributes:
         kind: "pre" or "post" quantization.
-        fingerprint: of the codec (:func:`~codec.latents.latent_space.latent_fingerprint`).
+        fingerprint: of the codec, by :func:`~codec.latents.latent_space.latent_fingerprint`.
         sample_rate, hop_length: of the codec, in Hz and samples.
-        mean, std: ``[C]`` float32, of each channel over all training frames. A constant channel has std 1.
+        mean, std: ``[C]`` float32, of each channel over all training frames; std is 1 for a constant channel.
     """
 
     kind: str
@@ -45,13 +42,13 @@ class Statistics:
     std: Tensor
 
     def plain(self) -> dict[str, Any]:
-        """Plain values, for a checkpoint or JSON; :meth:`of` is the inverse."""
+        """Strings, numbers and lists, for a checkpoint or JSON; :meth:`of` is the inverse."""
         facts = {name: getattr(self, name) for name in ("kind", "fingerprint", "sample_rate", "hop_length")}
         return facts | {"mean": self.mean.tolist(), "std": self.std.tolist()}
 
     @classmethod
     def of(cls, content: Any, where: str) -> "Statistics":
-        """The inverse of :meth:`plain`. Raises CorpusError with ``where`` the content comes from."""
+        """The inverse of :meth:`plain`. Raises CorpusError, with the name ``where`` of the source of ``content``."""
         try:
             return parse_as(_Statistics, content, where).statistics
         except UntrustedFileError as error:
@@ -81,7 +78,7 @@ class _Statistics(Schema):
 
 
 class Entry(Part):
-    """One shard file, NAME.safetensors, and its numbers of recordings, frames and bytes."""
+    """A shard file NAME.safetensors, and its numbers of recordings, frames and bytes."""
 
     recordings: Count
     frames: Count
@@ -89,7 +86,7 @@ class Entry(Part):
 
 
 class Index(CorpusIndex, _Statistics):
-    """The units, their splits, and the statistics of their latents."""
+    """Shard files of latents, their splits, and their statistics."""
 
     format: Literal["codec-latents"]
     version: Literal[1]

@@ -1,12 +1,11 @@
-"""The latents of a corpus, as ``python -m codec extract --kind latents`` wrote them, for training generative models.
+"""Dataset of the latents that ``python -m codec extract --kind latents`` wrote, to train generative models.
 
-An item is a plain dict:
-    latents  float32 tensor [C, F], normalised: mean 0 and standard deviation 1 of each channel over the training part
-    text     str, "" if unknown; of the whole recording, also where the latents are cut
+An item is a dict:
+    latents  float32 tensor [C, F]; each channel has mean 0 and standard deviation 1 over the training part
+    text     str, "" if unknown; of the whole recording, even if the latents are a part of it
     phones   list of (symbol, start in seconds from the first frame of `latents`), [] if unknown
-    speaker  str, "" if unknown
-    file     str, the name of the recording
-    samples  int, of the waveform under these frames; the last frame may be padded
+    speaker, file  str, "" if the speaker is unknown
+    samples  int, of the waveform of these frames; the last frame may be padded
 """
 
 import math
@@ -28,18 +27,14 @@ METADATA = ("text", "speaker", "file")
 
 
 class LatentCorpus:
-    """The latents in the folder ``path``. The index is in memory; shard files are opened on demand.
+    """The latents in the folder ``path``, of which only the index is in memory. Raises CorpusError.
 
     Args:
-        max_seconds: items are cut there, after whole frames.
+        max_seconds: items are truncated to as many whole frames.
 
     Attributes:
-        statistics: the source and distribution of the latents, for :class:`~codec.latents.latent_space.LatentSpace`.
-        mean, std: ``[C]`` float32 of each channel over the training part.
+        statistics: of the latents, for :class:`~codec.latents.latent_space.LatentSpace`; mean, std: ``[C]`` float32.
         train: the recordings for training.
-
-    Raises:
-        CorpusError: if there is no such folder, or its index is invalid.
     """
 
     def __init__(self, path: str | Path, max_seconds: float | None = None):
@@ -57,11 +52,11 @@ class LatentCorpus:
         self._shards = OpenShards(LATENTS, ADVICE)
 
     def clips(self, split: str) -> "LatentClips":
-        """The recordings of "train", "val" or "test"; a corpus with one held-out part gives the same for both."""
+        """The recordings of "train", "val" or "test"; the last two are the same in a corpus with one held-out part."""
         return LatentClips(self, [self.index.units[i] for i in self.index.splits[split]])
 
     def shard(self, entry: Entry) -> ShardFile:
-        """An open shard file. Raises CorpusError if it is damaged, or not the one in the index."""
+        """The open shard file. Raises CorpusError if it is damaged, or differs from its entry."""
         path = self.path / (entry.name + ENDING)
         shard = self._shards(path)
         wanted = self.fingerprint, self.kind, self.sample_rate, self.hop_length
@@ -73,7 +68,7 @@ class LatentCorpus:
 
 
 class LatentClips(Sequence):
-    """Recordings by number, read on demand."""
+    """The latents of recordings, by number, read from disk on demand."""
 
     def __init__(self, corpus: LatentCorpus, files: list[Entry]):
         self.corpus, self.files = corpus, files
@@ -86,13 +81,8 @@ class LatentClips(Sequence):
         return self.item(n, 0, self.corpus.max_frames)
 
     def item(self, n: int, start_frame: int = 0, frames: int | None = None) -> dict:
-        """Recording n from a frame on: ``frames`` of it, or as many as there are; None: all.
-
-        Raises:
-            IndexError: if there is no such recording.
-            ValueError: if it has no such frame.
-            CorpusError: if its file is damaged.
-        """
+        """At most ``frames`` frames (None: all) of recording n from ``start_frame`` on. Raises IndexError or ValueError
+        if there is no such recording or frame, CorpusError if its file is damaged."""
         shard, number = self._find(n)
         first, end = shard.span(number)
         if not 0 <= start_frame < end - first or (frames is not None and frames < 1):
@@ -112,7 +102,7 @@ class LatentClips(Sequence):
         return {"latents": latents, "phones": phones, "samples": samples, **about}
 
     def about(self, n: int) -> dict:
-        """Text, phones, speaker and file of the whole recording n. Raises as :meth:`item` does."""
+        """Text, phones, speaker and file of the whole recording n. Raises the errors of :meth:`item`."""
         shard, number = self._find(n)
         known = shard.recordings[number]
         try:
@@ -122,7 +112,7 @@ class LatentClips(Sequence):
         return {part: known[part] for part in METADATA} | {"phones": phones}
 
     def _find(self, n: int) -> tuple[ShardFile, int]:
-        """The file of recording n, and its number there."""
+        """The shard file of recording n, and its number in the file."""
         if not 0 <= n < len(self):
             raise IndexError(f"recording {n} of {len(self)}")
         at = int(np.searchsorted(self._ends, n, side="right"))
@@ -130,13 +120,13 @@ class LatentClips(Sequence):
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Frames of each whole recording, ``[recordings]`` int64. Opens every file once."""
+        """Frames of each whole recording, ``[recordings]`` int64. Opens every shard file."""
         ends = [self.corpus.shard(entry).ends for entry in self.files]
         return np.concatenate([np.zeros(0, np.int64), *(np.diff(of_file, prepend=0) for of_file in ends)])
 
 
 def collate(items: Sequence[dict]) -> dict[str, Any]:
-    """Items -> latents ``[B, C, F]``, zero-padded on the right, lengths ``[B]`` int64 (frames), the rest as lists."""
+    """Items -> latents ``[B, C, F]``, zero-padded on the right; lengths ``[B]`` int64 in frames; the rest as lists."""
     latents = pad_sequence([item["latents"].t() for item in items], batch_first=True).transpose(1, 2).contiguous()
     lengths = torch.tensor([item["latents"].shape[1] for item in items])
     rest = {part: [item[part] for item in items] for part in ("text", "phones", "speaker", "file")}

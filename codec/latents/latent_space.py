@@ -1,7 +1,5 @@
 """The latent space of a codec for generative models: waveforms to normalised latents and back.
 
-from codec.latents.latent_space import LatentSpace
-
 space = LatentSpace.load("last.ckpt", "LATENTS")  # a folder of python -m codec extract --kind latents
 wav = space.decode(model(space.encode(wav)), length=wav.shape[-1])
 """
@@ -22,19 +20,14 @@ from codec.utils.errors import InputError
 class LatentSpace:
     """A codec's continuous latents, each channel normalised to mean 0 and standard deviation 1.
 
-    Attributes:
-        codec: in eval mode. ``for_inference()`` may be called on it afterwards.
-        statistics: the source and distribution of the latents.
-        kind: "pre" or "post" quantization.
-        fingerprint: see :func:`latent_fingerprint`.
-        dim: channels C.
-        frame_rate: frames per second.
-        sample_rate: of waveforms, in Hz.
-        mean, std: ``[C]`` float32, on the device of the codec.
+    Raises InputError if the statistics are of another codec's latents, ValueError if the codec is in its form for
+    inference already; ``codec.for_inference()`` may be called afterwards.
 
-    Raises:
-        InputError: if the statistics are of another codec's latents.
-        ValueError: if the codec is in its form for inference already, in which it has no fingerprint.
+    Attributes:
+        codec: in eval mode.
+        kind, fingerprint: "pre" or "post" quantization; see :func:`latent_fingerprint`.
+        frame_rate, sample_rate: in Hz; dim: channels C.
+        mean, std: ``[C]`` float32, on the device of the codec.
     """
 
     def __init__(self, codec: Codec, statistics: Statistics):
@@ -64,17 +57,12 @@ class LatentSpace:
         device: str | torch.device = "cpu",
         ema: bool = True,
     ) -> "LatentSpace":
-        """From the checkpoint of a codec.
+        """The latent space of a codec's checkpoint. Raises InputError if it does not fit the statistics.
 
         Args:
             statistics: or a folder that ``python -m codec extract --kind latents`` wrote.
-            kind: "pre" or "post", to be checked; None: as in the statistics.
-            ema: the averaged weights, if the checkpoint has them, as extract uses them without ``--raw``.
-
-        Raises:
-            CheckpointError: if the checkpoint cannot be loaded.
-            CorpusError: if the folder has no statistics.
-            InputError: if they are of another codec's latents, or of another kind.
+            kind: "pre" or "post", an error if the statistics are of the other; None: theirs.
+            ema: use the averaged weights, if the checkpoint has them; False for latents extracted with ``--raw``.
         """
         codec, _ = load_codec(ckpt, ema)
         if not isinstance(statistics, Statistics):
@@ -96,16 +84,13 @@ class LatentSpace:
 
     @torch.no_grad()
     def decode(self, x: Tensor, length: int | None = None) -> Tensor:
-        """Normalised latents ``[B, C, F]`` -> wav ``[B, 1, F * hop]``, cut to ``length`` samples if given.
-
-        Raises:
-            ValueError: if they have another number of channels.
-        """
+        """Normalised latents ``[B, C, F]`` -> wav ``[B, 1, F * hop]``, cut to ``length`` samples if given. Raises
+        ValueError for another C."""
         z = self.codec.quantizer.from_latents(self.denormalise(x), self.kind)
         return self.codec.decode_latents(z)[..., :length]
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Latents of the codec ``[..., C, F]`` -> normalised. Raises ValueError for another C."""
+        """Latents of the codec ``[..., C, F]`` -> normalised latents. Raises ValueError for another C."""
         return (self._checked(x) - self.mean[:, None]) / self.std[:, None]
 
     def denormalise(self, x: Tensor) -> Tensor:
@@ -119,12 +104,9 @@ class LatentSpace:
 
 
 def latent_fingerprint(codec: Codec, kind: str) -> str:
-    """Hexadecimal digest of all weights that determine the latents of this kind, and their meaning: the encoder, the
-    projections of the quantizer, and for "post" the codebooks. Not the decoder.
-
-    Raises:
-        ValueError: if the codec has no latents of this kind, or is in its form for inference.
-    """
+    """Hexadecimal digest of all weights that determine the latents of this kind: the encoder, the projections of the
+    quantizer, and for "post" the codebooks; not the decoder. Raises ValueError if the codec has no latents of this
+    kind, or is in its form for inference."""
     if codec.inference:
         raise ValueError("a codec in its form for inference has no fingerprint: make its LatentSpace before")
     quantizer = codec.quantizer

@@ -1,4 +1,4 @@
-"""Features of a teacher, or codes, frame by frame beside the latents of the same recordings."""
+"""Teacher features or codes of recordings, at the frame rate of the latents of the same recordings."""
 
 from pathlib import Path
 
@@ -13,14 +13,8 @@ ADVICE = "remove it and begin again"
 
 
 class PairedFeatures:
-    """The matrices in a folder of shard files (codec/latents/extract.py), by the names of the recordings.
-
-    Args:
-        layout: of the files: features or tokens.
-
-    Raises:
-        CorpusError: if a file is damaged.
-    """
+    """The matrices in a folder of shard files of one ``layout`` (features or tokens), by the names of the recordings.
+    Raises CorpusError if a file is damaged."""
 
     def __init__(self, folder: Path, layout: Layout):
         self.paths = sorted(folder.glob(f"*{ENDING}"))
@@ -38,16 +32,13 @@ class PairedFeatures:
                 shard.check()
 
     def frames(self, file: str) -> int:
-        """Of a recording; 0 if it is not in the folder."""
+        """Number of frames of a recording; 0 if it is not in the folder."""
         _, first, end = self._spans.get(file, (None, 0, 0))
         return end - first
 
     def item(self, file: str, start_frame: int, frames: int) -> Tensor:
-        """``[C, frames]`` of a recording from a frame on: features float16, codes int64.
-
-        Raises:
-            CorpusError: if the file is damaged, or features are not finite.
-        """
+        """``[C, frames]`` of a recording from ``start_frame`` on: features float16, codes int64. Raises CorpusError if
+        the file is damaged, or features are not finite."""
         path, first, _ = self._spans[file]
         shard = self._shards(path)
         with corpus_errors(ADVICE):

@@ -1,8 +1,8 @@
 """The shard file of an encoded corpus: matrices ``[C, F]`` of many recordings, and their texts and phones.
 
-Safetensors: one tensor ``[C, total frames]`` with the recordings one after another; ``ends`` ``[n]`` int64, the end of
-each in frames; ``lengths`` ``[n]`` int64, of each in samples; and as metadata ``about``, a JSON object: format,
-version, facts of the codec (``model`` or ``fingerprint``, ``sample_rate`` in Hz, ``hop_length`` in samples, ...),
+Safetensors: one tensor ``[C, total frames]``, the recordings concatenated; ``ends`` ``[n]`` int64, the end of each in
+frames; ``lengths`` ``[n]`` int64, of each in samples; and as metadata ``about``, a JSON object: format, version, facts
+of the codec (``model`` or ``fingerprint``, ``sample_rate`` in Hz, ``hop_length`` in samples, ...),
 ``recordings`` (file, speaker, text, phones of each), ``unreadable``, and ``checksum``: BLAKE2b-128 of all else, as
 JSON, and of the bytes of all tensors in the order of their names. The file is untrusted: all of it is validated.
 """
@@ -25,7 +25,7 @@ from codec.utils.errors import InputError
 from codec.utils.safe_io import Schema, parse_as, parse_json
 
 ENDING = ".safetensors"
-OPEN_FILES = 32  # that stay open: each has a header in memory
+OPEN_FILES = 32  # at most, because the header of each is in memory
 METADATA = ("file", "speaker", "text", "phones")  # of each recording
 Rate = Annotated[int, Field(gt=0, lt=2**31)]
 
@@ -36,12 +36,12 @@ class ShardFileError(InputError):
 
 @dataclass(frozen=True)
 class Layout:
-    """The content of a kind of shard file.
+    """A kind of shard file.
 
     Attributes:
-        tensor, dtype: name of the matrix, and its type as safetensors names it.
-        what: the content, for messages.
-        source: the fact that identifies the codec or teacher.
+        tensor, dtype: name of the matrix, and its type in the notation of safetensors.
+        what: name of the content, for messages.
+        source: key of the metadata that identifies the codec or teacher.
     """
 
     format: str
@@ -79,7 +79,7 @@ def write_shard(
     facts: Mapping[str, Any],
     extra: Mapping[str, np.ndarray],
 ) -> None:
-    """Write ``matrix`` ``[C, total frames]`` of recordings of ``lengths`` samples, and ``extra`` tensors."""
+    """Write a shard file: ``matrix`` ``[C, total frames]`` of recordings of ``lengths`` samples, ``extra`` tensors."""
     ends = np.cumsum([-(-length // facts["hop_length"]) for length in lengths], dtype=np.int64)
     tensors = {layout.tensor: np.ascontiguousarray(matrix), "ends": ends, "lengths": np.array(lengths, np.int64)}
     tensors |= extra
@@ -97,18 +97,14 @@ def checksum(about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str
 
 
 class ShardFile:
-    """An open shard file: its header is validated and in memory, its matrix is read in slices.
+    """An open shard file, whose matrix is read in slices. Raises ShardFileError if its header is invalid.
 
     Attributes:
         facts: the JSON object ``about``.
         recordings: file, speaker, text and phones of each recording.
-        ends, lengths: ``[n]`` int64, of each recording: its end in frames, its length in samples.
-        channels: C of the matrix.
-        frames: of all recordings together.
+        ends, lengths: ``[n]`` int64: the end of each recording in frames, its length in samples.
+        channels, frames: shape of the matrix.
         size: of the file, in bytes.
-
-    Raises:
-        ShardFileError: if it is missing, damaged, or of another layout.
     """
 
     def __init__(self, path: Path, layout: Layout):
@@ -142,16 +138,16 @@ class ShardFile:
         return len(self.ends)
 
     def span(self, i: int) -> tuple[int, int]:
-        """(first, end) of recording i in the frames of the matrix."""
+        """First frame of recording i in the matrix, and the frame after its last."""
         return int(self.ends[i - 1]) if i else 0, int(self.ends[i])
 
     def read(self, first: int, end: int) -> np.ndarray:
-        """Frames of the matrix, ``[C, end - first]``. Raises ShardFileError."""
+        """Frames ``first`` to ``end`` of the matrix, ``[C, end - first]``. Raises ShardFileError."""
         with self._readable():
             return self._file.get_slice(self.layout.tensor)[:, first:end]
 
     def tensor(self, name: str) -> np.ndarray:
-        """One of the extra tensors. Raises ShardFileError."""
+        """One of the ``extra`` tensors. Raises ShardFileError."""
         with self._readable():
             return self._file.get_tensor(name)
 
@@ -172,14 +168,14 @@ class ShardFile:
 
 
 class OpenShards:
-    """Shard files of one layout by their paths, opened on demand. At most 32 stay open; none are pickled."""
+    """A cache of at most 32 open shard files of one layout, by path; pickled without them."""
 
     def __init__(self, layout: Layout, advice: str):
         self.layout, self.advice = layout, advice
         self._open: dict[Path, ShardFile] = {}
 
     def __call__(self, path: Path) -> ShardFile:
-        """Raises CorpusError, with the advice, if the file is missing, damaged or of another layout."""
+        """The open file. Raises CorpusError, with the advice, if it is missing, damaged or of another layout."""
         if path not in self._open:
             with corpus_errors(self.advice):
                 shard = ShardFile(path, self.layout)
@@ -197,7 +193,7 @@ class OpenShards:
 
 @contextmanager
 def corpus_errors(advice: str = "remove it and extract again") -> Iterator[None]:
-    """Turns a ShardFileError into a CorpusError that says what to do."""
+    """Convert a ShardFileError to a CorpusError with advice for the user."""
     try:
         yield
     except ShardFileError as error:

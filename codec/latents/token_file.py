@@ -1,9 +1,6 @@
-"""The token file: the codes of one recording. Version 1.
+"""The token file, version 1: the codes of one recording. Safetensors: ``codes`` ``[K, F]`` uint16, and as metadata
 
-A safetensors file with one tensor, ``codes`` ``[K, F]`` uint16, and text as metadata:
-
-format: ``codec-tokens``; version: ``1``
-model: fingerprint of the codebooks (hexadecimal)
+format: ``codec-tokens``; version: ``1``; model: fingerprint of the codebooks (hexadecimal)
 sample_rate (Hz), hop_length (samples): of the codec; length: of the recording in samples at that rate
 checksum: BLAKE2b-128 of all of the above, a line each, and of the bytes of the codes (hexadecimal)
 """
@@ -32,7 +29,7 @@ class TokenError(InputError):
 
 @dataclass(frozen=True)
 class Tokens:
-    """codes ``[K, F]`` int64; ``length`` in samples at ``sample_rate`` (Hz); ``model`` of `codebook_fingerprint`."""
+    """Codes ``[K, F]`` int64 of ``length`` samples at ``sample_rate`` Hz; ``model`` is their `codebook_fingerprint`."""
 
     codes: Tensor
     length: int
@@ -60,18 +57,14 @@ def weights_fingerprint(module: nn.Module) -> str:
 
 
 def checked_n_q(quantizer: Quantizer, n_q: int | None) -> int:
-    """``n_q``, or the number of all codebooks for None. Raises ValueError if there are fewer, or none."""
+    """``n_q``, or for None the number of codebooks. Raises ValueError if there are fewer, or none."""
     if not quantizer.n_q:
         raise ValueError("this codec is continuous and has no tokens: extract its latents with --kind latents")
     return quantizer.check_n_q(n_q)
 
 
 def save_tokens(path: str | Path, tokens: Tokens) -> None:
-    """Write a token file atomically.
-
-    Raises:
-        TokenError: if it cannot be written, or a code does not fit into 16 bits.
-    """
+    """Write a token file atomically. Raises TokenError if it cannot be written, or a code needs more than 16 bits."""
     if tokens.codes.numel() and not 0 <= int(tokens.codes.min()) <= int(tokens.codes.max()) < 2**16:
         raise TokenError("a token file holds codes from 0 to 65,535")
     codes = np.ascontiguousarray(tokens.codes.cpu().numpy().astype(np.uint16))
@@ -84,11 +77,7 @@ def save_tokens(path: str | Path, tokens: Tokens) -> None:
 
 
 def load_tokens(path: str | Path) -> Tokens:
-    """Read a token file.
-
-    Raises:
-        TokenError: if the file is missing, damaged, foreign, or of another version.
-    """
+    """Read a token file. Raises TokenError if it is missing, damaged, no token file, or of another version."""
     if not Path(path).is_file():
         raise TokenError(f"there is no token file at {path}")
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-import codec.cli.speech
+import codec.data.espeak
 import codec.flow.generate
 from codec.__main__ import main
 from codec.data.espeak import Pronunciation
@@ -43,7 +43,7 @@ def models(tmp_path_factory) -> dict[str, Path]:
 def here(tmp_path, monkeypatch):
     """A folder with in.wav, at twice the codec's rate, and v.wav, a voice."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(codec.cli.speech, "pronounce", spoken)
+    monkeypatch.setattr(codec.data.espeak, "pronounce", spoken)
     soundfile.write("in.wav", speechlike(2.0, 2 * RATE, 0), 2 * RATE)
     soundfile.write("v.wav", speechlike(1.0, RATE, 1), RATE)
     return tmp_path
