@@ -31,6 +31,14 @@ def spectral(stft: dict | None = None, istft: dict | None = None) -> Codec:
     return Codec(encoder, NoQuantizer(8, 50), decoder, 800, 50).eval()
 
 
+def composed(*overrides: str) -> Codec:
+    """A codec of conf/, without weights."""
+    with initialize(version_base="1.3", config_path="../../conf"):
+        cfg = compose("train", overrides=list(overrides))
+    with torch.device("meta"):
+        return instantiate(cfg.codec, _convert_="all")
+
+
 def by_hand(lstm: int) -> int:
     """FLOP per latent frame of SMALL's encoder, layer by layer: 2 * in * out * kernel * outputs per frame."""
     layers = [(1, 4, 7, 8)]
@@ -43,9 +51,13 @@ def by_hand(lstm: int) -> int:
 
 @pytest.mark.parametrize("lstm", [0, 2])
 def test_a_convolution_and_an_lstm_cost_what_they_cost_on_paper(lstm):
-    codec = small_codec(NoQuantizer(8, 100), lstm=lstm)
+    codec = small_codec(NoQuantizer(8, 100), lstm=lstm).train()
+    weights, state = [p.clone() for p in codec.parameters()], torch.get_rng_state()
     found = gflop_per_second(codec)
     assert found["encode"] == pytest.approx(by_hand(lstm) * 100 / 1e9)
+    assert torch.equal(state, torch.get_rng_state())  # counting changes neither the random numbers nor the codec
+    assert codec.training
+    assert all(p.requires_grad and torch.equal(p, w) for p, w in zip(codec.parameters(), weights, strict=True))
     assert gflop_per_second(codec.eval().for_inference()) == pytest.approx(found)
 
 
@@ -54,14 +66,11 @@ def test_the_search_costs_a_product_with_each_codebook(n_q):
     bare, codec = (gflop_per_second(small_codec(q), n) for q, n in ((NoQuantizer(8, 100), None), (None, n_q)))
     assert codec["encode"] - bare["encode"] == pytest.approx(2 * 8 * 16 * n_q * 100 / 1e9)
     assert codec["decode"] == bare["decode"]
-    projected = gflop_per_second(small_codec(RVQ(8, 100, n_q=3, codebook_size=16, codebook_dim=4)), n_q)
-    assert projected["encode"] - bare["encode"] == pytest.approx(2 * (8 * 4 + 4 * 16 * n_q) * 100 / 1e9)
-    assert projected["decode"] - bare["decode"] == pytest.approx(2 * 8 * 4 * 100 / 1e9)
 
 
 @pytest.mark.parametrize("quantizer", [RVQ(8, 100, n_q=3, codebook_size=16), FSQ(8, 100, [4, 4], 2)])
 def test_it_is_what_a_real_clip_costs(quantizer):
-    codec, samples = small_codec(quantizer), 8 * 700  # in pieces of 200 frames
+    codec, samples = small_codec(quantizer), 8 * 250  # in pieces of 200 frames
     found = gflop_per_second(codec)
     with torch.no_grad():
         wav = torch.randn(1, 1, samples)
@@ -72,19 +81,8 @@ def test_it_is_what_a_real_clip_costs(quantizer):
     assert gflop_per_second(spectral(), seconds=1.0) == pytest.approx(gflop_per_second(spectral()))
 
 
-def test_rings_of_keys_cost_their_spare_places():
-    codec = small_mimi(layers=1)
-    expected = gflop_per_second(codec)
-    found = gflop_per_second(codec.eval().for_inference())
-    spare = 14 * 2 * 2 * 8 * 200 / 1e9  # 25 keys per query where a piece of 2 frames has 11
-    assert found["encode"] - expected["encode"] == pytest.approx(spare)
-
-
 def test_mimi_at_its_size():
-    with initialize(version_base="1.3", config_path="../../conf"):
-        cfg = compose("train", overrides=["model=mimi_transformer"])
-    with torch.device("meta"):
-        codec = instantiate(cfg.codec, _convert_="all")
+    codec = composed("model=mimi_transformer")
     rate, convolutions = 24_000, 0
     for conv in (m for m in codec.encoder.modules() if isinstance(m, nn.Conv1d)):  # in the order of the signal
         rate /= conv.stride[0]
@@ -98,16 +96,9 @@ def test_mimi_at_its_size():
     assert found["encode"] + found["decode"] == pytest.approx(11.02, abs=0.01)
 
 
-def test_too_many_codebooks_are_an_error():
-    for call in (gflop_per_second, real_time_factors):
-        with pytest.raises(ValueError, match="has 3 codebooks"):
-            call(small_codec(), 4)
-
-
 def parts() -> list[nn.Module]:
-    made = [small_codec(lstm=1), small_mimi(), spectral()]
-    for changes in ({"kernel": 7, "blocks": 3}, {"kernel": 5, "blocks": 2, "overlap": 2}, {"causal": True}):
-        made.append(spectral(changes, changes))
+    changes = {"kernel": 5, "blocks": 2, "overlap": 2}, {"causal": True}
+    made = [small_codec(lstm=1), small_mimi(), spectral(), *(spectral(change, change) for change in changes)]
     return [part.eval() for codec in made for part in (codec.encoder, codec.decoder)]
 
 
@@ -137,32 +128,19 @@ def test_delay_is_a_frame_and_the_lookahead_of_both_parts():
     assert algorithmic_delay(codec) is None
 
 
-def test_counting_leaves_the_codec_and_the_random_numbers_alone():
-    codec = spectral().train()
-    weights, state = [p.clone() for p in codec.parameters()], torch.get_rng_state()
-    gflop_per_second(codec)
-    assert torch.equal(state, torch.get_rng_state())
-    assert codec.training
-    assert all(p.requires_grad and torch.equal(p, w) for p, w in zip(codec.parameters(), weights, strict=True))
-
-
 @pytest.mark.parametrize("codec", [small_codec(), spectral()], ids=["codes", "continuous"])
 def test_real_time_factors_say_where(codec):
-    found = real_time_factors(codec, seconds=0.5, repeats=2)
-    assert found["rtf_encode"] > 0
-    assert found["rtf_decode"] > 0
+    found = real_time_factors(codec, seconds=0.1, repeats=2)
+    assert min(found["rtf_encode"], found["rtf_decode"]) > 0
     assert found["device"] == device_name(torch.device("cpu")) != ""
-    assert (found["threads"], found["seconds"]) == (torch.get_num_threads(), 0.5)
+    assert (found["threads"], found["seconds"]) == (torch.get_num_threads(), 0.1)
+    for call in (gflop_per_second, real_time_factors):
+        with pytest.raises(ValueError, match="has 3 codebooks"):
+            call(small_codec(), 4)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_can_be_counted(option):
-    fitting = {"encoder": ["decoder=istft"], "decoder": ["encoder=stft"], "quantizer": ["encoder=stft"]}
+    fitting = {"encoder": "decoder=istft", "decoder": "encoder=stft", "quantizer": "encoder=stft"}
     small = ["latent_dim=64", "channels=4", "transformer_layers=1", "transformer_hidden=64"]
-    with initialize(version_base="1.3", config_path="../../conf"):
-        overrides = [option, *fitting[option.partition("=")[0]], *small]
-        cfg = compose("train", overrides=overrides)
-    with torch.device("meta"):
-        codec = instantiate(cfg.codec, _convert_="all")
-    found = gflop_per_second(codec)
-    assert min(found.values()) > 0
+    assert min(gflop_per_second(composed(option, fitting[option.partition("=")[0]], *small)).values()) > 0

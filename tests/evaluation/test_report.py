@@ -22,7 +22,6 @@ def test_every_clip_is_scored_and_summarised():
     report = made_report()
     assert list(report.clips.columns) == ["clip", "speaker", "seconds", *FAST]
     assert list(report.clips["clip"]) == ["s0/take 0", "s1/take 1", "s0/take 2"]
-    assert (report.clips["seconds"] == 0.5).all()
     assert (report.failures, report.facts["clips"]) == ([], 3)
     for name, row in report.summary().items():
         assert row["mean"] == pytest.approx(report.clips[name].mean())
@@ -65,10 +64,9 @@ def test_tables_show_direction_unit_and_failures():
     report.clips.loc[1, "stoi"] = math.nan
     report.facts["a|b"] = "one\ntwo | three"
     report.failures.append({"clip": "s1/take 1", "metric": "stoi", "reason": "Too\n\n# short | long."})
-    for text in (report.table(), report.markdown()):
-        for words in ("SI-SDR (dB) ↑", "Mel distance (log10) ↓", "s1/take 1, stoi: Too", "n_q"):
-            assert words in text
-    assert len({line.find("[") for line in report.table().splitlines() if "[" in line}) == 1  # aligned
+    for words in ("SI-SDR (dB) ↑", "Mel distance (log10) ↓", "s1/take 1, stoi: Too", "n_q"):
+        assert words in report.table()
+        assert words in report.markdown()
     lines = report.markdown().splitlines()
     assert r"| a\|b | one two \| three |" in lines
     assert r"- s1/take 1, stoi: Too  # short \| long." in lines
@@ -123,12 +121,6 @@ DAMAGED = [
 ]
 
 
-def test_the_content_that_the_next_test_damages_reads(tmp_path):
-    (tmp_path / "report.json").write_text(json.dumps(content()))
-    report = Report.read(tmp_path / "report.json")
-    assert (report.audio, report.failures, report.clips["stoi"][0]) == ({"a": AUDIO}, [FAILURE], 0.5)
-
-
 @pytest.mark.parametrize(("word", "damaged"), DAMAGED)
 def test_damaged_reports_are_refused_in_a_sentence(tmp_path, word, damaged):
     path = tmp_path / "report.json"
@@ -138,10 +130,13 @@ def test_damaged_reports_are_refused_in_a_sentence(tmp_path, word, damaged):
     assert "\n" not in str(error.value)
 
 
-def test_missing_and_too_large_reports_are_refused(tmp_path):
+def test_only_undamaged_present_and_small_reports_are_read(tmp_path):
     path = tmp_path / "report.json"
     with pytest.raises(ReportError, match="there is no report"):
         Report.read(path)
+    path.write_text(json.dumps(content()))
+    report = Report.read(path)
+    assert (report.audio, report.failures, report.clips["stoi"][0]) == ({"a": AUDIO}, [FAILURE], 0.5)
     with path.open("w") as file:
         file.truncate(LARGEST + 1)  # takes no room on the disk
     with pytest.raises(ReportError, match="more than 64,000,000 bytes"):

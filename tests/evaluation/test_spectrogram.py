@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from codec.evaluation.spectrogram import RANGE_DB, comparison, spectrograms, webp
+from codec.evaluation.spectrogram import comparison, spectrograms, webp
 from tests.helpers.speech import RATE, clip
 
 WAV = clip(0)["wav"][0].numpy()
@@ -15,20 +15,12 @@ def brightness(image: np.ndarray) -> np.ndarray:
     return image.astype(float).sum(axis=-1) / (3 * 255)
 
 
-def test_waves_share_one_scale():
-    loud, quiet = spectrograms([(WAV, RATE), (WAV / 100, RATE)])
+def test_waves_share_one_scale_and_a_lower_rate_is_black_above_its_band():
+    loud, quiet, narrow = spectrograms([(WAV, RATE), (WAV / 100, RATE), (WAV[::2], RATE // 2)])
     assert loud.shape == quiet.shape
-    assert loud.shape[0] == 96
     assert brightness(quiet).mean() < brightness(loud).mean()
-    levels = np.unique(loud.reshape(-1, 3), axis=0)
-    assert len(levels) > RANGE_DB  # of 256 colours
+    assert brightness(narrow)[:20].max() < 0.05 < brightness(loud)[:20].max()
     assert webp(loud)[:4] == b"RIFF"
-
-
-def test_a_lower_rate_is_black_above_its_band():
-    wide, narrow = spectrograms([(WAV, RATE), (WAV[::2], RATE // 2)])
-    assert brightness(narrow)[:20].max() < 0.05
-    assert brightness(wide)[:20].max() > 0.05
 
 
 def test_a_comparison_takes_any_estimate():

@@ -1,6 +1,7 @@
 """Systems under evaluation: checkpoints of files, run folders and sweeps, numbers of codebooks, baselines."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ from tests.helpers.speech import Rounding
 @pytest.fixture
 def sweep(tmp_path):
     """Two runs, of which the first has two checkpoints, and a checkpoint outside of a run."""
-    for n, disc in enumerate(("msd", "mfd")):
-        run = write_run(tmp_path / "sweep" / str(n), [f"disc={disc}", "seed=3"])
-        (run / "checkpoints").mkdir()
-        saved(run / "checkpoints" / "last.ckpt")
-    saved(tmp_path / "sweep" / "0" / "checkpoints" / "best.ckpt")
     saved(tmp_path / "alone.ckpt")
+    for n, disc in enumerate(("msd", "mfd")):
+        folder = write_run(tmp_path / "sweep" / str(n), [f"disc={disc}", "seed=3"]) / "checkpoints"
+        folder.mkdir()
+        for name in ("last", "best")[: 2 - n]:
+            shutil.copy(tmp_path / "alone.ckpt", folder / f"{name}.ckpt")
     return tmp_path / "sweep"
 
 
@@ -41,10 +42,14 @@ def test_files_runs_and_sweeps_are_found_and_have_unique_names(sweep, tmp_path):
     assert find_checkpoints(None) == []
     assert names(sweep, tmp_path / "alone.ckpt") == ["disc=msd", "disc=mfd", "alone"]
     assert names(last, last.with_name("best.ckpt")) == ["0 last", "0 best"]
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        saved(tmp_path / folder / "m.ckpt")
-    assert names(tmp_path / "a" / "m.ckpt", tmp_path / "b" / "m.ckpt") == ["a/m", "b/m"]
+    other = sweep / "1" / "checkpoints" / "last.ckpt"
+    assert [out_folder(find_checkpoints(str(path))) for path in (sweep, other)] == [
+        sweep / "eval",
+        other.with_name("eval_last"),
+    ]
+    assert str(out_folder(find_checkpoints(str(other)), "x")) == "x"
+    shutil.copy(tmp_path / "alone.ckpt", sweep / "alone.ckpt")
+    assert names(tmp_path / "alone.ckpt", sweep / "alone.ckpt") == [f"{tmp_path.name}/alone", "sweep/alone"]
 
 
 def test_codebooks_and_baselines_become_systems(tmp_path):
@@ -86,10 +91,3 @@ def test_unusable_options_are_one_sentence(tmp_path):
             build_systems(*arguments)
     with pytest.raises(CorpusError, match="dataset=folder"):
         corpus_of(found, 800)
-
-
-def test_reports_are_written_beside_the_checkpoints(sweep):
-    checkpoints = find_checkpoints(str(sweep))
-    assert out_folder(checkpoints) == sweep / "eval"
-    assert out_folder(checkpoints[:1]) == sweep / "0" / "checkpoints" / "eval_last"
-    assert str(out_folder(checkpoints, "x")) == "x"

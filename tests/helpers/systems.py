@@ -20,13 +20,11 @@ CLIPS, AUDIBLE = 8, 3
 
 def rounding_results(folder: Path, bits=(4, 6, 9)) -> list[SystemResult]:
     """Results of rounding to so many bits on the same clips, the first few with audio; the last one is a baseline."""
-    results = []
+    clips, results = [clip(i, 1 + 0.1 * i) for i in range(CLIPS)], []
+    for i, item in enumerate(clips):  # noise, without which FLAC would be smaller than Opus
+        item["wav"] = item["wav"] + 0.06 * torch.randn(item["wav"].shape, generator=torch.Generator().manual_seed(i))
+    clips[1]["speaker"], clips[2]["file"] = EVIL, '/data/</script><b>odd/it\'s "2".wav'
     for number in bits:
-        clips = [clip(i, 1 + 0.1 * i) for i in range(CLIPS)]
-        for i, item in enumerate(clips):  # noise, without which FLAC would be smaller than Opus
-            noise = torch.randn(item["wav"].shape, generator=torch.Generator().manual_seed(i))
-            item["wav"] = item["wav"] + 0.06 * noise
-        clips[1]["speaker"], clips[2]["file"] = EVIL, '/data/</script><b>odd/it\'s "2".wav'
         place = folder / str(number)
         options = {"workers": 0, "metrics": FAST, "folder": place, "audio": AUDIBLE}
         report = evaluate(Rounding(number), clips, RATE, {}, str(number), **options)

@@ -51,37 +51,23 @@ def test_output_and_facts_are_the_models_own(small_models, name):
             "n_q": n_q,
             "kbps": pytest.approx(n_q * bits * frame_rate / 1000),
         }
-    every = Pretrained(small_models[name])
-    assert every.n_q == codebooks
-    assert every.model is system.model  # shared
-    few = Pretrained(small_models[name], 2).reconstruct(wav, rate)
-    assert not torch.equal(every.reconstruct(wav, rate), few)
+    assert Pretrained(small_models[name]).n_q == codebooks
     with pytest.raises(ValueError, match="not 33"):
         Pretrained(small_models[name], 33)
 
 
-def test_encodec_has_only_the_bandwidths_of_its_training(small_models):
-    with pytest.raises(ValueError, match="n_q=2, 4, 8, 16, 32, not 3"):
-        Pretrained(small_models["facebook/encodec_24khz"], 3)
-
-
 @pytest.mark.parametrize("source", ["nobody/no-such-codec", "no/such/folder"])
 def test_missing_weights_are_one_sentence(source):
-    with pytest.raises(MissingError, match=source) as error:
+    with pytest.raises(MissingError, match=rf"^[^\n]*{source}[^\n]*$"):
         Pretrained(source, 8)
-    assert "\n" not in str(error.value)
 
 
-def test_a_folder_without_safetensors_is_not_unpickled(small_models, tmp_path):
+def test_incomplete_weights_are_neither_unpickled_nor_initialised_at_random(small_models, tmp_path):
     shutil.copy(small_models["descript/dac_24khz"] / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'echo'\ntR.")
     with pytest.raises(MissingError, match=r"model\.safetensors"):
         Pretrained(tmp_path)
-
-
-def test_missing_tensors_are_not_initialised_at_random(small_models, tmp_path):
-    shutil.copytree(small_models["descript/dac_24khz"], tmp_path, dirs_exist_ok=True)
-    weights = load_file(tmp_path / "model.safetensors")
+    weights = load_file(small_models["descript/dac_24khz"] / "model.safetensors")
     name = next(name for name in weights if name.startswith("decoder.conv1"))
     del weights[name]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
@@ -89,13 +75,15 @@ def test_missing_tensors_are_not_initialised_at_random(small_models, tmp_path):
         Pretrained(tmp_path)
 
 
-def test_other_architectures_are_refused(small_models, tmp_path):
+def test_other_architectures_and_bandwidths_are_refused(small_models, tmp_path):
+    with pytest.raises(ValueError, match="n_q=2, 4, 8, 16, 32, not 3"):
+        Pretrained(small_models["facebook/encodec_24khz"], 3)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(ValueError, match="bert"):
         Pretrained(tmp_path)
+    config = json.loads((small_models["facebook/encodec_24khz"] / "config.json").read_text())
     shutil.copytree(small_models["facebook/encodec_24khz"], tmp_path, dirs_exist_ok=True)
-    config = json.loads((tmp_path / "config.json").read_text()) | {"normalize": True}
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"normalize": True}))
     load.cache_clear()
     with pytest.raises(ValueError, match="take facebook/encodec_24khz"):
         Pretrained(tmp_path)

@@ -32,6 +32,8 @@ def test_it_loads_all_plots_and_pictures_and_no_other_script(page):
     assert evaluate(page, "document.querySelectorAll('script').length") == 2
     assert evaluate(page, "[...document.images].every((i) => i.src.startsWith('data:image/webp'))")
     assert evaluate(page, "document.querySelectorAll('figure svg[role=img]').length") == len(FAST) + 2  # two curves
+    resize(page, 360, 740, phone=True)  # does not scroll sideways
+    assert evaluate(page, "document.documentElement.scrollWidth") <= 360
 
 
 def test_differences_follow_the_chosen_system(page, results):
@@ -58,10 +60,10 @@ def test_differences_of_few_clips_are_marked_in_both_directions(chrome, tmp_path
     reports = {"one": stoi_report(count), "two": stoi_report(count, offset=0.1)}
     systems = [SystemResult(name, report, tmp_path) for name, report in reports.items()]
     open_page(chrome, write_page(tmp_path / "page.html", systems, "Few"))
-    for against in (0, 1):
+    for against, difference in enumerate(("+0.10", "−0.10")):
         Select(chrome.find_element(By.ID, "against")).select_by_index(against)
         [[_, cell]] = table_rows(chrome, "difference-table")
-        assert cell.split("\n")[0] == ("−0.10" if against else "+0.10")
+        assert cell.startswith(difference)
         assert ("[" in cell) == (count > 1)
         assert f"too few clips (n = {count})" in cell
 
@@ -85,7 +87,7 @@ def test_clips_sort_by_any_column_and_filter(page, results):
     assert shown(0) == ["s0/take 4"]
 
 
-def test_keys_play_switch_and_seek(page):
+def test_keys_and_clicks_play_switch_and_seek(page):
     box = page.find_element(By.CSS_SELECTOR, ".player")
     box.send_keys("2")
     pressed = "[...document.querySelector('.player').querySelectorAll('.choose')].map((b) => b.ariaPressed)"
@@ -108,14 +110,9 @@ def test_keys_play_switch_and_seek(page):
         wait_until(page, f"{PLAYER}.{state}")
     box.send_keys("n")
     assert evaluate(page, "document.activeElement.closest('.clip').id") == "clip-1"
-
-
-def test_a_click_into_a_spectrogram_seeks(page):
-    page.find_elements(By.CSS_SELECTOR, ".picture")[2].click()  # in the middle
+    page.find_elements(By.CSS_SELECTOR, ".picture")[2].click()  # in the middle of a spectrogram
     wait_until(page, f"{PLAYER}.active === 2 && {PLAYER}.position > 0")
     assert evaluate(page, f"{PLAYER}.position / {PLAYER}.duration") == pytest.approx(0.5, abs=0.01)
-    head = evaluate(page, "document.querySelector('.player').style.getPropertyValue('--at')")
-    assert float(head) == pytest.approx(0.5, abs=0.01)
 
 
 @pytest.mark.parametrize(("limit", "mime"), [(30.0, "data:audio/flac"), (0.34, "data:audio/ogg;")])
@@ -123,37 +120,23 @@ def test_every_audio_file_and_picture_decodes(chrome, results, tmp_path, limit, 
     open_page(chrome, write_page(tmp_path / "page.html", results, "Sound", limit_mb=limit))
     script = """
       const done = arguments[0];
-      const sounds = [...document.querySelectorAll("audio")].map((audio) => new Promise((good, bad) => {
-        audio.onloadedmetadata = () => good([audio.duration, audio.getAttribute("src").slice(0, 15)]);
-        audio.onerror = () => bad(audio.error.message);
-        audio.preload = "metadata";
-        audio.load();
-      }));
       document.querySelectorAll("details").forEach((box) => { box.open = true; });
       const pictures = Promise.all([...document.images].map((i) => i.decode().then(() => i.naturalWidth)));
       const addresses = (box) => [...box.querySelectorAll("audio")].map((audio) => audio.getAttribute("src"));
       const players = [...document.querySelectorAll(".player")].map((box) => new Player(addresses(box), () => {}));
       const loaded = players.map((p) => p.load().then(() => p.buffers.map((b) => b.duration)));
-      Promise.all([Promise.all(sounds), pictures, Promise.all(loaded)]).then(done, (e) => done(String(e)));
+      Promise.all([pictures, Promise.all(loaded)]).then(done, (e) => done(String(e)));
     """
-    sounds, pictures, buffers = chrome.execute_async_script(script)
+    pictures, buffers = chrome.execute_async_script(script)
     clips = results[0].report.clips.set_index("clip")["seconds"]
     shown = evaluate(chrome, "[...document.querySelectorAll('.clip-name')].map((c) => c.textContent)")
     assert len(shown) == AUDIBLE
     seconds = [clips[clip] for clip in shown for _ in range(4)]
-    assert {kind for _, kind in sounds} == {mime}
-    assert [duration for duration, _ in sounds] == pytest.approx(seconds, abs=0.03)
+    assert evaluate(chrome, f"[...document.querySelectorAll('audio')].every((a) => a.src.startsWith('{mime}'))")
     assert [d for group in buffers for d in group] == pytest.approx(seconds, abs=0.03)
     assert len(pictures) == len(seconds)
     assert min(pictures) > 0
     assert problems(chrome) == []
-
-
-def test_a_phone_has_no_sideways_scroll(page):
-    resize(page, 360, 740, phone=True)
-    width, inner = evaluate(page, "[document.documentElement.scrollWidth, innerWidth]")
-    assert width <= inner == 360
-    assert evaluate(page, "document.querySelector('.wide table').offsetWidth") > 0
 
 
 def test_the_keyboard_reaches_every_control_with_a_visible_focus(page):

@@ -22,10 +22,8 @@ STEREO = np.zeros((RATE, 2), np.int16)
     ("damage", "word"),
     [
         (lambda file: file.write_text("no sound"), "cannot be read"),
-        (lambda file: file.symlink_to(file), "outside of its folder"),
         (lambda file: file.symlink_to(file.parent / "none"), "does not exist"),
         (lambda file: soundfile.write(file, STEREO, RATE), "one channel"),
-        (lambda file: soundfile.write(file, STEREO[:0, 0], RATE), "cannot be read"),
         (lambda file: file.symlink_to("/etc/hostname"), "outside of its folder"),
     ],
 )
@@ -43,22 +41,21 @@ def test_unusable_files_are_named_and_no_page_is_written(results, tmp_path, dama
     assert not (tmp_path / "page.html").exists()
 
 
-@pytest.mark.parametrize("file", ["../secret.wav", "ABSOLUTE"])
-def test_paths_out_of_the_folder_are_refused_and_links_inside_followed(results, tmp_path, file):
-    secret = tmp_path / "secret.wav"
-    soundfile.write(secret, np.zeros(RATE, np.int16), RATE)
-    folder, files = tmp_path / "report", {"reference": file.replace("ABSOLUTE", str(secret)), "decoded": "link.wav"}
-    folder.mkdir()
-    soundfile.write(folder / "file.wav", np.zeros(RATE, np.int16), RATE)
-    (folder / "link.wav").symlink_to(folder / "file.wav")
-    report = dataclasses.replace(results[0].report, audio={"a": files})
-    result = dataclasses.replace(results[0], report=report, folder=folder)
-    with pytest.raises(ReportError, match="outside of its folder"):
-        read_audio(result, "a", "reference")
-    assert read_audio(result, "a", "decoded")[1] == RATE
+def test_paths_out_of_the_folder_are_refused_and_links_inside_followed(results, tmp_path):
+    (tmp_path / "report").mkdir()
+    secret, inside = tmp_path / "secret.wav", tmp_path / "report" / "file.wav"
+    for file in (secret, inside):
+        soundfile.write(file, STEREO[:, 0], RATE)
+    inside.with_name("link.wav").symlink_to(inside)
+    for file in ("../secret.wav", str(secret)):
+        report = dataclasses.replace(results[0].report, audio={"a": {"reference": file, "decoded": "link.wav"}})
+        result = dataclasses.replace(results[0], report=report, folder=inside.parent)
+        with pytest.raises(ReportError, match="outside of its folder"):
+            read_audio(result, "a", "reference")
+        assert read_audio(result, "a", "decoded")[1] == RATE
 
 
-@pytest.mark.parametrize("rate", [16_000, 22_050, 44_100])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_opus_is_the_clip_at_the_next_rate_that_it_supports(rate):
     wav = int16(clip(0, 1.3, rate)["wav"][0].numpy())
     file = base64.b64decode(audio_uri((wav, rate), OPUS).removeprefix("data:audio/ogg;base64,"))

@@ -16,7 +16,7 @@ def test_a_clip_with_too_little_speech_has_no_stoi():
 
 
 def test_estoi_is_deterministic_and_keeps_the_global_generator():
-    wav = speech()
+    wav = speech(2.0)
     gaps = np.where(np.arange(len(wav)) % 8000 < 4000, 0, noisy(wav, 10))  # bands without energy get noise
     np.random.seed(5)  # noqa: NPY002
     state = np.random.get_state()[1].copy()  # noqa: NPY002

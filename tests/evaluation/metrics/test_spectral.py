@@ -54,13 +54,11 @@ def test_stft_distance_agrees_with_auraloss():
         stft_distance(wav[:2047], wav[:2047], RATE)
 
 
-def test_a_gain_costs_its_decades_per_scale():
+def test_a_gain_costs_its_decades_in_each_mel_scale():
     # white noise stays above the clamp in every band that has a bin, so each mel scale contributes log10(2)
     noise = 0.5 * np.random.default_rng(0).standard_normal(RATE)
     bands = sum((mel_filters(RATE, window, n_mels).sum(axis=1) > 0).mean() for window, n_mels in MEL_SCALES)
     assert mel_distance(noise, 2 * noise, RATE) == pytest.approx(bands * np.log10(2), rel=1e-3)
-    level = sum(spectrum(noise, window).mean() for window in (2048, 512))
-    assert stft_distance(noise, 2 * noise, RATE) == pytest.approx(level + 2 * 2 * np.log10(2), rel=1e-3)
 
 
 def plain_mcd(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -79,17 +77,6 @@ def test_mcd_agrees_with_its_definition():
         expected = plain_mcd(wav, other)
         assert expected > 1
         assert mel_cepstral_distortion(wav, other, RATE) == pytest.approx(expected, rel=1e-3)
-
-
-@pytest.mark.parametrize(("wave", "decibels"), [(1, 6.0), (3, 2.0)])
-def test_mcd_is_the_rms_over_the_mel_axis_in_decibels(wave, decibels):
-    # a filter whose gain in dB is a cosine over the mel axis has one cepstrum, and the RMS of a cosine
-    noise = 0.1 * np.random.default_rng(0).standard_normal(4 * RATE)
-    hertz = np.linspace(0, 8_000, 513)
-    mel = np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1) / 1000) / np.log(6.4))
-    gain = 10 ** (decibels * np.cos(np.pi * wave * mel / mel[-1]) / 20)
-    filtered = scipy.signal.fftconvolve(noise, scipy.signal.firwin2(1025, hertz, gain, fs=RATE), mode="same")
-    assert mel_cepstral_distortion(noise, filtered, RATE) == pytest.approx(decibels / np.sqrt(2), rel=0.05)
 
 
 def test_mcd_ignores_what_is_above_8_khz_and_pauses():

@@ -24,9 +24,9 @@ all_metrics = pytest.mark.parametrize("name", METRICS)
 
 @all_metrics
 def test_identity_is_the_best_value_and_more_noise_is_worse(name):
-    wav, metric = speech(), METRICS[name]
-    assert metric.function(speech(rate=24_000), speech(rate=24_000), 24_000) == BEST[name]
-    scores = [metric.function(wav, wav, RATE), *(metric.function(wav, noisy(wav, snr), RATE) for snr in (40, 25, 0))]
+    wav, other, metric = speech(2.0), speech(2.0, 24_000), METRICS[name]
+    assert metric.function(other, other, 24_000) == BEST[name]
+    scores = [metric.function(wav, wav, RATE), *(metric.function(wav, noisy(wav, snr), RATE) for snr in (30, 0))]
     assert scores[0] == BEST[name]
     assert scores == sorted(scores, reverse=metric.higher_is_better)
     assert len(set(scores)) == len(scores) or (name == "voicing_error" and scores[0] < scores[-1])  # it counts frames
@@ -34,7 +34,7 @@ def test_identity_is_the_best_value_and_more_noise_is_worse(name):
 
 @all_metrics
 def test_gain_delay_and_polarity(name):
-    wav, metric = speech(), METRICS[name]
+    wav, metric = speech(2.0), METRICS[name]
     same, quieter, late = (metric.function(wav, other, RATE) for other in (wav, 0.5 * wav, np.roll(wav, RATE // 50)))
     if name in DEPEND_ON_GAIN:
         assert (quieter < same) == metric.higher_is_better
@@ -51,7 +51,7 @@ def test_gain_delay_and_polarity(name):
 
 @all_metrics
 def test_audio_without_a_score_is_refused(name):
-    wav, function = speech(), METRICS[name].function
+    wav, function = speech(2.0), METRICS[name].function
     with pytest.raises(ValueError, match="equal length"):
         function(wav, wav[:-1], RATE)
     with pytest.raises(MetricError, match="estimate has samples that are not finite"):
@@ -75,16 +75,6 @@ def test_audio_without_a_score_is_refused(name):
 def test_choose_by_name():
     assert choose() == METRICS
     assert list(choose(["stoi", "mcd"])) == ["stoi", "mcd"]
-    assert list(choose("stoi")) == ["stoi"]
     assert not set(METRICS) & set(OPTIONAL)
     with pytest.raises(MissingError, match=r"no metric pesk; there are pesq_wb, .*visqol"):
         choose(["stoi", "pesk"])
-
-
-@pytest.mark.parametrize("metric", (METRICS | OPTIONAL).values(), ids=lambda metric: metric.name)
-def test_every_metric_documents_range_direction_and_rate(metric):
-    text = " ".join(metric.function.__doc__.split())
-    assert ("higher" if metric.higher_is_better else "lower") + " is better" in text
-    assert "rate" in text or "kHz" in text
-    assert " in [" in text or "dB" in text
-    assert (metric.check is None) == (metric in METRICS.values())

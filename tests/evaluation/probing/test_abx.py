@@ -64,9 +64,6 @@ def test_warping_by_hand():
     pairs = [([a, b], [a, b]), ([a, a, b], [a, b, b]), ([a], [b]), ([a, b], [a, a])]
     # the last: a-a, then b-a: costs 0 and 1, mean 1/2
     np.testing.assert_allclose(distances([(np.stack(x), np.stack(y)) for x, y in pairs]), [0, 0, 1, 0.5])
-    x, y = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in np.random.default_rng(0).standard_normal((2, 5, 3)))
-    assert distances([(x, y)])[0] == pytest.approx(distances([(y, x)])[0])
-    assert distances([(x, y)])[0] <= np.mean(1 - np.sum(x * y, axis=1)) + 1e-12
 
 
 def test_triphones_end_at_pauses_and_have_a_frame_at_any_rate():
@@ -75,7 +72,6 @@ def test_triphones_end_at_pauses_and_have_a_frame_at_any_rate():
     assert names == [("b", "g", "a"), ("a", "i", "g"), ("g", "b", "i")]
     item["phones"].insert(3, ("_", 0.29))
     assert [t.centre for t in tokens(item, FRAME_RATE, RATE)] == ["a"]
-    assert [len(t.frames) for t in tokens(word("bag", "s"), FRAME_RATE, RATE)] == [15]
     coarse = word("bagib", "s") | {"latents": torch.ones(4, 1)}
     assert all(len(t.frames) == 1 for t in tokens(coarse, 2.0, RATE))
 

@@ -18,9 +18,7 @@ def test_all_is_measured_and_printed(monkeypatch):
     assert found["mlp"]["error_rate"]["mean"] < 0.5
     assert (found["train"], found["test"], found["speakers"]) == (16, 6, 3)
     assert found["abx_within"] is None or found["abx_within"]["mean"] < 0.3
-    text = summary(found)
-    for name in ("16 channels at 12.5 Hz (pre)", "linear phone probe", "mlp phone probe", "abx across"):
-        assert name in text
+    assert all(name in summary(found) for name in ("12.5 Hz", "linear phone probe", "mlp phone probe", "abx across"))
 
 
 def voiced(speakers: int, each: int, strength: float, first: int = 0, seed: int = 0) -> list[dict]:

@@ -31,17 +31,16 @@ def test_present_phones_are_found_and_absent_ones_are_not(hidden):
 
 def test_a_seed_repeats_itself_and_keeps_the_global_generator(monkeypatch):
     monkeypatch.setattr(probes, "CTC_STEPS", 10)
-    latents, state = corpus(recordings=4), torch.get_rng_state()
+    latents, state = corpus(recordings=2), torch.get_rng_state()
     first = probe(latents)
     assert torch.equal(torch.get_rng_state(), state)
     assert probe(latents) == first
     assert probe(latents, seed=1) != first
 
 
-@pytest.mark.parametrize("hidden", [None, 8])
-@pytest.mark.parametrize(("frame_rate", "parts"), [(12.5, 4), (50.0, 1), (75.0, 1), (20.0, 3)])
-def test_a_probe_sees_one_frame_and_has_fifty_instants_a_second(frame_rate, parts, hidden):
-    head = Head(6, 5, frame_rate, hidden).eval()
+@pytest.mark.parametrize(("frame_rate", "parts"), [(12.5, 4), (75.0, 1), (20.0, 3)])
+def test_a_probe_sees_one_frame_and_has_fifty_instants_a_second(frame_rate, parts):
+    head = Head(6, 5, frame_rate, hidden=8).eval()
     assert head.parts == parts
     x = torch.randn(1, 6, 7)
     changed = x.clone()

@@ -1,15 +1,12 @@
 """Run folders: found, named by what differs, with their final state, curves and command."""
 
-import logging
 import math
 import shlex
 
 import pytest
 
-from codec.cli.app import one_sentence
-from codec.evaluation.runs.factors import Settings, differences, levels
+from codec.evaluation.runs.factors import levels
 from codec.evaluation.runs.run_folder import Run, RunError, find_runs, run_names
-from codec.utils.errors import InputError
 from tests.helpers.run_folders import ERROR, INFO, write_csv, write_hydra, write_run
 
 GOOD = {"stoi": 0.5}
@@ -17,7 +14,7 @@ GOOD = {"stoi": 0.5}
 
 def test_runs_are_found_once_in_natural_order(tmp_path):
     top = tmp_path / "multirun"
-    for number in (0, 1, 2, 10):
+    for number in (1, 2, 10):
         write_run(top / str(number))
     write_run(tmp_path / "other" / "deep" / "down")
     wandb = top / "10" / "wandb"
@@ -30,20 +27,16 @@ def test_runs_are_found_once_in_natural_order(tmp_path):
     def found(*paths):
         return [str(run.folder.resolve().relative_to(tmp_path)) for run in find_runs(paths)]
 
-    here = ["multirun/0", "multirun/1", "multirun/2", "multirun/10"]
+    here = ["multirun/1", "multirun/2", "multirun/10"]
     assert found(top / "10", top / "2", top, top / "2") == here
     assert found(tmp_path) == [*here, "other/deep/down"]
     assert found(wandb) == found(wandb / "offline-run-20260102_030405-abc") == ["multirun/10"]
     assert found(tmp_path / "links") == ["multirun/2"]
-
-
-def test_a_path_without_runs_is_named(tmp_path):
-    (tmp_path / "empty" / ".hydra").mkdir(parents=True)
-    (tmp_path / "empty" / ".hydra" / "hydra.yaml").write_text("hydra: {job: {name: eval}}")  # of another program
-    with pytest.raises(RunError, match=r"no run of train.py in .*empty"):
-        find_runs([write_run(tmp_path / "run"), tmp_path / "empty"])
-    with pytest.raises(RunError, match="nowhere is no folder"):
-        find_runs([tmp_path / "nowhere"])
+    (tmp_path / "eval" / ".hydra").mkdir(parents=True)
+    (tmp_path / "eval" / ".hydra" / "hydra.yaml").write_text("hydra: {job: {name: eval}}")  # of another program
+    for folder, word in (("eval", "no run of train.py in .*eval"), ("nowhere", "nowhere is no folder")):
+        with pytest.raises(RunError, match=word):
+            found(top, tmp_path / folder)
 
 
 def test_the_command_repeats_the_run(tmp_path):
@@ -70,7 +63,6 @@ KeyError: 'x'
     [
         ("finished", "", {"scores": GOOD}),
         ("unfinished", "step 100 of 100 was the last to be logged", {}),
-        ("unfinished", "no step has been logged", {"losses": []}),
         ("unfinished", "its report is of step 50 of 100", {"scores": GOOD, "step": 50}),
         ("failed", "the folder is empty: give another", {"log": f"{INFO}{ERROR}the folder is empty:\ngive another\n"}),
         ("failed", "KeyError: 'x'", {"log": f"{INFO}{ERROR}'x'\n{TRACE}"}),
@@ -118,47 +110,28 @@ def test_curves_join_the_parts_of_a_resumed_run(tmp_path):
     assert Run(write_run(tmp_path / "none", losses=[])).curves() is None
 
 
-def test_a_failed_run_has_its_error_in_the_log(tmp_path):
-    handler = logging.FileHandler(tmp_path / "train.log")
-    handler.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] - %(message)s"))
-    write_hydra(tmp_path, [], {}, {})
-    logging.root.addHandler(handler)
-    try:
-        with pytest.raises(SystemExit), one_sentence():
-            raise InputError("no step is asked for")
-        assert Run(tmp_path).status.reason == "no step is asked for"
-        with pytest.raises(KeyError), one_sentence():
-            raise KeyError("x")
-        assert Run(tmp_path).status.reason == "KeyError: 'x'"
-    finally:
-        logging.root.removeHandler(handler)
-        handler.close()
-
-
-# Names and factors
-
-
-def named(folder, *runs):
-    """(overrides, groups, config) of each run -> the names of the runs."""
-    return run_names([Run(write_run(folder / str(n), *about)) for n, about in enumerate(runs)])
-
-
 def test_names_are_the_settings_that_differ(tmp_path):
     """A group implies what is in it, a number what refers to it; name and folder are no settings."""
+
+    def named(*runs):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        return run_names([Run(write_run(folder / str(n), *about)) for n, about in enumerate(runs)])
+
     runs = []
     for disc, members in (("none", {}), ("msd", {"msd": {"width": 4}})):
         for seed in (0, 1):
             config = {"name": f"run{seed}{disc}", "seed": seed, "disc": {"members": members}, "data": {"seed": seed}}
-            config["best"] = {"dirpath": str(tmp_path / "grid" / str(len(runs)) / "checkpoints")}
+            config |= {"lr": 0.1, "best": {"dirpath": str(tmp_path / str(len(runs)) / "checkpoints")}}
             groups = {"disc": disc, "loss": "mel", "experiment": None}
-            runs.append(([f"seed={seed}", f"disc={disc}", "lr=0.1"], groups, {**config, "lr": 0.1}))
-    wanted = ["disc=none seed=0", "disc=none seed=1", "disc=msd seed=0", "disc=msd seed=1"]
-    assert named(tmp_path / "grid", *runs) == wanted
+            runs.append(([f"seed={seed}", f"disc={disc}", "lr=0.1"], groups, config))
+    assert named(*runs) == ["disc=none seed=0", "disc=none seed=1", "disc=msd seed=0", "disc=msd seed=1"]
     pairs = ((1e-3, 8), (1e-4, 12), (1e-4, 8))
     numbers = [([], {}, {"lr": lr, "optim": {"lr": lr}, "codec": {"n_q": n_q}}) for lr, n_q in pairs]
-    assert named(tmp_path / "numbers", *numbers) == [f"lr={lr} codec.n_q={n_q}" for lr, n_q in pairs]
+    assert named(*numbers) == [f"lr={lr} codec.n_q={n_q}" for lr, n_q in pairs]
     presets = [([f"model={m}"], {"encoder": m * 2, "model": m}, {"channels": m * 3}) for m in "ab"]
-    assert named(tmp_path / "presets", *presets) == ["model=a", "model=b"]
+    assert named(*presets) == ["model=a", "model=b"]
+    together = [([f"disc={d}", f"lr={lr}"], {"disc": d}, {"lr": lr}) for d, lr in (("a", 1), ("b", 2))]
+    assert named(*together) == ["disc=a lr=1", "disc=b lr=2"]
 
 
 def test_runs_without_differences_are_named_by_their_folders(tmp_path):
@@ -180,11 +153,6 @@ def test_a_run_that_failed_before_its_configuration_was_resolved(tmp_path):
     runs = find_runs([tmp_path])
     assert run_names(runs) == ["encoder.channels=4", "encoder.channels=-3"]
     assert [run.status.state for run in runs] == ["unfinished", "failed"]
-
-
-def test_overrides_that_change_together_are_both_factors():
-    settings = [Settings([f"disc={d}", f"lr={lr}"], {"disc": d}, {"lr": lr}) for d, lr in (("a", "1"), ("b", "2"))]
-    assert list(differences(settings)) == ["disc", "lr"]
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,7 @@ def test_the_files_are_reproducible_and_complete(tmp_path, pages, capsys):
     for name in ("compare.csv", "compare.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     printed = capsys.readouterr().out
-    command = "python train.py disc=mfd lr=0.2 seed=0"
-    for words in ("failed    disc=mfd lr=0.2 seed=0", "no memory", command, "main effects", "[+0.500, +0.500]"):
+    for words in ("failed", "no memory", "python train.py disc=mfd lr=0.2 seed=0", "main effects", "[+0.500, +0.500]"):
         assert words in printed
     with open(tmp_path / "a" / "compare.csv", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -61,18 +60,12 @@ def test_the_files_are_reproducible_and_complete(tmp_path, pages, capsys):
     results, title, grid = pages[0]
     assert (title, len(grid.runs)) == ("Which discriminator?", 12)
     assert [one.name for one in results] == [row["name"] for row in rows if row["state"] == "finished"]
-    first = results[0]
-    assert (first.family, first.folder, first.command) == (first.name, tmp_path / "runs" / "0", rows[0]["command"])
-    assert first.curves["train/mel"].tolist() == [1.5]
-
-
-def test_metrics_can_be_chosen(tmp_path, pages, capsys):
-    write_grid(tmp_path)
-    run_compare(tmp_path, "--metrics", "stoi")
-    content = json.loads((tmp_path / "compare" / "compare.json").read_text())
-    assert {effect["metric"] for effect in content["effects"]} == {"stoi"}
+    assert (results[0].folder, results[0].command) == (tmp_path / "runs" / "0", rows[0]["command"])
+    assert results[0].curves["train/mel"].tolist() == [1.5]
+    run_compare(tmp_path / "runs", "--metrics", "stoi", "--out", tmp_path / "a")
+    assert {effect.metric for effect in pages[-1][2].effects} == {"stoi"}
     assert "Mel distance" not in capsys.readouterr().out
-    refuses("no report has the metric pesq; they have stoi, mel_distance", tmp_path, "--metrics", "pesq")
+    refuses("no report has the metric pesq", tmp_path / "runs", "--metrics", "pesq")
 
 
 def test_reports_of_an_evaluation_replace_those_of_training(tmp_path, pages, monkeypatch):
@@ -85,8 +78,8 @@ def test_reports_of_an_evaluation_replace_those_of_training(tmp_path, pages, mon
         for n_q, extra in ((8, 5.0), (4, 4.0)):
             report({"stoi": n % 4 + extra}, run=f"../runs/{n}", n_q=n_q).write(scores, f"run{n}_nq{n_q}")
     report({"stoi": 9.0}).write(scores, "opus_6")
-    run_compare("runs", "--scores", "scores", "--out", "scores")
-    run_compare("runs/0", "runs/1", "--scores", "scores", "--out", "scores")  # over its own compare.json
+    for runs in (["runs"], ["runs/0", "runs/1"]):  # the second time over its own compare.json
+        run_compare(*runs, "--scores", "scores", "--out", "scores")
     results, _, grid = pages[0]
     assert grid.runs["stoi"].tolist() == [n % 4 + 5.0 for n in range(12)]
     name = grid.runs["name"][0]
@@ -94,9 +87,7 @@ def test_reports_of_an_evaluation_replace_those_of_training(tmp_path, pages, mon
         (name, name, False),
         (f"{name} n_q=4", name, True),
     ]
-    baseline = results[-1]
-    assert (baseline.name, baseline.family, baseline.baseline, baseline.command) == ("opus_6", "opus", True, "")
-    assert {str(one.folder) for one in results} == {"scores"}
+    assert (results[-1].name, results[-1].family, results[-1].baseline) == ("opus_6", "opus", True)
     monkeypatch.chdir(scores)
     run_compare(tmp_path / "runs", "--scores", scores, "--out", "x")  # from any folder
     assert len(pages[-1][0]) == len(results)
