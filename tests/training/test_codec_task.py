@@ -128,7 +128,7 @@ def test_bf16_keeps_its_islands(tmp_path, monkeypatch):
     watch("convolution", task.codec.encoder.layers[0].conv)
     watch("codec", task.codec)
     watch("mel", task.losses.terms["mel"])
-    watch("spectrum", task.discriminators.members["msstft"].scales[0].spectrum)
+    watch("spectrum", task.discriminators.members["msstft"].scales[0].spectrogram)
     trainer = fit(task, 3, tmp_path, precision="bf16-mixed")
     assert seen["convolution"][1].dtype == torch.bfloat16
     out = seen["codec"][1]
