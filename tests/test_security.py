@@ -1,8 +1,6 @@
 """What an untrusted file cannot do: run code, take all memory, read or write elsewhere."""
 
 import ast
-import importlib
-import json
 import random
 import zipfile
 from pathlib import Path
@@ -15,12 +13,16 @@ import yaml
 from codec.checkpoints.load import load_checkpoint, load_codec
 from codec.checkpoints.safe_instantiate import DATA, CheckpointError, build
 from codec.checkpoints.save import damage
+from codec.data.espeak import EspeakCorpus
+from codec.data.folder import FolderCorpus
+from codec.distillation.teachers.wavlm import WavLM
 from codec.evaluation.html.base import SystemResult
 from codec.evaluation.html.listening import write_listening_test
 from codec.evaluation.html.report import write_page
 from codec.evaluation.report import Report, ReportError
 from codec.evaluation.runs.run_folder import Run, RunError
 from codec.evaluation.systems import corpus_of, find_checkpoints
+from codec.training.callbacks.preemption import SaveLastStep
 from codec.utils.safe_io import UntrustedFileError, inside
 from tests.helpers.checkpoints import CONFIG, saved
 from tests.helpers.run_folders import report, write_run
@@ -39,18 +41,16 @@ UNITS = {"_target_": "codec.layers.seanet.ResidualUnits", "kernel": 3, "compress
 
 def calls(path: Path) -> list[tuple[str, ast.Call]]:
     """(dotted name, node) of every call."""
-    return [
-        (ast.unparse(node.func), node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
-    ]
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [(ast.unparse(node.func), node) for node in nodes if isinstance(node, ast.Call)]
 
 
 def option(call: ast.Call, name: str):
     return next((ast.unparse(keyword.value) for keyword in call.keywords if keyword.arg == name), None)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_that_is_read_is_run(path):
-    for name, call in calls(path):
+def test_nothing_that_is_read_is_run():
+    for name, call in (found for path in SOURCES for found in calls(path)):
         if name in ("torch.load", "torch.hub.load_state_dict_from_url"):
             assert option(call, "weights_only") == "True", ast.unparse(call)
         if name.startswith(("numpy.load", "np.load")):
@@ -80,26 +80,22 @@ def beyond_torchaudio_functional(path: Path) -> list[str]:
     return found
 
 
-FLOW = ["model", "dit", "conditioning", "text_conditioning", "speaker_prompt", "objective", "sampler"]
+PACKAGES = ["encoders", "decoders", "quantizers", "layers"]
+MODULES = ["model", "data/vocabulary", "flow/model", "flow/dit", "flow/conditioning", "flow/text_conditioning"]
+MODULES += ["flow/speaker_prompt", "flow/objective", "flow/sampler"]
+PURE = {"math", "typing", "collections", "functools", "itertools", "dataclasses", "abc", "contextlib", "torch"}
+PURE |= {"einops", "numpy", "codec", "copy", "operator", "enum", "types", "warnings", "unicodedata"}
+PURE |= {"torchaudio"}  # for mel filters: of it only torchaudio.functional, functions on tensors
 
 
-@pytest.mark.parametrize(
-    "folder",
-    ["encoders", "decoders", "quantizers", "layers", "model.py", "data/vocabulary.py"]
-    + [f"flow/{name}.py" for name in FLOW],
-)
-def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(folder):
-    top = ROOT / "codec" / folder
-    for path in top.rglob("*.py") if top.is_dir() else [top]:
+def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process():
+    packages = [path for name in PACKAGES for path in (ROOT / "codec" / name).rglob("*.py")]
+    for path in packages + [ROOT / "codec" / f"{name}.py" for name in MODULES]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
             for name in names:
-                known = {"math", "typing", "collections", "functools", "itertools", "dataclasses", "abc", "contextlib"}
-                known |= {"torch", "einops", "numpy", "codec", "copy", "operator", "enum", "types", "warnings"}
-                known |= {"unicodedata"}
-                known |= {"torchaudio"}  # for mel filters: of it only torchaudio.functional, functions on tensors
-                assert name.split(".")[0] in known, f"{path} imports {name}"
+                assert name.split(".")[0] in PURE, f"{path} imports {name}"
         assert not beyond_torchaudio_functional(path)
         assert not {"open", "torch.load", "torch.save", "torch.hub.load"} & {name for name, _ in calls(path)}
 
@@ -121,10 +117,7 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(f
         {**UNITS, "dilations": [1], "_partial_": True},
         {**UNITS, "_args_": [[1]]},
         {**UNITS, "_recursive_": False},
-        {"_target_": "codec.training.callbacks.preemption.SaveLastStep"},
         {"_target_": "codec.data.espeak.EspeakCorpus", "sample_rate": 16000, "cache": "owned"},
-        {"_target_": "codec.data.folder.FolderCorpus", "path": ".", "sample_rate": 16000},
-        {"_target_": "codec.distillation.teachers.wavlm.WavLM"},
         {"_target_": "codec.evaluation.baselines.pretrained.Pretrained", "source": "stranger/model"},
         {"_target_": "codec.quantizers.rvq.nn.Module"},
         {"_target_": "codec.layers.seanet.ResidualUnits.__class__"},
@@ -139,22 +132,15 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process(f
 )
 def test_a_model_is_built_of_own_layers_and_plain_values_only(tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError) as error:
+    with pytest.raises(CheckpointError, match=r"\A.*\Z"):  # one line
         build({**UNITS, "dilations": value})
-    assert "\n" not in str(error.value)
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["training.callbacks.preemption.SaveLastStep", "data.espeak.EspeakCorpus", "distillation.teachers.wavlm.WavLM"],
-)
-def test_a_class_that_a_model_may_not_be_built_of_is_there_and_refused(name):
-    """So that a case above does not pass because a class has moved."""
-    module, _, found = f"codec.{name}".rpartition(".")
-    assert isinstance(getattr(importlib.import_module(module), found), type)
+@pytest.mark.parametrize("found", [SaveLastStep, EspeakCorpus, FolderCorpus, WavLM])
+def test_other_classes_of_the_package_are_refused(found):
     with pytest.raises(CheckpointError, match="not a class of this package that it may"):
-        build({**UNITS, "dilations": {"_target_": f"codec.{name}"}})
+        build({**UNITS, "dilations": {"_target_": f"{found.__module__}.{found.__name__}"}})
 
 
 def test_a_configuration_that_nests_without_end_is_refused():
@@ -168,16 +154,14 @@ def test_a_configuration_that_nests_without_end_is_refused():
             build({**UNITS, "dilations": value})
 
 
-@pytest.mark.parametrize("name", ["os.system", "shutil.rmtree"])
-def test_a_checkpoint_that_names_a_command_runs_nothing(tmp_path, name):
+def test_a_checkpoint_that_names_a_command_runs_nothing(tmp_path):
     victim = tmp_path / "victim"
     victim.mkdir()
-    encoder = {"_target_": name, "_args_": [f"rm -r {victim}" if name == "os.system" else str(victim)]}
-    saved(tmp_path / "a.ckpt", config={"codec": CONFIG["codec"] | {"encoder": encoder}, "dataset": encoder})
-    with pytest.raises(CheckpointError, match="not a class of this package"):
-        load_codec(tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match="not a class of this package"):
-        corpus_of(find_checkpoints(str(tmp_path / "a.ckpt")), 16_000)
+    command = {"_target_": "shutil.rmtree", "_args_": [str(victim)]}
+    saved(tmp_path / "a.ckpt", config={"codec": CONFIG["codec"] | {"encoder": command}, "dataset": command})
+    for load in (load_codec, lambda path: corpus_of(find_checkpoints(str(path)), 16_000)):
+        with pytest.raises(CheckpointError, match="not a class of this package"):
+            load(tmp_path / "a.ckpt")
     assert victim.exists()
 
 
@@ -205,9 +189,8 @@ def test_the_dataset_of_a_checkpoint_opens_no_other_file_system_than_it_says(tmp
     monkeypatch.setattr("fsspec.core.url_to_fs", lambda *_, **__: pytest.fail("opened"))
     shards = {"_target_": "codec.data.shard_corpus.ShardCorpus", "sample_rate": 16_000, **options}
     for config in (shards, {"_target_": "codec.data.mix.MixCorpus", "corpora": {"a": shards}, "weights": {"a": 1}}):
-        with pytest.raises(CheckpointError, match="name a dataset= of yours") as error:
+        with pytest.raises(CheckpointError, match=r"\A.*name a dataset= of yours.*\Z"):
             build(config, DATA)
-        assert "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match="name a dataset= of yours"):
         build({"_target_": "codec.data.hf.open_hub", "name": "zip::http://x", "column": "a", "sample_rate": 1}, DATA)
 
@@ -246,9 +229,7 @@ EMPTY = b"}q\x00"  # a dictionary that is kept
 @pytest.mark.parametrize(
     "record",
     [
-        b"c__builtin__\nbytearray\n" + MILLIARD + b"R",
         b"cbuiltins\nbytearray\n" + MILLIARD + b"R",
-        b"ctorch\nTensor\n" + MILLIARD + b"R",
         b"ctorch.storage\nUntypedStorage\n" + MILLIARD + b"R",
         b"ctorch\nFloatStorage\nq\x01h\x01" + MILLIARD + b"R",
         b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x04\x00\x00\x00utf8tR",
@@ -260,8 +241,6 @@ EMPTY = b"}q\x00"  # a dictionary that is kept
         b"ccollections\nOrderedDict\nq\x00" + b"h\x00)R" * (2**16 + 1),
         b"R",
         b"h\x07",
-        b"t",
-        b"\x87",
     ],
     ids=lambda record: repr(record[:40]),
 )
@@ -269,10 +248,9 @@ def test_a_few_bytes_of_a_checkpoint_cannot_take_the_memory(tmp_path, monkeypatc
     pickled = b"\x80\x02" + record + b"."
     rewritten(tmp_path / "a.ckpt", lambda name, content: pickled if name.endswith("data.pkl") else content)
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("torch has been asked to load it"))
-    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint") as error:
+    with pytest.raises(CheckpointError, match=r"\A.*cannot be read as a checkpoint.*\Z"):
         load_codec(tmp_path / "a.ckpt")
     assert damage(tmp_path / "a.ckpt").startswith("it cannot be read")
-    assert "\n" not in str(error.value)
 
 
 def test_torch_is_given_no_file_of_another_form(tmp_path):
@@ -286,13 +264,8 @@ def test_torch_is_given_no_file_of_another_form(tmp_path):
 def test_what_training_keeps_passes(tmp_path):
     state = torch.nn.Linear(2, 2).state_dict()  # an OrderedDict with facts of its own
     kinds = [torch.zeros(2, dtype=kind) for kind in (torch.bfloat16, torch.int64, torch.bool, torch.complex64)]
-    kept = {
-        "kinds": kinds,
-        "type": torch.float32,
-        "random": random.getstate(),
-        "big": 2**70,
-        "p": torch.nn.Parameter(kinds[0]),
-    }
+    kept = {"kinds": kinds, "type": torch.float32, "random": random.getstate(), "big": 2**70}
+    kept |= {"p": torch.nn.Parameter(kinds[0])}
     saved(tmp_path / "a.ckpt", ema=dict(state), more=state, **kept)
     assert not damage(tmp_path / "a.ckpt")
     assert load_checkpoint(tmp_path / "a.ckpt")["random"] == kept["random"]
@@ -301,41 +274,25 @@ def test_what_training_keeps_passes(tmp_path):
 # Reports and run folders
 
 
-def heard(folder: Path, file: str) -> Report:
-    """A report in ``folder`` whose decoded sound is ``file``."""
+@pytest.mark.parametrize("file", ["../../secret.flac", "SECRET", "audio/b.flac", "up/secret.flac"])
+def test_a_page_carries_no_sound_from_outside_of_the_reports_folder(tmp_path, file):
+    """By a path, by a link, or by a link to a folder."""
+    secret, folder = tmp_path / "secret.flac", tmp_path / "deep" / "stranger"
     (folder / "audio").mkdir(parents=True)
-    soundfile.write(folder / "audio" / "a.flac", speechlike(0.5, 16_000, 0), 16_000)
-    found = report({"stoi": 0.5}, sample_rate=16_000)
-    found.audio = {"a": {"reference": "audio/a.flac", "decoded": file}}
-    return found
-
-
-@pytest.mark.parametrize("kind", ["parent", "absolute", "link", "folder link"])
-def test_a_page_carries_no_sound_from_outside_of_the_reports_folder(tmp_path, kind):
-    secret = tmp_path / "secret.flac"
-    soundfile.write(secret, speechlike(0.5, 16_000, 1), 16_000)
-    folder = tmp_path / "deep" / "stranger"
-    names = {
-        "parent": "../../secret.flac",
-        "absolute": str(secret),
-        "link": "audio/b.flac",
-        "folder link": "up/secret.flac",
-    }
-    found = heard(folder, names[kind])
+    for path in (secret, folder / "audio" / "a.flac"):
+        soundfile.write(path, speechlike(0.5, 16_000, 1), 16_000)
     (folder / "audio" / "b.flac").symlink_to(secret)
     (folder / "up").symlink_to(tmp_path)
+    found = report({"stoi": 0.5}, sample_rate=16_000)
+    found.audio = {"a": {"reference": "audio/a.flac", "decoded": file.replace("SECRET", str(secret))}}
     path = found.write(folder)
-    if kind in ("parent", "absolute"):
+    if file in ("../../secret.flac", "SECRET"):
         with pytest.raises(ReportError, match="outside of its folder"):
             Report.read(path)
-    else:
-        found = Report.read(path)
     for write in (write_page, write_listening_test):
         with pytest.raises(ReportError, match="not a file inside"):
             write(tmp_path / "page.html", [SystemResult("x", found, folder)], "title")
     assert not (tmp_path / "page.html").exists()
-    found.audio["a"]["decoded"] = "audio/a.flac"
-    assert write_page(tmp_path / "page.html", [SystemResult("x", found, folder)], "title").is_file()
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "a/../../b", "/etc/passwd", "x\0y", None, 3, ["a"]])
@@ -343,29 +300,6 @@ def test_a_name_cannot_leave_its_folder(tmp_path, name):
     with pytest.raises(UntrustedFileError):
         inside(tmp_path, name)
     assert inside(tmp_path, "a/b") == tmp_path.resolve() / "a" / "b"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"audio": {"a": "x"}},
-        {"audio": {"a": {"reference": "a.flac"}}},
-        {"facts": {"kbps": "6"}},
-        {"facts": {"sample_rate": [16000]}},
-        {"facts": {"codebook_usage": [1], "codebook_perplexity": [1, 2]}},
-        {"clips": [{"clip": "a", "seconds": 1, "stoi": "0.5"}]},
-        {"clips": [{"clip": "a", "seconds": 1, "stoi": 10**400}]},
-        {"clips": [{"clip": "a", "seconds": 1, "stoi": 0.5}] * 2},
-        {"failures": ["x"]},
-    ],
-    ids=str,
-)
-def test_a_report_of_another_form_is_refused_in_a_sentence(tmp_path, change):
-    path = report({"stoi": 0.5}).write(tmp_path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(ReportError, match="is no report of this project") as error:
-        Report.read(path)
-    assert "\n" not in str(error.value)
 
 
 def test_a_few_lines_of_yaml_cannot_stand_for_more_than_memory_holds(tmp_path):

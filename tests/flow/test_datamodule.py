@@ -47,40 +47,33 @@ def test_a_prompt_never_overlaps_the_span():
         assert left.any() or span.sum() <= max(1, total // 4)
 
 
-def test_examples_are_crops_of_recordings_with_their_prompts():
-    for batch in batches(latent_data(condition=("aligned_phones", "prompt")), 8):
+class Numbered:
+    """Features that contain the number of the recording and of the frame."""
+
+    def item(self, file: str, start_frame: int, frames: int) -> torch.Tensor:
+        number, at = torch.full((frames,), float(file[1:])), torch.arange(start_frame, start_frame + frames)
+        return torch.stack([number, at]).half()
+
+
+def test_examples_are_crops_of_recordings_with_their_prompts_and_features():
+    data = latent_data(condition=("aligned_phones", "prompt"), features=Numbered())
+    for batch in batches(data, 8):
         assert batch["latents"].shape[2] <= 50
         assert batch["span"].dtype == torch.bool
         for n, length in enumerate(batch["lengths"].tolist()):
             number, at = batch["latents"][n, 0, 0], (100 * batch["latents"][n, 1, :length]).round()
             assert bool((batch["latents"][n, 0, :length] == number).all())
             assert torch.equal(at, at[0] + torch.arange(length))
+            assert torch.equal(batch["features"][n, :, :length].float(), torch.stack([number.expand(length), at]))
             assert batch["span"][n, :length].any()
-            assert not batch["span"][n, length:].any()
-            assert not batch["latents"][n, :, length:].any()
+            assert not any(batch[name][n, ..., length:].any() for name in ("span", "latents", "features"))
             prompt = batch["prompt"][n, :, : batch["prompt_lengths"][n]]
             assert bool((prompt[0] == number).all())
             inpainted = set(at[batch["span"][n, :length]].tolist())
             assert not inpainted & set((100 * prompt[1]).round().tolist())
             assert batch["phones"][n][0][1] >= 0
-    assert "prompt" not in batches(latent_data(condition=("phones",)), 1)[0]
-
-
-def test_paired_features_are_of_the_frames_of_the_latents():
-    class Numbered:
-        """Features that contain the number of the recording and of the frame."""
-
-        def item(self, file: str, start_frame: int, frames: int) -> torch.Tensor:
-            number, at = torch.full((frames,), float(file[1:])), torch.arange(start_frame, start_frame + frames)
-            return torch.stack([number, at]).half()
-
-    data = latent_data(condition=("aligned_phones", "prompt"), features=Numbered())
-    for batch in batches(data, 8):
-        for latents, features, length in zip(batch["latents"], batch["features"], batch["lengths"], strict=True):
-            assert torch.equal(latents[0, :length], features[0, :length].float())
-            assert torch.equal((100 * latents[1, :length]).round(), features[1, :length].float())
-            assert not features[:, length:].any()
     assert "features" not in next(iter(data.val_dataloader()))
+    assert "prompt" not in batches(latent_data(condition=("phones",)), 1)[0]
 
 
 def tensors(batches: list[dict]) -> list[torch.Tensor]:
@@ -98,16 +91,13 @@ def test_a_draw_depends_on_seed_and_number_alone():
     assert all(torch.equal(a, b) for a, b in zip(whole[9:], tensors(batches(resumed, 3)), strict=True))
     other = tensors(batches(latent_data(**options, seed=1), 6))
     assert not all(a.shape == b.shape and torch.equal(a, b) for a, b in zip(whole, other, strict=True))
+    first, second = (list(latent_data(**options, seed=seed).val_dataloader()) for seed in (0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second), strict=True))  # validation
+    assert [file for batch in first for file in batch["file"]] == ["f0", "f1"]
     data = latent_data()
     data.setup("fit")
     epoch = [float(data._train[n]["latents"][0, 0]) for n in range(data._train.slots)]
     assert sorted(epoch) == [0, 1, 1, 2, 2, 3]  # as many slots as crops of half a second
-
-
-def test_validation_is_the_same_every_time():
-    first, second = (list(latent_data(condition=("prompt",), seed=seed).val_dataloader()) for seed in (0, 1))
-    assert all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(second), strict=True))
-    assert [file for batch in first for file in batch["file"]] == ["f0", "f1"]
 
 
 def test_recordings_that_cannot_be_used_are_counted_in_one_line(caplog):

@@ -3,19 +3,15 @@
 import pytest
 import torch
 
-from codec.flow.dit import rotate_complex
-from codec.flow.model import cut_phones
 from codec.flow.objective import NaturalSpeech2, on_path
 from codec.flow.text_conditioning import SpreadCharacters
-from codec.layers.transformer import rotary, rotate
 from codec.utils.errors import InputError
-from tests.helpers.flow_parts import CONDITIONS, SPEAKER, TEXT, C, conditioning, conditions, example, small_flow
+from tests.helpers.flow_parts import CONDITIONS, TEXT, C, conditioning, example, small_flow
 
 ALL = tuple(CONDITIONS)
 
 
-@pytest.mark.parametrize("sampler", ["euler", "midpoint"])
-@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize(("guidance", "sampler"), [(0.0, "euler"), (1.0, "midpoint"), (3.0, "euler")])
 def test_known_frames_are_bit_identical_and_samples_depend_on_the_seed(guidance, sampler):
     flow, (known, span) = small_flow(*ALL), example()
     options = dict(steps=3, guidance=guidance, sampler=sampler)
@@ -89,19 +85,6 @@ def test_the_output_depends_on_each_condition(name):
         torch.testing.assert_close(before[1], after[1])
 
 
-def test_text_and_speaker_are_independent_and_named_as_in_checkpoints():
-    for text in (None, *TEXT):
-        for speaker in (None, *SPEAKER):
-            names = [name for name in (text, speaker) if name]
-            found = conditions(*names)
-            assert list(found.members) == names
-            assert found.needs_prompt == (speaker is not None)
-            assert found.needs_whole == (text in ("characters", "spread_characters"))
-            embeddings = found(conditioning(), torch.ones(2, 20, dtype=torch.bool))
-            assert bool(embeddings.frames.any()) == (text is not None)
-            assert embeddings.tokens.shape[1] == (3 if speaker == "prompt_attention" else 0)
-
-
 def test_characters_are_spread_evenly_over_each_recording():
     """Recordings of different lengths with the same text have the same embeddings in equal shares of their frames."""
     torch.manual_seed(0)
@@ -124,13 +107,10 @@ def test_long_recordings_are_inpainted_in_windows():
     span[0, 10:14] = span[0, 60:63] = span[1, 5:40] = True
     given = {"phones": [[("a", 0.1 * n) for n in range(9)], [("b", 0.0)]], "prompt": torch.randn(2, C, 7)}
     given["lengths"] = torch.tensor([90, 50])
-    shares = []
-    out = flow.inpaint(known, span, given, steps=2, seed=1, progress=shares.append)
+    out = flow.inpaint(known, span, given, steps=2, seed=1)
     outside = ~span[:, None].expand_as(known)
     assert torch.equal(out[outside], known[outside])
     assert bool((out[~outside] != known[~outside]).all())
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1)
     for changed, equal in ((slice(30, 40), True), (slice(9, 10), False)):  # outside and inside of the window
         other = known.clone()
         other[0, :, changed] += 1
@@ -138,38 +118,19 @@ def test_long_recordings_are_inpainted_in_windows():
         assert torch.equal(again[0, :, 10:14], out[0, :, 10:14]) == equal
 
 
-def test_complex_rotation_is_that_of_the_codecs_transformer():
-    x, rotation = torch.randn(2, 33, 2, 3, 10), rotary(torch.arange(33), 10, 10_000.0)
-    torch.testing.assert_close(rotate_complex(x, torch.complex(*rotation)), rotate(x, rotation), rtol=1e-6, atol=1e-6)
-
-
-def test_phones_of_a_window():
-    phones = [("a", 0.0), ("b", 0.1), ("c", 0.3)]
-    assert cut_phones(phones, 0.0, 0.2) == [("a", 0.0), ("b", 0.1)]
-    assert cut_phones(phones, 0.2, 0.5) == [("b", 0.0), ("c", pytest.approx(0.1))]
-    assert cut_phones(phones, 0.3, 0.5) == [("c", 0.0)]
-
-
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
-        ("characters", {"text": []}, "text given is empty"),
-        ("characters", {"text": ["abc", "  "]}, "text given is empty"),
         ("characters", {"text": ["abc"]}, "1 text for 2 recordings"),
-        ("characters", {"text": ["abz", "a"]}, "character 'z'"),
         ("characters", {"text": ["a" * 41, "a"]}, "41 characters .* 40 fit"),
         ("characters", {"text": ["a", "a" * 11], "lengths": torch.tensor([20, 5])}, "recording 2 of 2 .* too fast"),
-        ("phones", {"phones": [[("x", None)], [("a", None)]]}, "phone 'x'"),
         ("aligned_phones", {"phones": [[("a", None)], [("a", 0.0)]]}, "start time"),
-        ("prompt", {"prompt": None}, "give a recording of the voice"),
-        ("prompt", {"prompt": torch.zeros(2, C, 0)}, "shorter than a latent frame"),
         ("prompt_attention", {"prompt": torch.zeros(1, C, 5)}, "1 prompts for 2 recordings"),
     ],
 )
-def test_missing_conditioning_is_an_input_error(name, change, sentence):
-    with pytest.raises(InputError, match=sentence) as error:
+def test_conditioning_that_does_not_fit_is_an_input_error(name, change, sentence):
+    with pytest.raises(InputError, match=sentence):
         small_flow(name).inpaint(*example(), conditioning() | change, steps=1)
-    assert "\n" not in str(error.value)
 
 
 def test_conditioning_that_cannot_be_cut_is_refused():

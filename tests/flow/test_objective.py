@@ -70,11 +70,8 @@ def test_the_cross_entropy_of_given_codes_by_its_definition_and_its_gradient():
 
 
 def test_ns2_is_refused_for_other_codecs():
-    for quantizer, kind in (
-        (known_quantizer(None), "pre"),
-        (SplitRVQ(6, 100, 3, 8, 4), "post"),
-        (NoQuantizer(6, 100), "pre"),
-    ):
+    others = (known_quantizer(None), "pre"), (SplitRVQ(6, 100, 3, 8, 4), "post"), (NoQuantizer(6, 100), "pre")
+    for quantizer, kind in others:
         with pytest.raises(InputError, match="sums of quantized vectors"):
             NaturalSpeech2().set_codebooks(quantizer, kind, torch.zeros(6), torch.ones(6))
         FlowMatching().set_codebooks(quantizer, kind, torch.zeros(6), torch.ones(6))
@@ -86,8 +83,7 @@ def test_times_are_uniform_or_logit_normal_and_never_0_or_1():
     logits = FlowMatching("logit_normal").times(u).logit()
     assert float(logits.mean()) == pytest.approx(0, abs=1e-3)
     assert float(logits.std()) == pytest.approx(1, abs=0.01)
-    for time in ("uniform", "logit_normal"):
-        ends = FlowMatching(time).times(torch.tensor([0.0, 1.0]))
-        assert bool(((ends > 0) & (ends < 1)).all())
+    ends = [FlowMatching(time).times(torch.tensor([0.0, 1.0])) for time in ("uniform", "logit_normal")]
+    assert all(bool(((pair > 0) & (pair < 1)).all()) for pair in ends)
     with pytest.raises(ValueError, match="uniform and logit_normal"):
         FlowMatching("normal")

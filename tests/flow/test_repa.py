@@ -1,11 +1,8 @@
 """REPA: its loss, the blocks that it trains, and that the model itself is unchanged."""
 
-import copy
-
 import pytest
 import torch
 
-from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.distillation.teachers.random import RandomTeacher
 from codec.distillation.teachers.rate import to_frame_rate
@@ -73,24 +70,24 @@ class Features:
 
 
 def test_it_is_no_part_of_the_model_and_is_resumed(tmp_path):
-    trainer = fit(small_task(alignment=repa()), 3, tmp_path, features=Features(), enable_checkpointing=True)
+    trainer = fit(small_task(alignment=repa()), 2, tmp_path, features=Features())
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     content = torch.load(tmp_path / "a.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in content["state_dict"]} == {"flow", "alignment"}
     assert content["ema"].keys() == dict(small_flow().named_parameters()).keys()
     groups = content["optimizer_states"][0]["param_groups"]
-    assert [group["name"] for group in groups] == ["flow", "alignment"] == small_task(alignment=repa()).groups()
-    before, task = copy.deepcopy(content["state_dict"]), small_task(alignment=repa())
-    fit(task, 5, tmp_path, ckpt_path=tmp_path / "a.ckpt", features=Features())
-    assert not same(before, task.state_dict())
+    assert [group["name"] for group in groups] == ["flow", "alignment"]
+    task = small_task(alignment=repa())
+    fit(task, 4, tmp_path, ckpt_path=tmp_path / "a.ckpt", features=Features())
+    assert not same(content["state_dict"], task.state_dict())
 
 
-@pytest.mark.parametrize(("layers", "layer"), [(1, 1), (2, 1), (6, 2), (12, 3), (28, 8)])
-def test_the_block_is_two_sevenths_deep_or_as_configured(layers, layer):
-    assert RepaLoss(CHANNELS, W, layers, hidden=4).layer == layer
-    assert RepaLoss(CHANNELS, W, layers, layers, hidden=4).layer == layers
-    with pytest.raises(InputError, match=f"blocks 1 to {layers}"):
-        RepaLoss(CHANNELS, W, layers, layers + 1)
+def test_the_block_is_two_sevenths_deep_or_as_configured():
+    for layers, layer in ((1, 1), (2, 1), (6, 2), (12, 3), (28, 8)):
+        assert RepaLoss(CHANNELS, W, layers, hidden=4).layer == layer
+    assert RepaLoss(CHANNELS, W, 6, 6, hidden=4).layer == 6
+    with pytest.raises(InputError, match="blocks 1 to 6"):
+        RepaLoss(CHANNELS, W, 6, 7)
 
 
 def test_features_of_a_corpus_are_the_teachers_and_cached(tmp_path, monkeypatch):
@@ -109,10 +106,6 @@ def test_features_of_a_corpus_are_the_teachers_and_cached(tmp_path, monkeypatch)
     assert cached_features(teacher, corpus, HOP) == folder
     assert times == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert cached_features(RandomTeacher(4, 1, seed=1), corpus, HOP, report=lambda _: None) != folder
-    path = next(folder.glob("*.safetensors"))
-    path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(CorpusError, match="remove it"):
-        PairedFeatures(folder, FEATURES)
 
 
 @pytest.mark.parametrize("samples", [1, HOP + 1, int(2.5 * PIECE) * RATE + 3])

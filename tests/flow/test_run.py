@@ -1,6 +1,6 @@
 """task=flow as train.py runs it: every option of every group, extraction of latents, and refusals."""
 
-import re
+import math
 from pathlib import Path
 
 import pytest
@@ -18,14 +18,11 @@ from codec.latents.index import load_index
 from codec.utils.errors import InputError
 from tests.helpers.codecs import latents_of as extracted
 from tests.helpers.codecs import recordings, saved
-from tests.helpers.parts import count
-from tests.helpers.training import CONF, composed, options
+from tests.helpers.training import composed, options
 
 SMALL = ["flow.network={width: 16, layers: 1, heads: 2, hidden: 16}", "max_seconds=0.9", "batch_size=2", "max_steps=2"]
 SMALL += ["val_every=2", "warmup=1", "logger=csv", "trainer=cpu", "trainer.log_every_n_steps=1", "data.workers=0"]
 SMALL += ["data.val_clips=2", "~callbacks.progress", "trainer.enable_progress_bar=false"]
-SPACE = {"channels": 32, "sample_rate": 800, "hop_length": 8, "frame_rate": 100.0, "fingerprint": "f", "kind": "pre"}
-SPACE |= {"characters": "abc", "phones": "a b c"}
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +56,7 @@ def test_text_and_speaker_options_train_two_steps(n, text, rvq, tmp_path):
     speaker = SPEAKERS[n % len(SPEAKERS)]
     whole = ["max_seconds=2.0"] if "characters" in text else []
     cfg = config(rvq, tmp_path, f"text={text}", f"speaker={speaker}", *whole, "~callbacks.best", "~callbacks.last")
-    loss = train.train(cfg)
-    assert loss == loss
+    assert math.isfinite(train.train(cfg))
     checkpoint = tmp_path / "checkpoints" / "last.ckpt"
     flow, index = load_flow(checkpoint), load_index(rvq[1])
     assert list(flow.condition.members) == [name for name in (text, speaker) if name != "none"]
@@ -106,15 +102,12 @@ def test_repa_trains_with_every_teacher(teacher, source, rvq, tmp_path):
         assert train.fit(again)[0].global_step == 3
 
 
-@pytest.mark.parametrize("option", ["repa=random", "flow_objective=ns2"])
-def test_paired_features_of_other_recordings_are_refused(option, speech_folder, rvq, tmp_path):
+def test_other_and_damaged_features_and_codes_are_refused(source, speech_folder, rvq, tmp_path, monkeypatch):
+    """Those of other recordings, with other names or with the same names and lengths."""
     other = ["dataset=folder", f"dataset.path={speech_folder}"]
-    with pytest.raises(InputError, match=rf"{option.split('=')[0]}.* and (9|10|11|12) of \1 are not there"):
-        train.fit(config(rvq, tmp_path, option, *other))
-
-
-def test_other_and_damaged_codes_are_refused(source, rvq, tmp_path, monkeypatch):
-    """Those of other recordings with the same names and lengths."""
+    for option in ("repa=random", "flow_objective=ns2"):
+        with pytest.raises(InputError, match=rf"{option.split('=')[0]}.* are not there"):
+            train.fit(config(rvq, tmp_path / "other", option, *other))
     monkeypatch.setenv("CODEC_CACHE", str(tmp_path / "cache"))
     for path in source.glob("*.flac"):
         sound, rate = soundfile.read(path)
@@ -123,26 +116,11 @@ def test_other_and_damaged_codes_are_refused(source, rvq, tmp_path, monkeypatch)
     cfg = config(rvq, tmp_path / "run", "flow_objective=ns2", *dataset(tmp_path))
     with pytest.raises(InputError, match="do not give its latents"):
         train.fit(cfg)
-    units = list((tmp_path / "cache" / "codes").rglob("*.safetensors"))
-    for unit in units:
+    for unit in (tmp_path / "cache" / "codes").rglob("*.safetensors"):
         content = unit.read_bytes()
         unit.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(CorpusError, match="remove it"):
         train.fit(cfg)
-    for unit in units:
-        unit.unlink()
-    with pytest.raises(InputError, match="do not give its latents"):  # extracted again
-        train.fit(cfg)
-
-
-@pytest.mark.parametrize("size", options("flow_size"))
-def test_sizes_have_the_parameters_of_their_comment(size):
-    text = (CONF / "flow_size" / f"{size}.yaml").read_text()
-    cfg = composed("task=flow", "codec_ckpt=x", f"flow_size={size}")
-    cfg.space = SPACE
-    with torch.device("meta"):
-        network = instantiate(cfg.flow.network)
-    assert count(network) / 1e6 == pytest.approx(int(re.search(r"(\d+) million", text)[1]), rel=0.1)
 
 
 def test_latents_are_extracted_once(source, rvq, tmp_path, monkeypatch):
@@ -185,23 +163,16 @@ def test_other_latents_symbols_and_sizes_are_refused(source, rvq, tmp_path):
         train.fit(composed("task=flow", f"run_dir={tmp_path}", *SMALL))
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("codec=a.ckpt", "codec_ckpt=a.ckpt"),
-        ("flow=small", "flow_size=small"),
-        ("condition=characters+prompt", "text=characters speaker=prompt"),
-        ("condition=prompt_attention", "speaker=prompt_attention"),
-        ("condition=phones", "text=phones"),
-        ("condition.members.prompt.blocks=1", "speaker.blocks=1"),
-        ("objective=ns2", "flow_objective=ns2"),
-        ("objective.codes=0.2", "flow_objective.codes=0.2"),
-        ("alignment=repa", "repa=phones"),
-        ("teacher@alignment.teacher=wavlm", "repa=wavlm"),
-        ("alignment.weight=1", "repa.weight=1"),
-        ("flow.network.width=16", None),
-        ("codec.quantizer.weight=1", None),
-    ],
-)
-def test_former_names_of_options_are_mapped_to_todays(old, new):
-    assert renamed(old) == new
+def test_former_names_of_options_are_mapped_to_todays():
+    for old, new in {
+        "codec=a.ckpt": "codec_ckpt=a.ckpt",
+        "flow=small": "flow_size=small",
+        "condition=characters+prompt": "text=characters speaker=prompt",
+        "condition.members.prompt.blocks=1": "speaker.blocks=1",
+        "objective.codes=0.2": "flow_objective.codes=0.2",
+        "alignment=repa": "repa=phones",
+        "teacher@alignment.teacher=wavlm": "repa=wavlm",
+        "flow.network.width=16": None,
+        "codec.quantizer.weight=1": None,
+    }.items():
+        assert renamed(old) == new

@@ -63,6 +63,10 @@ def _checkpoint(folder: Path) -> Path:
     return folder / "a.ckpt"
 
 
+def _load(path: Path) -> Any:
+    return load_codec(path)[0].state_dict(), find_checkpoints(str(path))
+
+
 def _flow(path: Path) -> Any:
     """What inpainting takes of it."""
     flow, config = load_with_config(path)
@@ -99,10 +103,6 @@ def _unit(folder: Path, encoding: Callable[[Codec], Extractor], name: str) -> Pa
 
 def _features(codec: Codec) -> Extractor:
     return FeatureExtractor(RandomTeacher(width=4, blocks=1), codec.sample_rate, codec.hop_length)
-
-
-def _read(path: Path) -> Any:
-    return list(read_token_shard(path))
 
 
 def _latents(path: Path) -> Any:
@@ -243,30 +243,17 @@ def _listen_shards(path: Path) -> Any:
     return heard
 
 
-RUN = [
-    *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
-    "config.yaml",
-    "csv/metrics.csv",
-    "train.log",
-]
+RUN = [*(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")), "config.yaml"]
+RUN += ["csv/metrics.csv", "train.log"]
 UNIT = "train-000000.safetensors"
-AUDIO = {
-    "a.wav": {},
-    "a.flac": {},
-    "a.mp3": {},
-    "a.ogg": {},
-    "a.opus": {"format": "OGG", "subtype": "OPUS"},
-    "float.wav": {"subtype": "FLOAT"},
-}
-LISTENERS = {
-    "trained on": (_listen, CorpusError),
-    "encoded": (_encode, FileError),
-    "on a page": (_show, ReportError),
-}
+AUDIO: dict[str, dict[str, str]] = {f"a.{suffix}": {} for suffix in ("wav", "flac", "mp3", "ogg")}
+AUDIO |= {"a.opus": {"format": "OGG", "subtype": "OPUS"}, "float.wav": {"subtype": "FLOAT"}}
+LISTENERS = {"trained on": (_listen, CorpusError), "encoded": (_encode, FileError), "on a page": (_show, ReportError)}
+_tokens_of, _latents_of = (partial(_unit, encoding=each, name=UNIT) for each in (TokenExtractor, LatentExtractor))
+_features_of = partial(_unit, encoding=_features, name=UNIT)
+_latents_index = partial(_unit, encoding=LatentExtractor, name="index.json")
 KINDS = {
-    "checkpoint": Kind(
-        _checkpoint, lambda path: (load_codec(path)[0].state_dict(), find_checkpoints(str(path))), CheckpointError
-    ),
+    "checkpoint": Kind(_checkpoint, _load, CheckpointError),
     "flow checkpoint": Kind(lambda folder: saved_flow(folder, "characters", "prompt")[0], _flow, CheckpointError),
     "last.ckpt": Kind(_checkpoints, _go_on, CheckpointError),
     "diverged batch": Kind(_batch, load_batch, CheckpointError),
@@ -276,21 +263,16 @@ KINDS = {
         for name in files[:2]
     },
     "tokens": Kind(_tokens, load_tokens, TokenError),
-    "unit of tokens": Kind(
-        partial(_unit, encoding=TokenExtractor, name=UNIT), lambda path: list(read_token_shard(path)), TokenError
-    ),
-    "unit of latents": Kind(partial(_unit, encoding=LatentExtractor, name=UNIT), _latents, CorpusError),
-    "latents index": Kind(partial(_unit, encoding=LatentExtractor, name="index.json"), _latents, CorpusError),
-    "codes of latents": Kind(
-        partial(_unit, encoding=TokenExtractor, name=UNIT), partial(_beside, layout=TOKENS), CorpusError
-    ),
-    "unit of features": Kind(
-        partial(_unit, encoding=_features, name=UNIT), partial(_beside, layout=FEATURES), CorpusError
-    ),
+    "unit of tokens": Kind(_tokens_of, lambda path: list(read_token_shard(path)), TokenError),
+    "unit of latents": Kind(_latents_of, _latents, CorpusError),
+    "latents index": Kind(_latents_index, _latents, CorpusError),
+    "codes of latents": Kind(_tokens_of, partial(_beside, layout=TOKENS), CorpusError),
+    "unit of features": Kind(_features_of, partial(_beside, layout=FEATURES), CorpusError),
     "manifest": Kind(_listed, _listen_listed, CorpusError),
-    "shard index": Kind(partial(_shards, name="index.json"), _listen_shards, CorpusError),
-    "shard entries": Kind(partial(_shards, name="train-000000.entries"), _listen_shards, CorpusError),
-    "shard tar": Kind(partial(_shards, name="train-000000.tar"), _listen_shards, CorpusError),
+    **{
+        f"shard {name}": Kind(partial(_shards, name=file), _listen_shards, CorpusError)
+        for name, file in {"index": "index.json", **{x: f"train-000000.{x}" for x in ("entries", "tar")}}.items()
+    },
     "report.json": Kind(_report, _use, ReportError),
     "ratings.json": Kind(_ratings, lambda path: read_ratings([path]), ValueError),
     "timing.json": Kind(_timing, lambda path: read_timings(path.parent), ReportError),

