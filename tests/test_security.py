@@ -121,6 +121,7 @@ def test_what_anybodys_checkpoint_may_build_touches_no_file_network_or_process()
         {"_target_": "codec.evaluation.baselines.pretrained.Pretrained", "source": "stranger/model"},
         {"_target_": "codec.quantizers.rvq.nn.Module"},
         {"_target_": "codec.layers.seanet.ResidualUnits.__class__"},
+        {"_target_": "codec.layers.spectrogram.MelSpectrogram", "sample_rate": 16000, "window": 2**18, "bands": 2**18},
         {"_target_": "codec.."},
         10**40,
         "x" * 30_000,

@@ -19,7 +19,8 @@ from codec.checkpoints.renamed import current_name, removed_options, with_curren
 from codec.utils.errors import InputError
 
 # MODEL and FLOW are built from any checkpoint: they open no file, connection or process (tests/test_security.py).
-MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers", "codec.layers")
+MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers")
+MODEL += ("codec.layers.seanet", "codec.layers.transformer")  # not all: spectrograms allocate before they register
 FLOW = ("codec.flow.model", "codec.flow.dit", "codec.flow.conditioning", "codec.flow.text_conditioning")
 FLOW += ("codec.flow.speaker_prompt", "codec.flow.objective")
 DATA = ("codec.data",)  # on request: reads the user's files and Hub datasets, writes to the user's cache folder only

@@ -26,7 +26,7 @@ SPEAKER = ("prompt", "prompt_attention")
 RENAMED = {
     "quantizer=rvq12": "quantizer=rvq quantizer.n_q=12",
     "quantizer=rvq32": "quantizer=rvq quantizer.n_q=32",
-    "callback@callbacks.curve=kept": "callbacks=[flow,keep_all] callbacks.keep_all.every_n_train_steps=N",
+    "callback@callbacks.curve=kept": "callbacks=[codec,keep_all] (or [flow,keep_all]) and every_n_train_steps",
     "callbacks.curve": "callbacks.keep_all",
     "callbacks.end": "callbacks.last_step",
     "callbacks.guard": "callbacks.nonfinite_guard",
@@ -48,6 +48,8 @@ RENAMED = {
     "codec=": "codec_ckpt=",
 }
 
+REMOVED = {"distill.cache": "a teacher's features are computed anew for every crop"}
+
 
 def renamed(override: str) -> str | None:
     """The current spelling of a command-line override; None if it has not been renamed."""
@@ -67,6 +69,8 @@ def refuse_renamed(main: Callable[[], Any]) -> Callable[[], Any]:
     @functools.wraps(main)
     def checked() -> Any:
         for override in sys.argv[1:]:
+            if reason := REMOVED.get(override.lstrip("+~").partition("=")[0]):
+                sys.exit(f"error: {override} is no option any more ({reason}): leave it out")
             if new := renamed(override):
                 sys.exit(f"error: {override} has been renamed: write {new}")
         return main()

@@ -4,25 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import datasets
 import fsspec
 import numpy as np
 from datasets import Audio, Dataset, IterableDataset, Value, load_dataset, load_dataset_builder
-from huggingface_hub import constants, get_session
+from huggingface_hub import constants
 from huggingface_hub.utils import httpx
 
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
-from codec.data.hf_stream import HubStream
+from codec.data.hf_stream import HubStream, limit_timeouts
 from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
 from codec.data.remote_files import read_range
-from codec.data.retry import reason, retried
+from codec.data.retry import causes, is_refused, reason, retried, status_of
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 
 MOST_BYTES = 2**30  # of one recording
-TIMEOUT = 30.0  # seconds without a byte from the Hub
-PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError)
+# no host, or nobody listening: one row of many, which is skipped
+PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, aiohttp.ClientConnectorError)
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ def _file_name(path: str) -> str:
 
 
 def fetch(path: str, name: str) -> bytes:
-    """Read a local file, or one at a URL, with retries for a minute. Raises AudioError."""
+    """Read a local file, or one at a URL, with retries for a minute if its server answers. Raises AudioError."""
 
     def read() -> bytes:
         return read_range(*fsspec.core.url_to_fs(path), 0, MOST_BYTES + 1)
 
     try:
-        data = retried(read, name, lambda error: "://" not in path or isinstance(error, PERMANENT))
+        data = retried(read, name, lambda error: "://" not in path or isinstance(error, PERMANENT) or is_refused(error))
     except Exception as error:  # of aiohttp's own classes, among others
         raise AudioError(name, f"cannot be opened ({reason(error)})") from None
     if len(data) > MOST_BYTES:
@@ -79,7 +80,8 @@ class HubTable(IndexedCorpus):
         self.bad = [(file, reason) for _, _, file, reason in headers if reason]
         self.rows = [row for row, (frames, _, _, _) in enumerate(headers) if frames]
         if not self.rows:
-            raise CorpusError(f"none of the {self.size} rows of {name} can be read ({' '.join(self.bad[0])}).")
+            example = " ".join(self.bad[0]) if self.bad else "it is empty"
+            raise CorpusError(f"none of the {self.size} rows of {name} can be read ({example}).")
         lengths = np.array([audio.length(*headers[row][:2], sample_rate) for row in self.rows], np.int64)
         speakers = list(dataset[columns.speaker]) if columns.speaker else [""] * self.size
         speakers = [str(speakers[i] or "") for i in self.rows]
@@ -95,8 +97,8 @@ class HubTable(IndexedCorpus):
     def _headers(self) -> list[tuple[int, int, str, str]]:
         """(frames, rate in Hz, name, "") of each row, or (0, 1, name, reason) of an unreadable one."""
         files = [file["filename"] for file in self.dataset.cache_files]  # their paths contain a hash of the content
-        cached = cache_dir() / "hub" / f"{cache_key(files, self.columns)}.json"
-        headers = load_json(cached).get("headers", ())
+        cached = cache_dir() / "hub" / f"{cache_key(files, self.dataset.split, self.columns)}.json"
+        headers = load_json(cached).get("headers", ()) if files else ()  # a dataset in memory has no files
         if len(headers) != self.size:
             headers = []
             for number, row in enumerate(self.dataset.select_columns(self.columns.audio)):
@@ -105,7 +107,8 @@ class HubTable(IndexedCorpus):
                     headers.append((*audio.probe(recording.source, recording.name), recording.name, ""))
                 except AudioError as error:
                     headers.append((0, 1, error.file, error.reason))
-            save_json(cached, {"headers": headers})
+            if files:
+                save_json(cached, {"headers": headers})
         return headers
 
 
@@ -147,7 +150,7 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
     wanted = columns.names()
 
     def load() -> tuple[Dataset | IterableDataset, list[str]]:
-        _limit_timeouts()
+        limit_timeouts()
         dataset = load_dataset(name, config, split=split, streaming=streaming)
         available = dataset.column_names or list(next(iter(dataset), {}))
         builder = load_dataset_builder(name, config) if streaming and {*wanted} <= {*available} else None
@@ -169,27 +172,9 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
     return dataset
 
 
-def _is_transient(error: BaseException | None) -> bool:
+def _is_transient(error: BaseException) -> bool:
     """Whether a connection or an overloaded server caused an error, which `datasets` may report as a missing file."""
     if constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE:
         return False
-    while error is not None:
-        status = getattr(getattr(error, "response", None), "status_code", 0)
-        if isinstance(error, httpx.TransportError | ConnectionError | TimeoutError):
-            return True
-        if status in (408, 429) or status >= 500:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _limit_timeouts() -> None:
-    """Add a timeout to requests of `huggingface_hub`, whose file listings have none and can block forever."""
-    hooks = get_session().event_hooks
-    if _limit_timeout not in hooks["request"]:
-        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _limit_timeout]}
-
-
-def _limit_timeout(request: httpx.Request) -> None:
-    timeouts = request.extensions["timeout"]
-    request.extensions["timeout"] = {kind: min(seconds or TIMEOUT, TIMEOUT) for kind, seconds in timeouts.items()}
+    lost = httpx.TransportError | ConnectionError | TimeoutError
+    return any(isinstance(one, lost) or status_of(one) in (408, 429) or status_of(one) >= 500 for one in causes(error))

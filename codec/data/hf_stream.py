@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `datasets` takes seconds to import
 SHUFFLE = 256  # crops in the shuffle buffer of a reader
 CROPS = 8  # of one recording in one pass, at most
 HOPELESS = 1000  # unreadable recordings in a row
+TIMEOUT = 30.0  # seconds without a byte from the Hub
 
 
 ToRecording = Callable[[dict[str, Any], str], Recording]
@@ -64,6 +65,7 @@ class HubStream(Corpus):
             nonlocal batches
             try:
                 if batches is None:
+                    limit_timeouts()  # a worker process, and a connection after an error, have a client of their own
                     # `iter` by batches does not split the rows over DataLoader workers, unlike `__iter__`.
                     part = self.dataset.shard(num_shards=self.shards, index=shard)
                     batches = itertools.islice(part.iter(batch_size=1), row, None)
@@ -171,3 +173,17 @@ class StreamCrops(Stream):
             for row, content in self.corpus.rows(shard, self.skip.get(shard, 0)):
                 if (row + epoch) % sharing == turn:
                     yield content, f"{shard}/{row}"
+
+
+def limit_timeouts() -> None:
+    """Add a timeout to requests of `huggingface_hub`'s present client: listings have none and can block forever."""
+    from huggingface_hub import get_session
+
+    hooks = get_session().event_hooks
+    if _limit_timeout not in hooks["request"]:
+        get_session().event_hooks = {**hooks, "request": [*hooks["request"], _limit_timeout]}
+
+
+def _limit_timeout(request: Any) -> None:
+    timeouts = request.extensions["timeout"]
+    request.extensions["timeout"] = {kind: min(seconds or TIMEOUT, TIMEOUT) for kind, seconds in timeouts.items()}

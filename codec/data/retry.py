@@ -2,13 +2,15 @@
 
 import itertools
 import logging
+import re
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 from codec.utils.redact import redact_text
 
 RETRIES = 6  # after 1, 2, 4, ... 32 seconds: a minute in all
+LONGEST = 300  # seconds: the window in which the Hub counts requests
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -23,7 +25,34 @@ def retried(read: Callable[[], T], what: str, permanent: Callable[[Exception], b
             if attempt == RETRIES or permanent(error):
                 raise
             log.warning("%s: %s; trying again", what, reason(error))
-            time.sleep(2**attempt)
+            time.sleep(max(2**attempt, *map(_asked, causes(error))))
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it, hidden ones (``from None``) as well."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def status_of(error: BaseException) -> int:
+    """HTTP status of an error of httpx, requests or aiohttp; 0 if it has none."""
+    status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "status", None)
+    return status if isinstance(status, int) else 0
+
+
+def is_refused(error: BaseException) -> bool:
+    """Whether a server refused a request for good: HTTP status 400 to 499 but 408 (timeout) and 429 (too many)."""
+    return any(400 <= status_of(one) < 500 and status_of(one) not in (408, 429) for one in causes(error))
+
+
+def _asked(error: BaseException) -> int:
+    """Seconds that a server asks to wait (Retry-After, or the Hub's RateLimit), at most LONGEST."""
+    headers: Any = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
+    after, limit = str(headers.get("retry-after", "")), str(headers.get("ratelimit", ""))
+    reset = re.search(r"\br=0\b.*\bt=(\d{1,6})\b", limit)
+    seconds = int(after) if after.isdigit() and len(after) < 7 else int(reset.group(1)) + 1 if reset else 0
+    return min(seconds, LONGEST)
 
 
 def reason(error: BaseException) -> str:

@@ -70,7 +70,7 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
     if n_q is not None and not 1 <= n_q <= has:
         raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")
     audio_format = Path(target).suffix[1:].upper()
-    if audio_format not in soundfile.available_formats():
+    if audio_format not in soundfile.available_formats() or not soundfile.default_subtype(audio_format):
         raise FileError(f"{target} cannot be written: its ending names no audio format (wav, flac, ogg, ...)")
     try:
         with (

@@ -123,6 +123,9 @@ class CodecTask(BaseTask):
             values["distill"] = distilled.detach()
             terms.append(values["distill"])
         self.nonfinite = ~(torch.stack([wav.float(), estimate.detach()]).abs().amax((0, 2, 3)) <= LOUD)
+        if learning:  # of a finite reconstruction, the gradient says which clip it was
+            broken = ~gradient.isfinite().all(-1).all(-1)
+            self.nonfinite = torch.where(self.nonfinite.any(), self.nonfinite, broken)
         total = total * (1 + 0 * sum(terms))  # 1, or NaN
         values["disc"] = disc_loss.detach()
         values |= {f"quantizer/{name}": value for name, value in out.quantized.metrics.items()}

@@ -41,6 +41,8 @@ def with_current_classes(cfg: DictConfig) -> DictConfig:
     plain = with_current_names(OmegaConf.to_container(cfg))
     if not isinstance(plain.get("task"), dict):  # the name of a module, or, when there were only codecs, none
         package = "codec.flow.run" if "flow" in str(plain.get("task")) else "codec.training.run"
+        if package == "codec.flow.run":
+            plain["codec_ckpt"], plain["repa"] = plain.pop("codec", None), plain.pop("alignment", {})
         plain["task"] = {"_target_": f"{package}.build", "_partial_": True}
         plain["report"] = {"_target_": f"{package}.report", "_partial_": True, **plain.get("report", {})}
     current = OmegaConf.create(plain)

@@ -2,7 +2,7 @@
 
 import glob
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,17 +36,15 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
 
 @contextmanager
 def _renamed_when_complete(path: Path) -> Iterator[BinaryIO]:
-    handle, name = tempfile.mkstemp(prefix=f"{PREFIX}{path.name}-", dir=path.parent)
-    os.close(handle)
+    name = path.with_name(f"{PREFIX}{path.name}-{secrets.token_hex(4)}")
     try:
-        with open(name, "wb") as file:  # opened by name, so that `file.name` is a path
+        with open(str(name), "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
 
 

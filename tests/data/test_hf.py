@@ -54,6 +54,13 @@ def test_a_table_draws_by_number_and_caches_its_headers(name, monkeypatch):
     assert torch.equal(one[30]["wav"], later["wav"])
 
 
+def test_slices_of_a_dataset_have_headers_of_their_own(name):
+    first, second = (open_hub(name, **question(split=f"train[{part}]")) for part in (":4", "4:8"))
+    assert [c.lengths.tolist() for c in (first, second)] == [[RATE * n // 10 for n in range(k, k + 4)] for k in (5, 9)]
+    with pytest.raises(CorpusError, match="corresponds to no data"):
+        open_hub(name, **question(split="train[:0]"))
+
+
 def test_the_order_of_a_stream_depends_on_its_seed_and_continues_when_iterated_again(name):
     corpus = open_hub(name, **question(streaming=True, held=1))
     once, again, other = (corpus.crops(4000, seed) for seed in (0, 0, 1))

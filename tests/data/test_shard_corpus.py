@@ -175,6 +175,13 @@ def test_a_server_that_sends_more_than_requested_is_cut_off(tmp_path):
     assert not list((tmp_path / "cache").glob("*.tar"))
 
 
+def test_what_a_truncated_shard_lacks_is_empty(tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"12345678")
+    folder = RemoteFolder(tmp_path)
+    assert folder.read_range("a.tar", 6, 4, "", 8) == b"78"
+    assert folder.read_range("a.tar", 20, 4, "", 8) == b""
+
+
 def test_messages_have_no_credentials():
     url = "http://me:SSSS/@SSSS@127.0.0.1:9/x?token=SSSS#y"
     folder = RemoteFolder(url)

@@ -18,9 +18,11 @@ def test_a_file_appears_complete(tmp_path):
         file.write(b"one")
         assert not (tmp_path / "deep" / "a.txt").exists()
         assert os.path.exists(file.name)
+    mask = os.umask(0o027)
     write_atomic(tmp_path / "deep" / "a.txt", "zwölf")
+    os.umask(mask)
     assert (tmp_path / "deep" / "a.txt").read_bytes() == "zwölf".encode()
-    assert stat.S_IMODE((tmp_path / "deep" / "a.txt").stat().st_mode) == 0o644
+    assert stat.S_IMODE((tmp_path / "deep" / "a.txt").stat().st_mode) == 0o640
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.txt"]
     with pytest.raises(InputError, match="--force"):
         refuse_existing([tmp_path / "deep" / "a.txt"], force=False)
