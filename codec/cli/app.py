@@ -26,7 +26,7 @@ SPEAKER = ("prompt", "prompt_attention")
 RENAMED = {
     "quantizer=rvq12": "quantizer=rvq quantizer.n_q=12",
     "quantizer=rvq32": "quantizer=rvq quantizer.n_q=32",
-    "callback@callbacks.curve=kept": "callbacks=[codec,keep_all] (or [flow,keep_all]) and every_n_train_steps",
+    "callback@callbacks.curve=kept": "callbacks=[codec,keep_all], or [flow,keep_all] with task=flow",
     "callbacks.curve": "callbacks.keep_all",
     "callbacks.end": "callbacks.last_step",
     "callbacks.guard": "callbacks.nonfinite_guard",
