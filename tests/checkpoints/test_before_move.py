@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+import yaml
 
 from codec.__main__ import main
 from codec.checkpoints.load import load_codec
@@ -83,3 +84,14 @@ def test_a_flow_model_inpaints_and_is_resumed():
     assert torch.equal(filled[~span.expand_as(filled)], x[~span.expand_as(x)])
     assert call("train.py", *FLOW, *DATA, *SHORT, "ckpt_path=flow.ckpt", "run_dir=flow") == 0
     assert logged("flow", "train/loss", "val/loss") == pytest.approx([1.4558016, 1.2205522], rel=1e-4)
+
+
+@pytest.mark.usefixtures("_there")
+def test_a_flow_run_is_repeated_from_its_configuration():
+    config = torch.load("flow.ckpt", weights_only=True)["config"]
+    Path("run", "checkpoints").mkdir(parents=True)
+    shutil.copy("codec.ckpt", config["codec"])
+    Path("old").mkdir()
+    Path("old", "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    assert call("train.py", f"--config-path={Path('old').resolve()}", "--config-name=config") == 0
+    assert logged("flow", "train/loss", "val/loss") == pytest.approx([1.5157858, 1.2216494], rel=1e-4)
