@@ -102,7 +102,7 @@ class FlowTask(BaseTask):
             per_example = per_example + (errors * span).sum(1)
             losses[name] = (errors * span).sum() / count
             total = total + flow.objective.weights[name] * losses[name]
-        self.nonfinite = ~(x1.isfinite().all(2).all(1) & per_example.detach().isfinite())
+        self.nonfinite = ~torch.stack([x1.isfinite().flatten(1).all(1), per_example.detach().isfinite()])
         values = {"loss": total} | losses
         if with_repa:
             values["alignment"] = self.alignment(hidden[0], batch["features"], valid)

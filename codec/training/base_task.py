@@ -15,7 +15,7 @@ class BaseTask(lightning.LightningModule):
 
     Attributes:
         averaged: name of the submodule whose parameters EMA averages.
-        nonfinite: ``[B]`` bool after a forward pass: examples whose input or output is not finite.
+        nonfinite: ``[L, B]`` bool after a forward pass: examples whose input, output, ... is not finite, cause first.
         norms: gradient norm of each model before clipping.
         skipped: scalar after a step: 1.0 if the optimiser skipped it.
         config: resolved configuration, stored in checkpoints, from which the model can be rebuilt.

@@ -122,10 +122,8 @@ class CodecTask(BaseTask):
             total = total + self.distillation.weight * distilled
             values["distill"] = distilled.detach()
             terms.append(values["distill"])
-        self.nonfinite = ~(torch.stack([wav.float(), estimate.detach()]).abs().amax((0, 2, 3)) <= LOUD)
-        if learning:  # of a finite reconstruction, the gradient says which clip it was
-            broken = ~gradient.isfinite().all(-1).all(-1)
-            self.nonfinite = torch.where(self.nonfinite.any(), self.nonfinite, broken)
+        finite = [x.abs().amax((1, 2)) <= LOUD for x in (wav.float(), estimate.detach())]
+        self.nonfinite = ~torch.stack([*finite, *([gradient.isfinite().flatten(1).all(1)] if learning else [])])
         total = total * (1 + 0 * sum(terms))  # 1, or NaN
         values["disc"] = disc_loss.detach()
         values |= {f"quantizer/{name}": value for name, value in out.quantized.metrics.items()}

@@ -28,7 +28,7 @@ class Step:
     """An optimiser step whose flag ``skipped`` is being copied from the device."""
 
     number: int
-    batches: list[tuple[BatchDump, Tensor]]  # with their nonfinite masks [B]; several if gradients are accumulated
+    batches: list[tuple[BatchDump, Tensor]]  # with their nonfinite masks [L, B]; several if gradients are accumulated
     skipped: Tensor
     copied: torch.cuda.Event | None = None
 
@@ -107,9 +107,9 @@ class NonfiniteGuard(Callback):
         clips = _clips(step)
         try:
             trainer.save_checkpoint(self.folder / "checkpoints" / DIVERGED)  # a collective operation of all ranks
-            dumps = [dump for dump, nonfinite in step.batches if nonfinite.any()]
-            if dumps or trainer.is_global_zero:
-                (dumps or [step.batches[0][0]])[0].save(self.folder)
+            dump, mask = min(step.batches, key=lambda batch: _marked(*batch)[0])
+            if mask.any() or trainer.is_global_zero:
+                dump.save(self.folder)
             require_saved(trainer)
             saved = f"the batch is in {self.folder}/diverged_step={step.number}_*.safetensors"
         except (OSError, SafetensorError, StorageError) as error:
@@ -124,14 +124,26 @@ class NonfiniteGuard(Callback):
         )
 
 
+def _marked(dump: BatchDump, mask: Tensor) -> tuple[int, list[str]]:
+    """(first row of the mask ``[L, B]`` that marks clips, their names). A row after the first that marks all of them says
+    nothing about clips: the recordings are finite and the weights are not."""
+    for level, row in enumerate(mask.tolist()):
+        if any(row) and not (level and all(row)):
+            return level, [file for file, one in zip(dump.files, row, strict=True) if one]
+    return len(mask), []
+
+
 def _clips(step: Step) -> str:
-    """Names of nonfinite clips of all ranks, or of all clips if there are none. A collective operation."""
-    bad = [file for dump, mask in step.batches for file, one in zip(dump.files, mask.tolist(), strict=True) if one]
-    found = [(bad, [file for dump, _ in step.batches for file in dump.files])]
+    """Names of the clips at the first level that any rank marks, or of all clips if there is none: one clip can spoil
+    what follows on all ranks. A collective operation."""
+    found = [([_marked(*batch) for batch in step.batches], [file for dump, _ in step.batches for file in dump.files])]
     if world_size() > 1:
-        found = [None] * world_size()
-        dist.all_gather_object(found, (bad, [file for dump, _ in step.batches for file in dump.files]))
-    bad = list(dict.fromkeys(name for names, _ in found for name in names))
+        own, found = found[0], [None] * world_size()
+        dist.all_gather_object(found, own)
+    first = min(level for marked, _ in found for level, _ in marked)
+    bad = list(
+        dict.fromkeys(name for marked, _ in found for level, names in marked if level == first for name in names)
+    )
     names = bad or list(dict.fromkeys(name for _, every in found for name in every))
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{'not finite' if bad else 'clips'}: {', '.join(names[:NAMED])}{more}"
