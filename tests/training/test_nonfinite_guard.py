@@ -4,6 +4,7 @@ import copy
 import logging
 import math
 import shutil
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -17,7 +18,7 @@ from codec.checkpoints.save import write
 from codec.losses.balancer import Balancer
 from codec.quantizers.rvq import RVQ
 from codec.training.callbacks.ema import EMA
-from codec.training.callbacks.nonfinite_guard import NonfiniteGuard
+from codec.training.callbacks.nonfinite_guard import NonfiniteGuard, Step, _clips
 from codec.training.replay import load_batch, replay
 from codec.utils.errors import UserError
 from tests.helpers.checkpoints import same
@@ -83,6 +84,20 @@ def test_a_bad_clip_changes_nothing_and_is_named(value, combine, tmp_path, caplo
         else:
             assert len(changed) > 20
         assert all(torch.isfinite(v).all() for v in after[0].values() if torch.is_tensor(v) and v.is_floating_point())
+
+
+@pytest.mark.parametrize(
+    ("masks", "named"),
+    [  # of two accumulated batches: rows are recordings, reconstructions, gradients; columns clips
+        ([[[0, 1], [1, 1], [1, 1]], [[0, 0], [0, 0], [1, 0]]], "not finite: b"),  # its gradient spoils the other batch
+        ([[[0, 0], [0, 0], [0, 0]], [[0, 0], [0, 0], [1, 0]]], "not finite: c"),  # of a finite reconstruction
+        ([[[0, 0], [1, 1], [1, 1]], [[0, 0], [1, 1], [1, 1]]], "clips: a, b, c, d"),  # the weights, not a clip
+    ],
+)
+def test_the_first_cause_is_named(masks, named):
+    files = (["a", "b"], ["c", "d"])
+    batches = [(SimpleNamespace(files=f), torch.tensor(m, dtype=torch.bool)) for f, m in zip(files, masks, strict=True)]
+    assert _clips(Step(1, batches, torch.tensor(True))) == named
 
 
 @pytest.mark.parametrize("codec", [None, small_mimi()], ids=["rvq", "split"])

@@ -125,8 +125,8 @@ class NonfiniteGuard(Callback):
 
 
 def _marked(dump: BatchDump, mask: Tensor) -> tuple[int, list[str]]:
-    """(first row of the mask ``[L, B]`` that marks clips, their names). A row after the first that marks all of them says
-    nothing about clips: the recordings are finite and the weights are not."""
+    """(first row of the mask ``[L, B]`` that marks clips, their names). A row after the first that marks all of them
+    says nothing about clips: the recordings are finite and the weights are not."""
     for level, row in enumerate(mask.tolist()):
         if any(row) and not (level and all(row)):
             return level, [file for file, one in zip(dump.files, row, strict=True) if one]
