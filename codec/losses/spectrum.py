@@ -19,7 +19,7 @@ class RelativeSpectrum(nn.Module):
         complex * sum |X - Y| / sum |X|  +  magnitude * sum ||X| - |Y|| / sum |X|.
 
     0 for equal inputs, 1 per part for a silent estimate. The sum |X| is over the batch of all ranks.
-    Windows are Hann, in samples, hop = window / 4; T must exceed half the longest one. ``floor`` is added to the mean
+    Windows are Hann, in samples, hop = window / 4; T must be at least the longest one. ``floor`` is added to the mean
     magnitude of the target, against division by silence.
     """
 
@@ -32,10 +32,16 @@ class RelativeSpectrum(nn.Module):
     ):
         super().__init__()
         self.complex, self.magnitude, self.floor = complex, magnitude, floor
+        self.longest = max(windows)
         self.spectrograms = nn.ModuleList(Spectrogram(size, size // 4, pad=size // 2) for size in windows)
 
     @fp32
     def forward(self, target: Tensor, estimate: Tensor) -> Tensor:
+        if target.shape[-1] < self.longest:
+            raise ValueError(
+                f"{target.shape[-1]} samples are too short for a spectral window, which needs at least {self.longest}: "
+                "train on longer segments or configure shorter windows."
+            )
         pairs = [(spectrogram(target), spectrogram(estimate)) for spectrogram in self.spectrograms]
         means = mean_over_ranks([x.abs().mean() for x, _ in pairs])
         distances = (self._distance(x, y) / (mean + self.floor) for (x, y), mean in zip(pairs, means, strict=True))

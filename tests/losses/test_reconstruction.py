@@ -184,3 +184,9 @@ def test_two_ranks_compute_what_one_does_for_the_whole_batch(pair):
     for name, expected in gradients(0, [slice(4)])[0].items():
         found = torch.cat([first[name], second[name]]) / 2
         assert (found - expected).norm() < 1e-5 * expected.norm(), name
+
+
+def test_waveforms_shorter_than_the_longest_window_are_refused():
+    wav = torch.zeros(1, 1, 1023)
+    with pytest.raises(ValueError, match="longer segments"):
+        RelativeSpectrum()(wav, wav)
