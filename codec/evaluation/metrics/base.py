@@ -28,7 +28,7 @@ class MissingError(UserError):
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric function with its name, unit and direction, for tables."""
+    """Name, unit and direction of a score, and the function that computes it for a clip."""
 
     name: str
     function: Callable[..., float] | None  # None for scores that only reports contain

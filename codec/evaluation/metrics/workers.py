@@ -157,7 +157,8 @@ class _Worker:
             self.deaths = 0
             self.scores[self.todo.pop(0)] = math.nan, f"The metric killed its process ({cause})."
         self._start()
-        self._send()
+        if self.todo:
+            self._send()
 
     def stop(self) -> None:
         self.pipe.close()
