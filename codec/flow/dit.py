@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from codec.flow.conditioning import Embeddings
 from codec.layers.precision import fp32
-from codec.layers.transformer import rotary
+from codec.layers.transformer import rotary, rotate_complex
 
 
 class DiT(nn.Module):
@@ -103,13 +103,6 @@ def sines(positions: Tensor, width: int) -> Tensor:
     steps = torch.arange(half, device=positions.device, dtype=torch.float32)
     angles = positions[..., None].float() * torch.exp(-math.log(10_000) / half * steps)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
-
-
-def rotate_complex(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary embedding of fp32 x ``[..., C]``: pairs of neighbouring channels times complex ``[..., C / 2]``. Equals
-    :func:`codec.layers.transformer.rotate`, which can be exported to ONNX, in fewer passes over memory."""
-    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2)
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

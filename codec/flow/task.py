@@ -41,7 +41,7 @@ class FlowTask(BaseTask):
         if min(drop, drop_context) < 0 or drop + drop_context > 1:
             raise ValueError(f"drop={drop} and drop_context={drop_context} are shares, and together 1 at most")
         self.flow, self.drop, self.drop_context = flow, drop, drop_context
-        self.alignment = alignment
+        self.alignment = alignment  # its name in stored checkpoints
 
     def parts(self) -> dict[str, nn.Module]:
         conditions = {f"condition {name}": part for name, part in self.flow.condition.members.items()}

@@ -99,7 +99,7 @@ class TextCondition(Condition):
             raise InputError(f"{len(values)} {name} for {count} recordings: give one for each")
 
     def most(self, frames: int) -> float:
-        """Largest number of symbols that fit in ``frames`` frames."""
+        """Largest number of symbols that fit in ``frames`` frames; inf for aligned phones."""
         return frames * self.said.slots
 
     def ids(self, batch: Batch, valid: Tensor) -> list[list[int]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from codec.layers.conv import CausalConv1d, CausalConvTranspose1d, fold_weight_norm
 from codec.layers.streaming import State, StreamingLayer
-from codec.layers.transformer import Layer, Transformer
+from codec.layers.transformer import Layer, Transformer, rotate_complex
 
 
 def sliding_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -144,8 +144,7 @@ class RingTransformer(StreamingLayer):
     def _attend(self, layer: Layer, x: Tensor, rotation: Tensor, mask: Tensor, ring: Tensor, slots: Tensor) -> Tensor:
         """Attention of x ``[B, n, C]``; mask ``[n, keys]``, ring ``[2, B, H, size, C / H]``, slots to write ``[n]``."""
         qkv = layer.qkv(x).unflatten(-1, (3, layer.heads, -1))  # [B, n, 3, H, C / H]
-        pairs = torch.view_as_complex(qkv[:, :, :2].float().unflatten(-1, (-1, 2)))
-        qk = torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+        qk = rotate_complex(qkv[:, :, :2].float(), rotation).to(x.dtype)
         q, k, v = (one.transpose(1, 2) for one in (qk[:, :, 0], qk[:, :, 1], qkv[:, :, 2]))  # [B, H, n, C / H]
         keys, values = ring
         if mask.shape[1] > self.size:

@@ -112,3 +112,10 @@ def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     rotated = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], dim=-1)
     return rotated.flatten(-2).to(x.dtype)
+
+
+def rotate_complex(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotary embedding of fp32 x ``[..., C]``: pairs of neighbouring channels times complex ``[..., C / 2]``. Equals
+    ``rotate``, which can be exported to ONNX, in fewer passes over memory."""
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2)

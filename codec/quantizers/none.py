@@ -6,7 +6,7 @@ from codec.quantizers.base import Continuous, Quantized
 
 
 class NoQuantizer(Continuous):
-    """Identity under the quantizer contract."""
+    """Identity: latents ``[B, D, F]`` -> the same, without codes."""
 
     def __init__(self, dim: int, frame_rate: float):
         super().__init__(dim, frame_rate, dim)

@@ -1,8 +1,9 @@
-"""Training of small networks whose weights are cached: phone teacher and phone recogniser."""
+"""Reproducible weights of small networks: a seeded context, and training for networks whose weights are cached."""
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,3 +42,11 @@ def shift_bands(mel: Tensor, most: int) -> Tensor:
     batch, bands, _ = mel.shape
     by = torch.randint(-most, most + 1, (batch, 1, 1))
     return mel.gather(1, (torch.arange(bands)[None, :, None] + by).clamp(0, bands - 1).expand_as(mel))
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """A context with torch's CPU generator seeded, for equal weights on every machine; its state is then restored."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reset the generators of GPUs
+        yield

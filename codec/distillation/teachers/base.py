@@ -1,7 +1,5 @@
 """The base class of teachers, frozen networks whose features are the targets of distillation."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Self
 
 import torch
@@ -41,11 +39,3 @@ class Teacher(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         return super().train(False)  # dropout in a target would be noise
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """A context with torch's CPU generator seeded, for equal weights on every machine; its state is then restored."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reset the generators of GPUs
-        yield

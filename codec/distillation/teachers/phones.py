@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from codec.distillation.teachers import network
-from codec.distillation.teachers.base import Teacher, seeded
+from codec.distillation.teachers.base import Teacher
 from codec.distillation.teachers.network import FRAME_RATE, SAMPLE_RATE, FrameNetwork
 from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
-from codec.utils.fitting import fit, shift_bands
+from codec.utils.fitting import fit, seeded, shift_bands
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,8 @@ What a codec gains from it is due to any smooth target; a trained teacher's know
 """
 
 from codec.distillation.teachers import network
-from codec.distillation.teachers.base import Teacher, seeded
+from codec.distillation.teachers.base import Teacher
+from codec.utils.fitting import seeded
 
 
 class RandomTeacher(Teacher):

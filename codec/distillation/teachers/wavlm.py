@@ -13,7 +13,8 @@ import torchaudio
 from torch import Tensor, nn
 from torchaudio.pipelines import WAVLM_BASE, WAVLM_BASE_PLUS, WAVLM_LARGE, Wav2Vec2Bundle
 
-from codec.distillation.teachers.base import Teacher, seeded
+from codec.distillation.teachers.base import Teacher
+from codec.utils.fitting import seeded
 
 BUNDLES = {"base": WAVLM_BASE, "base+": WAVLM_BASE_PLUS, "large": WAVLM_LARGE}
 FRAME_RATE = 50.0  # Hz; 1 s gives 49 frames

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.distillation.teachers.base import seeded
 from codec.evaluation.judges import mel, phone_edits
 from codec.evaluation.judges.crops import crops_without
 from codec.evaluation.judges.mel import BANDS, FLOOR, MEL_RATE, SAMPLE_RATE, LogMel, at_16k, frames_within
@@ -25,7 +24,7 @@ from codec.evaluation.judges.phone_edits import Edits, PhoneToken, edits_within,
 from codec.layers.ctc import ctc_loss
 from codec.utils.cache import Stored, cache_dir, cache_key, cached_tensors, corpus_fingerprint
 from codec.utils.errors import InputError
-from codec.utils.fitting import fit, shift_bands
+from codec.utils.fitting import fit, seeded, shift_bands
 
 log = logging.getLogger(__name__)
 

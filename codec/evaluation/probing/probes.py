@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from codec.distillation.teachers.base import seeded
 from codec.evaluation.judges.phone_edits import PhoneSegment, error_rate, phone_segments, transcript
 from codec.evaluation.metrics.intervals import Interval, bootstrap
 from codec.layers.ctc import ctc_loss
 from codec.utils.errors import InputError
+from codec.utils.fitting import seeded
 
 RATE = 50.0  # Hz, of the parts of frames, at least
 FRAME_STEPS, CTC_STEPS = 200, 400  # of training

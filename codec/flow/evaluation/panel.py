@@ -52,9 +52,9 @@ class Panel:
     def score(self, recording: Recording, decoded, sample_rate: int) -> tuple[dict[str, float], dict[str, str]]:
         """Scores by metric, NaN if there is none, and reasons of NaN, of ``decoded`` ``[T]``, as long as the recording.
 
-        The phone error rate is edits per phone in the span, in [0, inf); a mean over recordings weights spans, not
-        phones. MCD, F0 and voicing use the samples of the span alone, also for "the loudest frame" in their
-        definitions. Raises InputError if the lengths differ.
+        The phone error rate is edits per phone in the span, in [0, inf), 1 if no phone is recognised; a mean over
+        recordings weights spans, not phones. MCD, F0 and voicing use the samples of the span alone, also for "the
+        loudest frame" in their definitions. Raises InputError if the lengths differ.
         """
         decoded = np.asarray(decoded)
         if decoded.shape != recording.wav.shape:
