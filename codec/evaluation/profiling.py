@@ -52,9 +52,7 @@ def gflop_per_second(codec: Codec, n_q: int | None = None, seconds: float = 4.0)
 
 def algorithmic_delay(codec: Codec) -> float | None:
     """Algorithmic delay in seconds: one frame plus look-ahead; None if that is not declared or is the whole clip."""
-    lookahead = [
-        0 if hasattr(part, "step") else getattr(part, "lookahead", None) for part in (codec.encoder, codec.decoder)
-    ]
+    lookahead = [codec.encoder.lookahead, codec.decoder.lookahead]
     return None if None in lookahead else (codec.hop_length + sum(lookahead)) / codec.sample_rate
 
 

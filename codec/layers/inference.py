@@ -182,7 +182,7 @@ class ReducedPrecision(StreamingLayer):
 
     def __init__(self, part: nn.Module, dtype: torch.dtype):
         super().__init__()
-        self.dim, self.hop_length, self.dtype = part.dim, part.hop_length, dtype
+        self.dim, self.hop_length, self.lookahead, self.dtype = part.dim, part.hop_length, part.lookahead, dtype
         inner = [module for module in part.modules() if hasattr(module, "full_precision")]
         fp32_layers = [layer for module in inner for layer in module.full_precision()]
         originals = [copy.deepcopy(layer.state_dict()) for layer in fp32_layers]
