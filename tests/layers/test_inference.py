@@ -31,7 +31,7 @@ def test_all_but_grouped_convolutions_are_replaced():
 
 def test_reduced_precision_has_fp32_ends_and_exceptions():
     class Part(nn.Module):
-        dim, hop_length = 4, 1
+        dim, hop_length, lookahead = 4, 1, 0
 
         def __init__(self):
             super().__init__()
