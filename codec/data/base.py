@@ -74,6 +74,7 @@ class Corpus(ABC):
     sample_rate: int  # of the items, Hz
     size: int | None = None  # number of recordings; None if unknown (a stream)
     bad: Sequence[tuple[str, str]] = ()  # (file, reason) of recordings found unreadable before any item was read
+    upsampled: int = 0  # number of recordings with a lower rate than `sample_rate`, as far as known (not of a stream)
 
     @abstractmethod
     def crops(self, samples: int, seed: int) -> Dataset:
@@ -84,6 +85,13 @@ class Corpus(ABC):
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
         """Held-out recordings of `split`, "val" or "test" (possibly the same set), cut to the first `max_seconds`, in a
         fixed order. Access to an unreadable item raises AudioError; `readable` skips these."""
+
+    def rate_facts(self) -> dict[str, str]:
+        """A fact for logs and reports on recordings that are upsampled; {} if there are none."""
+        if not self.upsampled:
+            return {}
+        count = f"{self.upsampled:,} of {self.size:,} recordings" if self.size else f"{self.upsampled:,} recordings"
+        return {"upsampled": f"{count}: below {self.sample_rate:,} Hz, and empty above half their own rate"}
 
 
 class Stream(IterableDataset):

@@ -53,6 +53,7 @@ class FolderCorpus(IndexedCorpus):
             first = " ".join(self.bad[0])
             raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({first}).")
         lengths = np.array([audio.length(*found[row.file], sample_rate) for row in self.rows], np.int64)
+        self.upsampled = sum(rate < sample_rate for _, rate in found.values())
         super().__init__(sample_rate, lengths, self._split(holdout, seed))
 
     def recording(self, i: int) -> Recording:

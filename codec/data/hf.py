@@ -83,6 +83,7 @@ class HubTable(IndexedCorpus):
             example = " ".join(self.bad[0]) if self.bad else "it is empty"
             raise CorpusError(f"none of the {self.size} rows of {name} can be read ({example}).")
         lengths = np.array([audio.length(*headers[row][:2], sample_rate) for row in self.rows], np.int64)
+        self.upsampled = sum(headers[row][1] < sample_rate for row in self.rows)
         speakers = list(dataset[columns.speaker]) if columns.speaker else [""] * self.size
         speakers = [str(speakers[i] or "") for i in self.rows]
         names = [str(i) for i in self.rows]

@@ -32,6 +32,10 @@ class MixCorpus(Corpus):
     def bad(self) -> Sequence[tuple[str, str]]:
         return [(f"{name}/{file}", why) for name, corpus in self.corpora.items() for file, why in corpus.bad]
 
+    @property
+    def upsampled(self) -> int:
+        return sum(corpus.upsampled for corpus in self.corpora.values())
+
     def crops(self, samples: int, seed: int) -> Dataset:
         crops = {name: corpus.crops(samples, seed) for name, corpus in self.corpora.items()}
         streamed = any(isinstance(part, Stream) for part in crops.values())

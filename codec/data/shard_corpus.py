@@ -56,7 +56,9 @@ class ShardCorpus(Corpus):
         numbers = self.index.splits["train"]
         if not numbers:
             raise CorpusError(f"{self.folder.label} has no shards for training: pack with less held out.")
-        return ShardCrops(self, [self.index.shards[i] for i in numbers], samples, seed)
+        crops = ShardCrops(self, [self.index.shards[i] for i in numbers], samples, seed)
+        self.upsampled = crops.upsampled
+        return crops
 
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
         recordings = self.part(split)
@@ -109,7 +111,7 @@ class ShardCrops(Dataset):
     def __init__(self, corpus: ShardCorpus, shards: list[Shard], samples: int, seed: int):
         self.folder, self.sample_rate, self.window = corpus.folder, corpus.sample_rate, corpus.window
         self.shards, self.samples, self.seed = shards, samples, seed
-        self.shard_slots = _slots(corpus.folder, shards, corpus.sample_rate, samples)
+        self.shard_slots, self.upsampled = _slots(corpus.folder, shards, corpus.sample_rate, samples)
         self.slots = int(self.shard_slots.sum())
         self._epoch = -1
         self._order = self._ends = np.empty(0, np.int64)
@@ -178,16 +180,18 @@ def unpack(data: bytes, shard: str, number: int) -> Recording:
     return Recording(sound, *facts)
 
 
-def _slots(folder: RemoteFolder, shards: list[Shard], sample_rate: int, samples: int) -> np.ndarray:
-    """Number of slots of each shard, [shards] int64, from all NAME.entries; cached."""
+def _slots(folder: RemoteFolder, shards: list[Shard], sample_rate: int, samples: int) -> tuple[np.ndarray, int]:
+    """Number of slots of each shard, [shards] int64, and of upsampled recordings, from all NAME.entries; cached."""
     cached = cache_dir() / "shards" / f"{cache_key(sample_rate, samples, *(shard.entries for shard in shards))}.json"
-    slots = load_json(cached).get("slots")
-    if not slots:
+    known = load_json(cached)
+    if "upsampled" not in known:
 
-        def count(shard: Shard) -> int:
-            return int((-(-lengths(entries(folder, shard), sample_rate) // samples)).sum())
+        def count(shard: Shard) -> tuple[int, int]:
+            place = entries(folder, shard)
+            return int((-(-lengths(place, sample_rate) // samples)).sum()), int((place[:, 3] < sample_rate).sum())
 
         with ThreadPoolExecutor(1 if folder.is_local else 8) as pool:
-            slots = list(pool.map(count, shards))
-        save_json(cached, {"slots": slots})
-    return np.array(slots, np.int64)
+            slots, below = zip(*pool.map(count, shards), strict=True)
+        known = {"slots": slots, "upsampled": sum(below)}
+        save_json(cached, known)
+    return np.array(known["slots"], np.int64), known["upsampled"]

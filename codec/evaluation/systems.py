@@ -64,7 +64,9 @@ class EvaluatedSystem:
         run = {"run": os.path.relpath(self.run.folder.resolve(), folder.resolve())} if self.run else {}
         options |= {"name": self.name, "folder": folder, "unread": [corpus.bad, skipped]}
         system, clips = self.make(), readable(clips, skipped, limit)
-        report = evaluate(system, clips, corpus.sample_rate, {**self.facts, **run, **facts}, **options)
+        report = evaluate(
+            system, clips, corpus.sample_rate, {**self.facts, **run, **facts, **corpus.rate_facts()}, **options
+        )
         report.write(folder, file_name(self.name))
         return self.result(report, folder, system)
 

@@ -5,6 +5,7 @@ import shutil
 from itertools import chain, islice
 from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -14,9 +15,13 @@ from codec.data.augment import Augment
 from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
+from codec.data.hf import Columns, HubTable
 from codec.data.infinite_datamodule import InfiniteSampler
+from codec.data.mix import MixCorpus
 from codec.data.read_errors import ReadErrors
+from codec.data.shard_corpus import ShardCorpus
 from tests.helpers.listener import fit
+from tests.helpers.shards import packed
 
 RATE = 16_000
 
@@ -147,6 +152,36 @@ def test_read_errors_tolerate_two_in_a_small_folder_and_a_tenth_of_a_stream():
     stream.add([(f"bad{i}", "x") for i in range(25)], [f"good{i}" for i in range(150)])
     with pytest.raises(CorpusError, match="of 200 recordings"):
         stream.add([], [f"good{i}" for i in range(175)])
+
+
+def corpora(folder, tmp_path, rate: int):
+    """The same recordings in a folder, in shards, as a table, and half of a mix."""
+    files = FolderCorpus(folder, rate, holdout=0.2)
+    shards = ShardCorpus(packed(folder, tmp_path / "shards", holdout=0.2), rate)
+    table = datasets.Dataset.from_dict({"audio": [str(path) for path in sorted(folder.rglob("*.flac"))]})
+    table = HubTable(table, Columns("audio"), rate, "table", 0.2, 0)
+    return [files, shards, table, MixCorpus({"a": files, "b": table}, {"a": 1.0, "b": 1.0})]
+
+
+def test_recordings_below_the_codecs_rate_are_counted_and_said_once(folder, write, tmp_path, caplog):
+    for number in range(3):
+        write(folder / f"high{number}.flac", 0.5, 24_000, seed=number)
+    counts = []
+    for corpus in corpora(folder, tmp_path, 24_000):
+        caplog.clear()
+        SpeechData(corpus, 24_000, 0.25, 4, workers=0).train_dataloader()
+        (line,) = [record.getMessage() for record in caplog.records if "upsampled" in record.getMessage()]
+        assert corpus.rate_facts()["upsampled"] in line
+        counts.append(corpus.upsampled)
+    of_shards = 10 - sum(name.startswith("part") for name in held_out(folder))  # those that training reads
+    assert counts == [10, of_shards, 10, 20]
+    for corpus in corpora(folder, tmp_path / "low", 16_000):
+        corpus.crops(4000, 0)
+        assert corpus.rate_facts() == {}
+
+
+def held_out(folder) -> list[str]:
+    return [clip["file"] for clip in FolderCorpus(folder, 16_000, holdout=0.2).clips("test")]
 
 
 def test_another_rate_than_the_codecs_is_refused(folder):
