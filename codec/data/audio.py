@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from codec.utils.errors import UserError
+from codec.utils.errors import UserError, shortened
 
 # Samples, at the lower of the two rates, read on either side of a crop and discarded after resampling. The filter is
 # shorter, so that a crop equals that part of the whole resampled file.
@@ -30,7 +30,7 @@ class AudioError(UserError):
         self.file, self.reason = file, reason
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.reason}"
+        return shortened(f"{self.file}: {self.reason}")
 
 
 def probe(source: str | Path | bytes, name: str | None = None) -> tuple[int, int]:

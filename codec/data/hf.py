@@ -1,73 +1,21 @@
 """Corpora from datasets of the Hugging Face Hub, or from local ones that its `datasets` library reads."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
-import aiohttp
 import datasets
-import fsspec
 import numpy as np
-from datasets import Audio, Dataset, IterableDataset, Value, load_dataset, load_dataset_builder
+from datasets import Dataset, IterableDataset, load_dataset, load_dataset_builder
 from huggingface_hub import constants
-from huggingface_hub.utils import httpx
 
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
+from codec.data.hf_columns import Columns, undecoded
 from codec.data.hf_stream import HubStream, limit_timeouts
 from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
-from codec.data.remote_files import read_range
-from codec.data.retry import causes, is_refused, reason, retried, status_of
+from codec.data.retry import is_transient, reason, retried
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
-
-MOST_BYTES = 2**30  # of one recording
-# no host, or nobody listening: one row of many, which is skipped
-PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, aiohttp.ClientConnectorError)
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns with audio, text and speaker."""
-
-    audio: str
-    text: str | None = None
-    speaker: str | None = None
-
-    def names(self) -> list[str]:
-        return [name for name in (self.audio, self.text, self.speaker) if name]
-
-    def recording(self, row: Mapping[str, Any], place: str) -> Recording:
-        """Recording of a row, named `place`; audio is bytes, a path or URL, or a dict of both. Raises AudioError."""
-        value = row[self.audio]
-        if not isinstance(value, Mapping):
-            value = {"bytes" if isinstance(value, bytes) else "path": value}
-        path, data = str(value.get("path") or ""), value.get("bytes")
-        name = f"{place}:{_file_name(path)}".rstrip(":")
-        if not data and not path:
-            raise AudioError(name, "has neither bytes nor a path")
-        text, speaker = (str(row[c]) if c and row[c] is not None else "" for c in (self.text, self.speaker))
-        return Recording(data or fetch(path, name), name, speaker, text)
-
-
-def _file_name(path: str) -> str:
-    path = path.partition("?")[0].partition("#")[0] if "://" in path else path
-    return path.rpartition("/")[2]
-
-
-def fetch(path: str, name: str) -> bytes:
-    """Read a local file, or one at a URL, with retries for a minute if its server answers. Raises AudioError."""
-
-    def read() -> bytes:
-        return read_range(*fsspec.core.url_to_fs(path), 0, MOST_BYTES + 1)
-
-    try:
-        data = retried(read, name, lambda error: "://" not in path or isinstance(error, PERMANENT) or is_refused(error))
-    except Exception as error:  # of aiohttp's own classes, among others
-        raise AudioError(name, f"cannot be opened ({reason(error)})") from None
-    if len(data) > MOST_BYTES:
-        raise AudioError(name, f"has more than {MOST_BYTES:,} bytes")
-    return data
 
 
 class HubTable(IndexedCorpus):
@@ -104,7 +52,7 @@ class HubTable(IndexedCorpus):
             headers = []
             for number, row in enumerate(self.dataset.select_columns(self.columns.audio)):
                 try:
-                    recording = Columns(self.columns.audio).recording(row, f"row {number}")
+                    recording = replace(self.columns, text=None, speaker=None).recording(row, f"row {number}")
                     headers.append((*audio.probe(recording.source, recording.name), recording.name, ""))
                 except AudioError as error:
                     headers.append((0, 1, error.file, error.reason))
@@ -129,19 +77,20 @@ def open_hub(
     """Open a dataset, by its name on the Hub or the path of a local folder; code that comes with it is never run.
 
     Args:
-        column: of the audio: the library's Audio, a struct of bytes and path, bytes, or paths.
+        column: of the audio, in any shape that `Columns.recording` reads; relative paths are within the dataset.
         split, config: as in `load_dataset`.
         streaming: read during training and store nothing; a resumed run continues in a new order. Otherwise the dataset
             is downloaded, and resuming is exact.
         holdout, held: share held out (downloaded); number of recordings held out from the start (streaming).
 
-    Retries for a minute. Raises CorpusError if the Hub still fails, or the dataset or a column does not exist.
+    Retries a connection or a busy server for a minute. Raises CorpusError if the Hub still fails, or the dataset or a
+    column does not exist.
     """
-    columns = Columns(column, text_column, speaker_column)
+    columns = Columns(column, text_column, speaker_column, name if Path(name).is_dir() else f"hf://datasets/{name}")
     dataset = _load(name, config, split, streaming, columns).select_columns(columns.names())
     feature = (dataset.features or {}).get(column)
-    if isinstance(feature, Audio) or (isinstance(feature, Value) and feature.dtype in ("string", "large_string")):
-        dataset = dataset.cast_column(column, Audio(decode=False))
+    if undecoded(feature) != feature:
+        dataset = dataset.cast_column(column, undecoded(feature))
     if streaming:
         return HubStream(dataset, columns.recording, sample_rate, name, held, f"{config} {split} {columns}")
     return HubTable(dataset, columns, sample_rate, name, holdout, seed)
@@ -152,6 +101,11 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
 
     def load() -> tuple[Dataset | IterableDataset, list[str]]:
         limit_timeouts()
+        datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it prints whole schemas before it raises
+        if any(Path(name, mark).is_file() for mark in ("state.json", "dataset_dict.json")):
+            saved = datasets.load_from_disk(name)
+            dataset = saved[split] if isinstance(saved, datasets.DatasetDict) else saved
+            return dataset.to_iterable_dataset() if streaming else dataset, dataset.column_names
         dataset = load_dataset(name, config, split=split, streaming=streaming)
         available = dataset.column_names or list(next(iter(dataset), {}))
         builder = load_dataset_builder(name, config) if streaming and {*wanted} <= {*available} else None
@@ -162,20 +116,26 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
         return dataset, available
 
     try:
-        dataset, available = retried(load, f"dataset {name}", lambda error: not _is_transient(error))
+        dataset, available = retried(load, f"dataset {name}", lambda error: _offline() or not is_transient(error))
     except Exception as error:  # of dozens of classes, from the network to the parser
+        lost = not isinstance(error, datasets.exceptions.DatasetGenerationError) or is_transient(error)
+        advice = "check these names and the network, or give the path of a local copy" if lost else "repair its files"
         raise CorpusError(
-            f"cannot open the dataset {name!r} (config {config}, split {split}): {reason(error)}; check these names "
-            "and the network, or give the path of a local copy."
+            f"cannot open the dataset {name!r} (config {config}, split {split}): {_fault(error)}; {advice}."
         ) from None
     if missing := [column for column in wanted if column not in available]:
         raise CorpusError(f"{name} has no column {missing[0]!r}; it has {', '.join(available) or 'no rows'}.")
     return dataset
 
 
-def _is_transient(error: BaseException) -> bool:
-    """Whether a connection or an overloaded server caused an error, which `datasets` may report as a missing file."""
-    if constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE:
-        return False
-    lost = httpx.TransportError | ConnectionError | TimeoutError
-    return any(isinstance(one, lost) or status_of(one) in (408, 429) or status_of(one) >= 500 for one in causes(error))
+def _fault(error: Exception) -> str:
+    """What is wrong, which the error of a builder has in its cause."""
+    if isinstance(error.__cause__, datasets.table.CastError):
+        return "its files differ in their columns, or in the types of these"
+    builder = isinstance(error, datasets.exceptions.DatasetGenerationError)
+    return reason(error.__cause__ or error if builder else error)
+
+
+def _offline() -> bool:
+    """Whether nothing is asked of the Hub: `datasets` then reports a missing file as a lost connection."""
+    return constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE

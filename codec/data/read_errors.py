@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterable
 
 from codec.data.base import CorpusError
+from codec.utils.errors import shortened
 
 TOLERATED = 0.1  # share of the recordings
 FEWEST = 3  # unreadable recordings below which a run never ends, unless there are no others
@@ -40,7 +41,7 @@ class ReadErrors:
         for file, reason in skipped:
             if file not in self.bad:
                 self.bad[file] = reason
-                log.warning("skipped %s: %s", file, reason)
+                log.warning("skipped %s", shortened(f"{file}: {reason}"))
         check_share(len(self.bad), self.size, len(self._read) + len(self.bad), self.summary())
 
     def summary(self) -> str:
@@ -50,4 +51,4 @@ class ReadErrors:
         first = ", ".join(f"{file} {reason}" for file, reason in list(self.bad.items())[:3])
         more = ", ..." if len(self.bad) > 3 else ""
         total = len(self._read) + len(self.bad) if self.size is None else self.size
-        return f"{len(self.bad)} of {total} recordings cannot be read ({first}{more})"
+        return shortened(f"{len(self.bad)} of {total} recordings cannot be read ({first}{more})")

@@ -1,5 +1,6 @@
 """Retries with exponential back-off, for reads over a network."""
 
+import errno
 import itertools
 import logging
 import re
@@ -7,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from codec.utils.errors import shortened
 from codec.utils.redact import redact_text
 
 RETRIES = 6  # after 1, 2, 4, ... 32 seconds: a minute in all
 LONGEST = 300  # seconds: the window in which the Hub counts requests
+NETWORK = ("aiohttp", "http", "httpcore", "httpx", "requests", "ssl", "urllib3")  # httpx2 as well
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -46,6 +49,18 @@ def is_refused(error: BaseException) -> bool:
     return any(400 <= status_of(one) < 500 and status_of(one) not in (408, 429) for one in causes(error))
 
 
+def is_transient(error: BaseException) -> bool:
+    """Whether a lost connection, an overloaded server or a failing disk caused an error, and not what was read."""
+    return any(
+        isinstance(one, ConnectionError | TimeoutError)
+        or (type(one).__module__.partition(".")[0].rstrip("2") in NETWORK and not status_of(one))
+        or (isinstance(one, OSError) and one.errno in (errno.EIO, errno.ESTALE))
+        or status_of(one) in (408, 429)
+        or status_of(one) >= 500
+        for one in causes(error)
+    )
+
+
 def _asked(error: BaseException) -> int:
     """Seconds that a server asks to wait (Retry-After, or the Hub's RateLimit), at most LONGEST."""
     headers: Any = getattr(getattr(error, "response", None), "headers", None) or getattr(error, "headers", None) or {}
@@ -56,5 +71,5 @@ def _asked(error: BaseException) -> int:
 
 
 def reason(error: BaseException) -> str:
-    """First line of an error's message, without credentials, for use within a sentence."""
-    return redact_text((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
+    """First line of an error's message, shortened and without credentials, for use within a sentence."""
+    return shortened(redact_text((str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")), 200)

@@ -1,18 +1,26 @@
 """Datasets of the Hub, from a local one with the schema of gpt-omni/VoiceAssistant-400K, as tables and as streams."""
 
+import io
+import json
 import pickle
+import tarfile
 from itertools import islice
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
-from datasets import Audio
+from datasets import Audio, Dataset, Features, List, Value
 from torch.utils.data import DataLoader
 
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError
 from codec.data.codec_datamodule import collate
-from codec.data.hf import Columns, open_hub
-from tests.helpers.hub import STRUCT, hub, question
+from codec.data.hf import open_hub
+from codec.data.hf_columns import Columns
+from tests.helpers.hub import STRUCT, flac, hub, question
 
 RATE = 16_000
 ALL = {f"question {i}" for i in range(12)}
@@ -166,8 +174,121 @@ def test_a_recording_at_a_url_is_named_without_credentials(monkeypatch):
     def fails(path):
         raise OSError(f"cannot reach {path}")
 
-    monkeypatch.setattr("codec.data.hf.fsspec.core.url_to_fs", fails)
+    monkeypatch.setattr("codec.data.hf_columns.fsspec.core.url_to_fs", fails)
     with pytest.raises(AudioError, match="cannot reach https://") as error:
         Columns("audio").recording({"audio": url}, "row 1")
     assert error.value.file == "row 1:a.flac"
     assert "SSSS" not in str(error.value)
+
+
+def parquet(values, kind=None):
+    def make(folder):
+        pq.write_table(pa.table({"audio": pa.array(values, kind)}), folder / "train.parquet")
+
+    return make
+
+
+def columns_of_files(folder):
+    """Files beside a table that names them, each by a path within the dataset."""
+    for i, data in enumerate(FILES):
+        (folder / f"{i}.flac").write_bytes(data)
+
+
+def csv_of_paths(folder):
+    columns_of_files(folder)
+    (folder / "train.csv").write_text("audio\n" + "".join(f"{i}.flac\n" for i in range(4)), encoding="utf-8")
+
+
+def large_strings(folder):
+    columns_of_files(folder)
+    parquet([str(folder / f"{i}.flac") for i in range(4)], pa.large_string())(folder)
+
+
+def audio_folder(folder):
+    columns_of_files(folder)
+    lines = "".join(f"{i}.flac,words {i}\n" for i in range(4))
+    (folder / "metadata.csv").write_text(f"file_name,text\n{lines}", encoding="utf-8")
+
+
+def web_dataset(folder):
+    with tarfile.open(folder / "train-0.tar", "w") as tar:
+        for i, data in enumerate(FILES):
+            for kind, content in (("audio.flac", data), ("json", json.dumps({"n": i}).encode())):
+                member = tarfile.TarInfo(f"{i:03d}.{kind}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def list_of_audio(folder):
+    features = Features({"audio": List(Audio())})
+    table = pa.table({"audio": [[{"bytes": data, "path": None}] for data in FILES]}, schema=features.arrow_schema)
+    pq.write_table(table, folder / "train.parquet")
+
+
+def saved_to_disk(folder):
+    Dataset.from_dict({"audio": FILES}, Features({"audio": Value("binary")})).save_to_disk(folder)
+
+
+WAVS = [soundfile.read(io.BytesIO(flac(0.5, i)), dtype="float32")[0] for i in range(4)]
+FILES = [flac(0.5, i) for i in range(4)]
+ARRAYS = [{"path": None, "array": wav.tolist(), "sampling_rate": 22_050} for wav in WAVS]
+WHOLE_NUMBERS = [{"array": (wav * 32767).astype(int).tolist(), "sampling_rate": 22_050} for wav in WAVS]
+CHANNELS = [{"array": [wav.tolist()] * 2, "sampling_rate": 22_050} for wav in WAVS]
+SHAPES = {
+    "csv_of_paths": csv_of_paths,
+    "large_strings": large_strings,
+    "audio_folder": audio_folder,
+    "web_dataset": web_dataset,
+    "list_of_audio": list_of_audio,
+    "saved_to_disk": saved_to_disk,
+    "large_binary": parquet(FILES, pa.large_binary()),
+    "arrays": parquet(ARRAYS),
+    "whole_numbers": parquet(WHOLE_NUMBERS),
+    "channels": parquet(CHANNELS),
+}
+UNREADABLE = {
+    "numbers without a rate": ([wav.tolist() for wav in WAVS], "list of 11025"),
+    "several files": ([[{"bytes": data}] * 2 for data in FILES], "list of 2"),
+    "integers": ([1, 2, 3, 4], "neither bytes nor a path|type int"),
+    "nothing": ([None] * 4, "neither bytes nor a path"),
+    "text": (["a word " * 999] * 4, "6993 characters"),
+    "escaped bytes": ([repr(data) for data in FILES], "characters|cannot be opened"),
+    "no rate": ([{"array": [0.0, 0.1], "sampling_rate": None}] * 4, "no waveform"),
+    "a matrix of words": ([{"array": ["a", "b"], "sampling_rate": 8000}] * 4, "no waveform"),
+}
+
+
+@either
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_shape_of_a_column_is_read(tmp_path, shape, streaming, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("tried again"))
+    SHAPES[shape](tmp_path)
+    column = "audio.flac" if shape == "web_dataset" else "audio"
+    corpus = open_hub(str(tmp_path), column, 22_050, streaming=streaming, held=3, holdout=1)
+    clips = corpus.clips("val")
+    assert not corpus.bad
+    assert len(clips) >= 3
+    for clip in clips:
+        wav = clip["wav"][0].numpy()
+        assert min(np.abs(wav - other).max() for other in WAVS) < 1e-4
+
+
+@either
+@pytest.mark.parametrize("shape", UNREADABLE)
+def test_what_is_no_audio_is_one_short_sentence_at_once(tmp_path, shape, streaming, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("tried again"))
+    values, word = UNREADABLE[shape]
+    parquet(values)(tmp_path)
+    with pytest.raises(CorpusError, match=word) as caught:
+        open_hub(str(tmp_path), "audio", 16_000, streaming=streaming, held=1, holdout=1).clips("val")
+    assert len(str(caught.value)) <= 500
+    assert str(caught.value).isprintable()
+
+
+def test_files_of_a_dataset_that_differ_are_named_as_the_fault(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("tried again"))
+    for name, column in (("train-0", "x"), ("train-1", "y")):
+        pq.write_table(pa.table({"audio": FILES, column: [1] * 4}), tmp_path / f"{name}.parquet")
+    with pytest.raises(CorpusError, match="columns") as caught:
+        open_hub(str(tmp_path), "audio", 16_000)
+    assert "network" not in str(caught.value)

@@ -9,7 +9,8 @@ import pytest
 from huggingface_hub import constants
 
 from codec.data.base import CorpusError
-from codec.data.hf import fetch, open_hub
+from codec.data.hf import open_hub
+from codec.data.hf_columns import fetch
 from codec.data.retry import RETRIES
 from tests.helpers.hub import FakeHub, hub, question
 

@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import aiohttp
+import pyarrow as pa
 import pytest
 
-from codec.data.retry import LONGEST, RETRIES, is_refused, retried
+from codec.data.retry import LONGEST, RETRIES, is_refused, is_transient, retried
 
 
 class HttpError(Exception):
@@ -42,3 +44,12 @@ def test_a_server_says_how_long_to_wait(monkeypatch, headers, seconds):
 
     assert retried(fail_once, "a file") == "read"
     assert pauses == [seconds]
+
+
+def test_only_what_can_pass_is_tried_again():
+    lost = [ConnectionResetError(), TimeoutError(), aiohttp.ClientPayloadError(), HttpError(503), HttpError(429)]
+    final = [HttpError(404), HttpError(403), pa.ArrowInvalid("magic"), TypeError("cast"), ImportError(), KeyError("x")]
+    assert [is_transient(error) for error in [*lost, *final]] == [True] * len(lost) + [False] * len(final)
+    with pytest.raises(RuntimeError) as caught:
+        raise RuntimeError("while reading") from ConnectionError()
+    assert is_transient(caught.value)
