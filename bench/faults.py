@@ -4,8 +4,7 @@
     python bench/faults.py ddp                          # two gloo ranks against one process, in turns
     python bench/faults.py checkpoint                   # the default run, and full-size Mimi
 
-Everything is generated, in a temporary folder (--scratch). Results: docs/results/faults.md; damaged files of every
-kind: ``python -m tests.helpers.damage``.
+Everything is generated, in a temporary folder (--scratch). Results: docs/results/faults.md.
 """
 
 import argparse

@@ -1,8 +1,15 @@
-"""Untrusted files, damaged or rewritten at random (deterministically): only the kind's own error, in one line."""
+"""Untrusted files, damaged or rewritten at random (deterministically): only the kind's own error, in one line.
+
+    FUZZ_EXAMPLES=1000 python -m pytest tests/test_fuzz.py    # as many of each kind, for docs/results/faults.md
+
+A file may take 2 GB of memory and 10 s.
+"""
 
 import csv
 import functools
 import json
+import os
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +29,9 @@ from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from tests.helpers.kinds import KINDS, RUN, LeftOut
 
+EXAMPLES, ROOM = int(os.environ.get("FUZZ_EXAMPLES", 12)), 2 * 2**30  # of each kind; bytes
 BRIEF = settings(
-    max_examples=20, derandomize=True, deadline=10_000, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=EXAMPLES, derandomize=True, deadline=10_000, database=None, suppress_health_check=list(HealthCheck)
 )
 NUMBERS = st.integers() | st.floats() | st.just(10**400) | st.just(2**63)
 CELLS = st.sampled_from(["../a.flac", "/a", "a@1", "x@nan", "train", "dev", "phones", "\0", "a\\b", '"', "\n"])
@@ -85,6 +93,15 @@ def restored(folder: Path) -> Iterator[None]:
             path.write_bytes(content)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _little_memory():
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory) -> Callable[[str], tuple[Path, bytes]]:
     """An intact file of a kind, and its bytes; tests write over it."""
@@ -97,13 +114,12 @@ def originals(tmp_path_factory) -> Callable[[str], tuple[Path, bytes]]:
     return make
 
 
-BINARY = ["tokens", "checkpoint", "flow checkpoint", "diverged batch", "manifest", "shard entries", "shard tar"]
 SHARDS = ["unit of tokens", "unit of latents", "codes of latents", "unit of features"]
 JSON = ["report.json", "ratings.json", "timing.json", "shard index", "latents index"]
 SIZES = ["transformers: config.json", "moshi: mimi.json"]
 
 
-@pytest.mark.parametrize("name", [*BINARY, *SHARDS, *JSON, *(f"run: {file}" for file in RUN)])
+@pytest.mark.parametrize("name", KINDS)
 @given(data=st.data())
 @BRIEF
 def test_damaged_bytes(originals, name, data):
