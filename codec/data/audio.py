@@ -1,6 +1,5 @@
-"""Reading of audio files with soundfile (wav, flac, ogg, opus, mp3), cropped and resampled with soxr."""
+"""Reading of audio files, cropped and resampled with soxr."""
 
-import io
 import math
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from codec.data.containers import AudioFile, ContainerError
 from codec.utils.errors import UserError, shortened
 
 # Samples, at the lower of the two rates, read on either side of a crop and discarded after resampling. The filter is
@@ -19,6 +19,7 @@ LOUDEST = 16.0  # a float file with larger samples is in another unit
 RATES = (100, 1_000_000)  # Hz, lowest and highest of a file
 CLAIMED = 100 * 3600  # seconds in a header; more means damage
 BLOCK = 2**22  # values decoded at a time
+LENGTHS = 2  # version of how lengths are found, for caches of them
 LONGEST = 2**28  # samples read in one piece: 1.5 hours at 48 kHz, 1 GB
 
 
@@ -76,7 +77,7 @@ def read(
     return np.clip(wav, -1.0, 1.0)
 
 
-def blocks(file: soundfile.SoundFile, first: int, last: int, name: str, most: int = BLOCK) -> Iterator[np.ndarray]:
+def blocks(file: AudioFile, first: int, last: int, name: str, most: int = BLOCK) -> Iterator[np.ndarray]:
     """Decode frames `first` to `last` of an open file as mono float32 [T] pieces of at most `most` decoded values.
     Memory and time are bounded by the audio present, whatever the header claims. Raises AudioError if it cannot be
     decoded, ends early, or is not finite."""
@@ -84,16 +85,13 @@ def blocks(file: soundfile.SoundFile, first: int, last: int, name: str, most: in
     try:
         if first:
             file.seek(first)
-        while at < last and file.tell() < file.frames:  # beyond its end, in damaged mp3, soundfile does not return
-            block = file.read(min(most, last - at), dtype="float32")
-            if not len(block):
-                break
+        while at < last and len(block := file.read(min(most, last - at))):
             at += len(block)
-            block = block if block.ndim == 1 else block.mean(axis=1)
+            block = block.mean(axis=1)
             if not math.isfinite(float(np.abs(block).max())):  # NaN if any sample is
                 raise AudioError(name, "has NaN or infinite samples")
             yield block
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, ContainerError) as error:
         raise AudioError(name, _reason(error)) from None
     # Headers of compressed files may be a little off; if a tenth of a second is missing, the file is truncated.
     if at == first or at < last - 0.1 * file.samplerate:
@@ -105,11 +103,11 @@ def length(frames: int, rate: int, sample_rate: int) -> int:
     return max(1, frames * sample_rate // rate)
 
 
-def opened(source: str | Path | bytes, name: str, claimed: float = CLAIMED) -> soundfile.SoundFile:
+def opened(source: str | Path | bytes, name: str, claimed: float = CLAIMED) -> AudioFile:
     """Open an audio file. Raises AudioError if it is invalid, empty, beyond RATES, or longer than `claimed` seconds."""
     try:
-        file = soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (soundfile.LibsndfileError, OSError, TypeError, UnicodeError) as error:  # UnicodeError: of the name
+        file = AudioFile(source)
+    except (soundfile.LibsndfileError, ContainerError, OSError, TypeError, UnicodeError) as error:  # of the name
         if not isinstance(source, bytes) and not os.path.exists(source):
             raise AudioError(name, "is missing") from None
         raise AudioError(name, _reason(error)) from None
@@ -131,5 +129,7 @@ def _name(source: str | Path | bytes, name: str | None) -> str:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, ContainerError):
+        return str(error)
     text = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip(". ")
     return f"cannot be decoded ({text})"

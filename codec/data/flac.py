@@ -18,11 +18,11 @@ def to_flac(recording: Recording, sample_rate: int | None = None) -> tuple[bytes
     Mono FLAC at that rate is copied; others get 16 bits if the source has no more, else 24. The whole recording is
     decoded to detect damage, for which AudioError is raised."""
     source, name = recording.source, recording.name
-    frames, rate = audio.probe(source, name)
+    with audio.opened(source, name) as file:
+        kind, subtype, channels = file.format, file.subtype, file.channels
+        frames, rate = file.frames, file.samplerate
     target = sample_rate or rate
     wav = recording.read(target)
-    with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source) as file:
-        kind, subtype, channels = file.format, file.subtype, file.channels
     if (kind, channels, rate, len(wav)) == ("FLAC", 1, target, frames):
         try:
             return source if isinstance(source, bytes) else Path(source).read_bytes(), frames, rate

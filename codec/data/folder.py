@@ -115,7 +115,7 @@ class FolderCorpus(IndexedCorpus):
 
 def _headers(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]], list[tuple[str, str]]]:
     """{name: (frames, rate)} of readable files, [(name, reason)] of others, cached by size and modification time."""
-    cached = cache_dir() / "folders" / f"{cache_key(root.resolve())}.json"
+    cached = cache_dir() / "folders" / f"{cache_key(root.resolve(), audio.LENGTHS)}.json"
     known = load_json(cached)
 
     def entry(name: str) -> list:

@@ -46,7 +46,7 @@ class HubTable(IndexedCorpus):
     def _headers(self) -> list[tuple[int, int, str, str]]:
         """(frames, rate in Hz, name, "") of each row, or (0, 1, name, reason) of an unreadable one."""
         files = [file["filename"] for file in self.dataset.cache_files]  # their paths contain a hash of the content
-        cached = cache_dir() / "hub" / f"{cache_key(files, self.dataset.split, self.columns)}.json"
+        cached = cache_dir() / "hub" / f"{cache_key(files, self.dataset.split, self.columns, audio.LENGTHS)}.json"
         headers = load_json(cached).get("headers", ()) if files else ()  # a dataset in memory has no files
         if len(headers) != self.size:
             headers = []
