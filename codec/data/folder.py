@@ -12,11 +12,12 @@ import numpy as np
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import CorpusError, Recording
+from codec.data.folder_walk import find_audio
 from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
 from codec.data.manifest import Row, phones_are_timed, read_manifest
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
+from codec.utils.errors import shortened
 
-EXTENSIONS = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,11 @@ class FolderCorpus(IndexedCorpus):
         if not self.rows:
             first = " ".join(self.bad[0])
             raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({first}).")
+        if self.bad:
+            first = ", ".join(" ".join(one) for one in self.bad[:3])
+            log.warning(
+                shortened(f"{len(self.bad):,} of {self.size:,} audio files in {self.root} are left out: {first}")
+            )
         lengths = np.array([audio.length(*found[row.file], sample_rate) for row in self.rows], np.int64)
         self.upsampled = sum(rate < sample_rate for _, rate in found.values())
         super().__init__(sample_rate, lengths, self._split(holdout, seed))
@@ -65,15 +71,12 @@ class FolderCorpus(IndexedCorpus):
         return map(repr, self.rows)
 
     def _scan(self) -> list[Row]:
-        names = []
-        for folder, folders, files in os.walk(self.root):
-            folders.sort()
-            names += [
-                os.path.relpath(os.path.join(folder, f), self.root) for f in files if f.lower().endswith(EXTENSIONS)
-            ]
+        names, others = find_audio(self.root)
+        passed = ", ".join(f"{count:,} {suffix}" for suffix, count in others.most_common(8)) or "no other file"
         if not names:
-            raise CorpusError(f"{self.root} holds no audio: there are no files {', '.join(EXTENSIONS)} at any depth.")
-        return [Row(Path(name).as_posix()) for name in sorted(names)]
+            raise CorpusError(f"{self.root} holds no audio at any depth ({passed}): check dataset.path.")
+        log.info("%s: %s audio files; passed over: %s", self.root, f"{len(names):,}", passed)
+        return [Row(name) for name in names]
 
     def _listed(self, manifest: Path) -> list[Row]:
         rows, columns = read_manifest(manifest)

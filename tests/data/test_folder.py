@@ -1,6 +1,7 @@
 """Folders: draws, splits, manifests, and invalid input."""
 
 import csv
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from codec.data.base import CorpusError
 from codec.data.folder import FolderCorpus
 from codec.data.manifest import read_manifest
+from codec.data.read_errors import ReadErrors
 
 RATE = 16_000
 
@@ -202,3 +204,36 @@ def test_headers_are_cached_outside_the_folder_and_read_again_after_a_change(fol
     assert probed == ["part0/0.flac"]
     monkeypatch.setenv("CODEC_CACHE", str(folder / "part0" / "0.flac" / "cache"))  # cannot be written
     assert FolderCorpus(folder, RATE).size == 10
+
+
+def test_the_walk_follows_links_and_says_what_it_passes_over(tmp_path, write, caplog):
+    root = tmp_path / "corpus"
+    flac = write(tmp_path / "elsewhere" / "deep" / "linked.flac").read_bytes()
+    for name in ("a.WAV", "b.Flac", "sub/c.oga", "d.audio", "e"):
+        write(root / "x.flac").rename((root / name).parent.mkdir(exist_ok=True) or root / name)
+    write(root / "f.aiff")
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    (root / "sub" / "back").symlink_to(root)  # a loop
+    (root / "again").symlink_to(root / "sub")  # the same files
+    for name in ("._a.WAV", "__MACOSX/a.wav", ".git/a.flac", "notes.txt", "page.pdf", "scan.pdf"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(flac if name.endswith("flac") else b"no audio")
+    with caplog.at_level("INFO"):
+        corpus = FolderCorpus(root, RATE, holdout=1)
+    expected = {"a.WAV", "b.Flac", "sub/c.oga", "d.audio", "e", "f.aiff", "link/deep/linked.flac"}
+    assert {row.file for row in corpus.rows} == expected
+    assert not corpus.bad
+    said = next(record.message for record in caplog.records if "passed over" in record.message)
+    assert all(part in said for part in ("7 audio files", "2 .pdf", "1 .txt", "1 hidden"))
+
+
+def test_a_corpus_that_is_mostly_unreadable_says_so(tmp_path, write, caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    for i in range(2):
+        write(tmp_path / f"{i}.wav")
+    for i in range(20):
+        (tmp_path / f"{i}.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(500))
+    corpus = FolderCorpus(tmp_path, RATE, holdout=0)
+    assert any("20 of 22" in record.message and "PyAV" in record.message for record in caplog.records)
+    with pytest.raises(CorpusError, match="20 of 22"):
+        ReadErrors(corpus.size).add(corpus.bad)
