@@ -24,7 +24,6 @@ def program(name: str):
 
 
 RUN, COST, TABLES = program("run"), program("cost"), program("tables")
-RESULTS = sys.modules["results"]
 PLAN = RUN.study()
 
 
@@ -106,12 +105,6 @@ def judged(out: Path, name: str, scores: dict[str, list[float]], kind: str = "ju
     (out / kind / name / "ended").touch()
 
 
-@pytest.fixture
-def _few_resamples(monkeypatch):
-    monkeypatch.setattr(RESULTS, "RESAMPLES", 200)
-
-
-@pytest.mark.usefixtures("_few_resamples")
 def test_tables_have_means_spreads_and_missing_seeds(tmp_path):
     bounds = {"copy_synthesis_ceiling": [0.1, 0.1, 0.1], "interpolation_floor": [0.9, 0.9, 0.9], "recording": [0, 0, 0]}
     for arm, level in (("a0", 0.5), ("a1", 0.3), ("a6", 0.5), ("a0x4", 0.4), ("a1x4", 0.35)):
@@ -130,7 +123,7 @@ def test_tables_have_means_spreads_and_missing_seeds(tmp_path):
     assert text.count("| A0 | 1 |") == 3  # ceilings of the condition that comes first, its spans, and silenced
     bound = "| recording | 9 | 0.000 [0.000, 0.000] (0.000 to 0.000) | - |"
     assert bound in text  # of three codecs, not of more for A0 x 4 and A3
-    assert "| characters | A0 | 1 | 0.700 [0.600, 0.800] | - | +0.100 |" in text  # one seed: nothing is known of others
+    assert "| characters | A0 | 1 | 0.700 [0.452, 0.948] | - | +0.100 |" in text  # one seed: nothing is known of others
     assert "| characters | A1 x 4 | 200 | 3 | 0.800 [0.800, 0.800] (0.800 to 0.800) | +0.000 [+0.000, +0.000] |" in text
     assert "- (1 of 3 spans)" in text
     assert re.search("By the rule: useful, and necessary.* reach a1; without A3, whose seeds are missing", text)
@@ -187,7 +180,7 @@ def test_a_difference_of_one_seed_only_is_not_certain(tmp_path):
     a0, *others = ([one for one in found if one.arm == arm] for arm in ("a0", "a1", "a2", "a3"))
     seeds, voices, both = (TABLES.difference(other, a0) for other in others)
     assert (seeds.mean, voices.mean, both.mean) == pytest.approx((-0.1, -0.1, -0.1))
-    assert (seeds.low, seeds.high) == pytest.approx((-0.3, 0.0))
-    assert (voices.low, voices.high) == pytest.approx((-0.3, 0.0))
+    assert seeds.low < -0.5
+    assert (seeds.low, seeds.high) == pytest.approx((voices.low, voices.high))
     assert (both.low, both.high) == pytest.approx((-0.1, -0.1))
-    assert seeds.n == 9
+    assert seeds.n == 3

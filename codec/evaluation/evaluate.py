@@ -59,6 +59,7 @@ def evaluate(
     table = pandas.DataFrame(run.rows, columns=list(CLIP_COLUMNS)).join(scores.drop(columns="clip"))
     known = {"sample_rate": sample_rate, **(facts or {}), **system.facts()}
     known |= {"clips": len(table), "seconds": float(table["seconds"].sum())}
+    known["speakers"] = table["speaker"].mask(table["speaker"] == "").nunique() or None  # None: unknown
     unread = [{"clip": file, "metric": "file", "reason": reason} for part in unread for file, reason in part]
     return Report(table, run.failures + unscored + unread, known, run.audio)
 

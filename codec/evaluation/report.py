@@ -1,15 +1,15 @@
-"""`Report`: scores of one system on clips, with bootstrap intervals, failures and facts; reproducible to the byte."""
+"""`Report`: scores of one system on clips, with intervals, failures and facts; reproducible to the byte."""
 
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codec.evaluation.metrics.intervals import bootstrap
+from codec.evaluation.metrics.intervals import by_speaker, mean_interval
 from codec.evaluation.report_schema import CLIP_COLUMNS, ReportFile
 from codec.utils.atomic import write_atomic
 from codec.utils.errors import InputError
@@ -62,15 +62,20 @@ class Report:
         return [column for column in self.clips.columns if column not in CLIP_COLUMNS]
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """metric -> {mean, low, high, n, failed}: 95 % bootstrap interval over the ``n`` clips with a score."""
-        return {
-            name: {**bootstrap(self.clips[name])._asdict(), "failed": int(self.clips[name].isna().sum())}
-            for name in self.metrics
-        }
+        """metric -> {mean, low, high, n, speakers, failed}: mean over the ``n`` clips with a score, 95 % interval over
+        their ``speakers``; None: the clips count as independent (:func:`.metrics.intervals.by_speaker`)."""
+        groups, _ = by_speaker(self.clips["speaker"])
+        rows = {}
+        for name in self.metrics:
+            row = mean_interval(self.clips[name], groups)._asdict()
+            speakers = row.pop("groups")
+            row["speakers"] = None if groups is None else speakers
+            rows[name] = row | {"failed": int(self.clips[name].isna().sum())}
+        return rows
 
     def table(self) -> str:
         """The report as plain text, with at most ten failures."""
-        lines = [*text_table(list(self._rows())), ""]
+        lines = [*text_table(list(self._rows())), "", self._about_intervals(), ""]
         lines += [f"{name}: {format_fact(value)}" for name, value in self.facts.items()]
         if self.failures:
             lines += ["", f"failures: {len(self.failures)}", *(f"  {line}" for line in self._failure_lines()[:10])]
@@ -82,7 +87,7 @@ class Report:
         """The report as Markdown, with all failures."""
         header, *rows = self._rows()
         lines = ["# Evaluation", "", *_markdown_table(header, rows), ""]
-        lines += ["Mean over clips with a 95 % bootstrap interval; the arrow points to better.", ""]
+        lines += [f"Mean over clips; the arrow points to better. {self._about_intervals()}", ""]
         lines += _markdown_table(["fact", "value"], [[name, format_fact(value)] for name, value in self.facts.items()])
         if self.failures:
             lines += ["", "## Failures", "", *(f"- {_markdown_cell(line)}" for line in self._failure_lines())]
@@ -90,12 +95,14 @@ class Report:
 
     def write(self, folder: str | Path, stem: str = "report") -> Path:
         """Write ``stem``.json, .md and .csv (one row per clip) into ``folder`` atomically; returns the JSON file."""
-        path = Path(folder) / f"{stem}.json"
+        path, values = Path(folder) / f"{stem}.json", self.clips[self.metrics].to_numpy(dtype=float)
+        rounded = self.clips.copy()  # as the file has them, so that a report that is read has the same summary
+        rounded[self.metrics] = np.array(json_values(values.tolist()), dtype=float)
         content = {
             "facts": self.facts,
             "metrics": self.metrics,
             "audio": self.audio,
-            "summary": self.summary(),
+            "summary": replace(self, clips=rounded).summary(),
             "failures": self.failures,
             "clips": self.clips.to_dict(orient="records"),
         }
@@ -106,10 +113,14 @@ class Report:
         return path
 
     def _rows(self) -> Iterator[list[str]]:
-        yield ["metric", "mean", "95 % interval", "clips", "failed"]
+        yield ["metric", "mean", "95 % interval", "clips", "speakers", "failed"]
         for key, row in self.summary().items():
-            interval = f"[{row['low']:.3f}, {row['high']:.3f}]" if row["n"] > 1 else ""
-            yield [metric_title(key), f"{row['mean']:.3f}", interval, str(row["n"]), str(row["failed"])]
+            interval = "" if math.isnan(row["low"]) else f"[{row['low']:.3f}, {row['high']:.3f}]"
+            counts = (format_fact(row[name]) for name in ("n", "speakers", "failed"))
+            yield [metric_title(key), f"{row['mean']:.3f}", interval, *counts]
+
+    def _about_intervals(self) -> str:
+        return f"A 95 % interval is over {by_speaker(self.clips['speaker'])[1]}."
 
     def _failure_lines(self) -> list[str]:
         return [f"{failure['clip']}, {failure['metric']}: {failure['reason']}" for failure in self.failures]

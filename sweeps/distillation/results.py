@@ -12,7 +12,7 @@ import pandas
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from codec.evaluation.metrics.intervals import Interval, bootstrap
+from codec.evaluation.metrics.intervals import Interval, crossed, mean_interval
 from codec.evaluation.report import Report
 
 CONTENT = "span_per"
@@ -24,7 +24,6 @@ METRICS = {
     "frechet": "Frechet distance",
 }
 BOUNDS = {"recording": "recording", "ceiling": "copy_synthesis_ceiling", "floor": "interpolation_floor"}
-RESAMPLES = 2000
 NAME = re.compile(r"(?P<arm>[a-z]\d[a-z]?(x\d+)?)-(?P<condition>\w+)-(?P<seed>\d+)")
 
 
@@ -72,28 +71,18 @@ def pooled(found: Sequence[Judged], metric: str) -> Interval:
         return Interval(float(values.mean()), math.nan, math.nan, len(values))
     clips = [one.report.clips.set_index("clip") for one in found]
     together = pandas.concat([table[metric] for table in clips], axis=1).mean(axis=1, skipna=False)
-    return bootstrap(together.reindex(clips[0].index), RESAMPLES, groups=clips[0]["speaker"])
+    return mean_interval(together.reindex(clips[0].index), clips[0]["speaker"])
 
 
 def difference(found: Sequence[Judged], others: Sequence[Judged]) -> Interval:
     """Mean difference of the phone error rate, ``found`` minus ``others``, paired by seed and recording, with a 95 %
-    interval over seeds and speakers, both resampled with replacement and crossed (Owen 2007, doi 10.1214/07-AOAS122);
-    no interval for a single seed. The rule of the verdict does not use it."""
+    interval over seeds and speakers; none for a single seed. The rule of the verdict does not use it."""
     pairs = [(one, other) for one in found for other in others if one.seed == other.seed]
     if not pairs:
         return Interval(math.nan, math.nan, math.nan, 0)
     tables = [[side.report.clips.set_index("clip") for side in pair] for pair in pairs]
     apart = pandas.concat([one[CONTENT] - other[CONTENT] for one, other in tables], axis=1)
-    by_speaker = apart.groupby(tables[0][0]["speaker"])
-    sums, counts = by_speaker.sum().to_numpy(), by_speaker.count().to_numpy()  # [speakers, seeds]
-    mean, count = float(sums.sum() / counts.sum()), int(counts.sum())
-    if len(pairs) < 2:
-        return Interval(mean, math.nan, math.nan, count)
-    generator = np.random.default_rng(0)
-    speakers, seeds = (generator.integers(count, size=(RESAMPLES, count)) for count in sums.shape)
-    drawn = speakers[:, :, None], seeds[:, None, :]
-    ends = np.percentile(sums[drawn].sum((1, 2)) / counts[drawn].sum((1, 2)), [2.5, 97.5])
-    return Interval(mean, *map(float, ends), count)
+    return crossed(apart.T, None, tables[0][0]["speaker"].reindex(apart.index))
 
 
 def codec_of(arm: str, plan: Mapping) -> str:

@@ -22,7 +22,7 @@ def test_every_clip_is_scored_and_summarised():
     report = made_report()
     assert list(report.clips.columns) == ["clip", "speaker", "seconds", *FAST]
     assert list(report.clips["clip"]) == ["s0/take 0", "s1/take 1", "s0/take 2"]
-    assert (report.failures, report.facts["clips"]) == ([], 3)
+    assert (report.failures, report.facts["clips"], report.facts["speakers"]) == ([], 3, 2)
     for name, row in report.summary().items():
         assert row["mean"] == pytest.approx(report.clips[name].mean())
         assert row["low"] <= row["mean"] <= row["high"]
@@ -44,6 +44,29 @@ def test_files_are_reproducible_and_read_back(tmp_path):
     path.write_text(json.dumps({key: value for key, value in content.items() if key not in ("metrics", "audio")}))
     old = Report.read(path)
     assert (set(old.metrics), old.audio, old.facts) == (set(report.metrics), {}, again.facts)
+
+
+@pytest.mark.parametrize(
+    ("speakers", "count", "word"),
+    [
+        ([0, 1, 2, 3, 4], 5, "over 5 speakers"),
+        (["", None], None, "speakers unknown"),
+        (["a"], None, "only speaker"),
+    ],
+)
+def test_intervals_count_speakers_and_say_so(tmp_path, speakers, count, word):
+    """Forty clips in which all that varies is the speaker."""
+    column = [speakers[i % len(speakers)] for i in range(40)]
+    rows = {"clip": [f"c{i}" for i in range(40)], "speaker": column, "seconds": 1.0}
+    report = Report(pandas.DataFrame(rows | {"stoi": [0.5 + 0.1 * (i % 5) for i in range(40)]}), [], {})
+    found = Report.read(report.write(tmp_path))
+    row = found.summary()["stoi"]
+    assert (row["speakers"], row["n"]) == (count, 40)
+    half = 2.776 * 0.1581 / math.sqrt(5) if count else 2.023 * 0.1432 / math.sqrt(40)  # t of 4, of 39
+    assert row["high"] - row["mean"] == pytest.approx(half, rel=1e-3)
+    assert word in found.table()
+    assert word in (tmp_path / "report.md").read_text()
+    assert json.loads((tmp_path / "report.json").read_text())["summary"]["stoi"]["speakers"] == count
 
 
 def test_json_has_null_for_nan_and_six_digits(tmp_path):

@@ -57,7 +57,7 @@ class Effect:
     against: str
     metric: str
     mean: float  # of the runs with this level
-    difference: Interval  # mean over the pairs of runs that differ in this factor alone, with a 95 % interval
+    difference: Interval  # mean over the n pairs of runs that differ in this factor alone, with a 95 % interval
 
 
 @dataclass

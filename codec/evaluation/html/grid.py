@@ -4,15 +4,14 @@ import math
 from typing import Any
 
 from codec.evaluation.html.base import Grid
-from codec.evaluation.html.tables import decimals, higher_is_better, verdict
+from codec.evaluation.html.tables import FEWEST_GROUPS, decimals, higher_is_better, verdict
 from codec.evaluation.html.tables import title as column_title
 
 RUN_COLUMNS = ("name", "state", "reason", "command")
-FEWEST_PAIRS = 3  # for a verdict: with two, one odd seed is half of the data
 
 
 def grid_view(grid: Grid) -> dict[str, Any]:
-    """Tables of main effects and of all runs for the template; a verdict needs three pairs of runs."""
+    """Tables of main effects and of all runs for the template; a verdict needs three seeds, or pairs of one seed."""
     metrics = [column for column in grid.runs.columns if column not in RUN_COLUMNS and column not in grid.factors]
     digits = {}
     for metric in metrics:
@@ -26,7 +25,7 @@ def grid_view(grid: Grid) -> dict[str, Any]:
     return {
         "metrics": [column for column in columns if column[0] in with_effects],
         "factors": factors,
-        "fewest": FEWEST_PAIRS,
+        "fewest": FEWEST_GROUPS,
         "run_metrics": columns,
         "factor_names": list(grid.factors),
         "runs": grid.runs.to_dict(orient="records"),
@@ -41,5 +40,5 @@ def _cell(grid: Grid, factor: str, level: str, metric: str) -> dict[str, Any]:
         return {"mean": float(runs[metric].astype(float).mean()), "difference": None, "verdict": "", "small": False}
     interval = found[0].difference
     small = math.isnan(interval.low) or math.isnan(interval.high)
-    word = "" if small else verdict(interval, higher_is_better(metric), FEWEST_PAIRS)
+    word = "" if small else verdict(interval, higher_is_better(metric), FEWEST_GROUPS)
     return {"mean": found[0].mean, "difference": interval, "verdict": word, "small": small}

@@ -177,9 +177,10 @@ function next() {
 
 function results() {
   const bytes = Uint8Array.from(atob(data.key), (c) => c.charCodeAt(0));
-  const key = JSON.parse(new TextDecoder().decode(bytes)); // [clip, the systems of its sounds], per trial
+  const key = JSON.parse(new TextDecoder().decode(bytes)); // [clip, the systems of its sounds, speaker], per trial
   const trials = done.map(({ place, scores, plays, versions }, position) => ({
     clip: key[place][0],
+    speaker: key[place][2],
     position: position + 1,
     reference_plays: plays[0],
     conditions: versions.map((version, i) => ({

@@ -14,6 +14,7 @@ from codec.evaluation.html.base import IDENTITY, LOW_PASS, MOST_CONDITIONS, Page
 from codec.evaluation.html.ratings import ANCHOR, FORMAT, REFERENCE
 from codec.evaluation.html.render import MB, embedded_json, render
 from codec.evaluation.html.sound import Clip, Wave, fill, int16, read_audio
+from codec.evaluation.report import json_values
 from codec.utils.atomic import write_atomic
 
 CUTOFF = 3500.0  # Hz, of the anchor
@@ -46,10 +47,12 @@ def write_listening_test(
     random = np.random.default_rng(seed)
     chosen = [common[i] for i in random.permutation(len(common))[:clips]]
     systems = [REFERENCE, *([ANCHOR] if add_anchor else []), *(result.name for result in results)]
+    speakers = results[0].report.clips.set_index("clip")["speaker"]
+    speakers = dict(zip(speakers.index, json_values(speakers.tolist()), strict=True))
     orders = {clip: random.permutation(len(systems)) for clip in chosen}  # so that a position reveals nothing
 
     def page(trials: list[tuple[Clip, list[str]]], coding: str) -> bytes:
-        key = [(clip.name, [systems[i] for i in orders[clip.name]]) for clip, _ in trials]
+        key = [(clip.name, [systems[i] for i in orders[clip.name]], speakers[clip.name]) for clip, _ in trials]
         data = {
             "format": FORMAT,
             "title": title,

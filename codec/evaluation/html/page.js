@@ -24,9 +24,8 @@ function difference(system, against) {
   if (there) return there;
   const turned = { better: "worse", worse: "better", undecided: "undecided" };
   const back = data.differences[`${against},${system}`];
-  return back?.map(([mean, low, high, n, word]) =>
-    n ? [-mean, high === null ? null : -high, low === null ? null : -low, n, turned[word]] : [mean, low, high, n, word],
-  );
+  const minus = (value) => (value === null ? null : -value);
+  return back?.map(([mean, low, high, n, groups, word]) => [minus(mean), minus(high), minus(low), n, groups, turned[word]]);
 }
 
 function showDifferences() {
@@ -38,7 +37,7 @@ function showDifferences() {
     const name = element("th", system.name, "name");
     name.scope = "row";
     row.append(name);
-    difference(i, against)?.forEach(([mean, low, high, n, word], m) => {
+    difference(i, against)?.forEach(([mean, low, high, n, groups, word], m) => {
       const { digits } = data.metrics[m];
       const cell = element("td", "", word);
       if (n) {
@@ -46,9 +45,10 @@ function showDifferences() {
         const range = `[${number(low, digits, true)}, ${number(high, digits, true)}]`;
         const mark = { better: " ✓", worse: " ✗" }[word] ?? "";
         cell.append(element("span", number(mean, digits, true), "mean"));
-        if (n > 1) cell.append(element("span", range, "range"));
+        if (low !== null) cell.append(element("span", range, "range"));
         cell.append(element("span", `${word}${mark}`, "word"));
         if (n < data.fewest) cell.append(element("span", `too few clips (n = ${n})`, "range"));
+        else if (groups < data.fewest_groups) cell.append(element("span", `too few speakers (${groups})`, "range"));
         else if (n < data.clips.length) cell.append(element("span", `n = ${n}`, "range"));
       } else cell.append("no clip in common");
       row.append(cell);

@@ -1,4 +1,4 @@
-"""Results of a listening test: reading, post-screening of listeners, and means with t-intervals."""
+"""Results of a listening test: reading, post-screening of listeners, and means with intervals."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from codec.evaluation.metrics.intervals import t_interval
+from codec.evaluation.metrics.intervals import Interval, by_speaker, crossed, mean_interval
 from codec.utils.errors import InputError
 from codec.utils.safe_io import Schema, read_json_as
 
@@ -26,6 +26,7 @@ class Condition(Schema):
 
 class Trial(Schema):
     clip: str
+    speaker: str | int | None = None  # results of older pages have none
     conditions: list[Condition]
 
 
@@ -39,7 +40,8 @@ class Result(Schema):
 
 
 def read_ratings(paths: Iterable[str | Path]) -> "pandas.DataFrame":
-    """Result files of one listening test -> a row per rating: ``listener``, ``clip``, ``system``, ``score`` (0 to 100).
+    """Result files of one listening test -> a row per rating: ``listener``, ``clip``, ``speaker`` (None: unknown),
+    ``system``, ``score`` (0 to 100).
 
     Raises InputError for a file that is not valid, a repeated condition or listener, and files of different tests.
     """
@@ -52,8 +54,9 @@ def read_ratings(paths: Iterable[str | Path]) -> "pandas.DataFrame":
             result = read_json_as(path, Result, LARGEST)
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-        rows = [(result.listener, trial.clip, c.system, c.score) for trial in result.trials for c in trial.conditions]
-        table = pandas.DataFrame(rows, columns=["listener", "clip", "system", "score"])
+        rows = [(t.clip, t.speaker, c.system, c.score) for t in result.trials for c in t.conditions]
+        table = pandas.DataFrame(rows, columns=["clip", "speaker", "system", "score"])
+        table.insert(0, "listener", result.listener)
         if table.empty or table.duplicated(["clip", "system"]).any():
             raise InputError(f"{path} has no rating, or rates one condition twice.")
         if result.listener in tables:
@@ -79,22 +82,33 @@ def screen_listeners(ratings: "pandas.DataFrame") -> tuple["pandas.DataFrame", l
 
 
 def summarise(ratings: "pandas.DataFrame", against: str | None = None) -> "pandas.DataFrame":
-    """A row per system, best first: ``mean``, ``low``, ``high`` (95 % t-interval), ``n`` and ``over``, what n counts.
+    """A row per system, best first: ``mean`` over listeners of their means, ``low``, ``high``, ``n``, ``over``.
 
-    The interval is over listeners, each with the mean of their ratings, or over the clips of a single listener.
-    ``against`` adds the paired difference to that system: ``difference``, ``difference_low``, ``difference_high``.
+    The 95 % interval is over listeners and over clips, by speaker where known, or over the clips of a single listener.
+    ``n`` counts listeners, or those clips. ``against`` adds the paired difference to that system: ``difference``,
+    ``difference_low``, ``difference_high``.
     """
     import pandas
 
-    over = "listener" if ratings["listener"].nunique() > 1 else "clip"
-    table = ratings.pivot_table(values="score", index=over, columns="system", aggfunc="mean")  # [units, systems]
-    if against is not None and against not in table:
-        raise InputError(f"There is no system {against}; there are {', '.join(table)}.")
+    tables = ratings.pivot(index=["system", "listener"], columns="clip", values="score")
+    systems = {system: tables.loc[system] for system in tables.index.unique("system")}  # [listeners, clips]
+    if against is not None and against not in systems:
+        raise InputError(f"There is no system {against}; there are {', '.join(systems)}.")
+    speakers = ratings.drop_duplicates("clip").set_index("clip")["speaker"]
+    single = ratings["listener"].nunique() == 1
+
+    def interval(table: pandas.DataFrame) -> Interval:
+        groups, _ = by_speaker(speakers[table.columns])
+        return mean_interval(table.iloc[0], groups) if single else crossed(table.dropna(how="all"), None, groups)
+
+    over = "clips" if by_speaker(speakers)[0] is None else "speakers"
+    over = over if single else f"listeners, {over}"
     rows = []
-    for system in table:
-        row = {"system": system, **t_interval(table[system].dropna())._asdict(), "over": f"{over}s"}
+    for system, table in systems.items():
+        mean, low, high, n, _ = interval(table)
+        row = {"system": system, "mean": mean, "low": low, "high": high, "n": n, "over": over}
         if against is not None:
-            mean, low, high, _ = t_interval((table[system] - table[against]).dropna())
+            mean, low, high, _, _ = interval(table - systems[against])
             row |= {"difference": mean, "difference_low": low, "difference_high": high}
         rows.append(row)
     return pandas.DataFrame(rows).sort_values("mean", ascending=False, ignore_index=True)

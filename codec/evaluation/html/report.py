@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from codec.evaluation.html import plots
+from codec.evaluation.html import plots, tables
 from codec.evaluation.html.base import Grid, PageError, SystemResult
 from codec.evaluation.html.grid import grid_view
 from codec.evaluation.html.render import MB, embedded_json, render
 from codec.evaluation.html.sound import Clip, data_uri, fill, read_audio
-from codec.evaluation.html.tables import ALL_PAIRS, FEWEST, Scores, decimals, higher_is_better, number, verdict
+from codec.evaluation.html.tables import Scores, decimals, higher_is_better, number, verdict
 from codec.evaluation.html.tables import title as column_title
 from codec.evaluation.report import format_fact, json_values
 from codec.evaluation.spectrogram import spectrograms, webp
@@ -83,7 +83,6 @@ def _view(results: Sequence[SystemResult], scores: Scores, own: list[int], lead:
         {"title": column_title(name), "digits": decimals([row[m] for row in means]), "best": scores.best(m, compared)}
         for m, name in enumerate(scores.metrics)
     ]
-    speakers = {_text(speaker) for speaker in scores.clips["speaker"]}
     styles, curves = plots.line_styles(results), plots.curve_names(results)
     coded = [not math.isnan(plots.bitrate(result)) for result in results]
     families: dict[str, Markup] = {}
@@ -96,10 +95,11 @@ def _view(results: Sequence[SystemResult], scores: Scores, own: list[int], lead:
         "own": own,
         "lead": lead,
         "compared": "the systems that are no baseline" if 1 < len(own) < len(results) else "all systems",
-        "fewest": FEWEST,
+        "fewest": tables.FEWEST,
         "clips": len(scores.clips),
-        "speakers": None if "" in speakers else len(speakers),
-        "all_pairs": len(results) <= ALL_PAIRS,
+        "over": scores.over,
+        "fewest_groups": tables.FEWEST_GROUPS,
+        "all_pairs": len(results) <= tables.ALL_PAIRS,
         "costs": _costs(results),
         "facts": _other_facts(results),
         "codebooks": _codebooks(results),
@@ -135,8 +135,9 @@ def _data(results: Sequence[SystemResult], scores: Scores, lead: int, key: int) 
         ],
         "lead": lead,
         "key": key,
-        "fewest": FEWEST,
-        "differences": {  # mean, low, high, n, verdict
+        "fewest": tables.FEWEST,
+        "fewest_groups": tables.FEWEST_GROUPS,
+        "differences": {  # mean, low, high, n, groups, verdict
             pair: [[*json_values(interval), verdict(interval, higher[m])] for m, interval in enumerate(row)]
             for pair, row in differences.items()
         },

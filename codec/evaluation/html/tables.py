@@ -8,13 +8,14 @@ import numpy as np
 import pandas
 
 from codec.evaluation.html.base import SystemResult
-from codec.evaluation.metrics.intervals import Interval, bootstrap, paired
+from codec.evaluation.metrics.intervals import Interval, by_speaker, mean_interval, paired
 from codec.evaluation.metrics.table import ALL_METRICS
 from codec.evaluation.report import metric_title
 from codec.evaluation.report_schema import CLIP_COLUMNS
 
 ALL_PAIRS = 12  # systems; of more, each is compared with the first only
 FEWEST = 6  # clips: five differences of one sign are no significant result at 5 % (sign test)
+FEWEST_GROUPS = 3  # speakers, or seeds of runs, for a verdict: with two, an odd one is half of the data
 
 
 class Scores:
@@ -33,14 +34,15 @@ class Scores:
         self.clips = clips.drop_duplicates("clip").reset_index(drop=True)
         tables = [result.report.clips.set_index("clip").reindex(self.clips["clip"]) for result in results]
         self.values = np.stack([table.reindex(columns=self.metrics).to_numpy(dtype=np.float64).T for table in tables])
+        self.groups, self.over = by_speaker(self.clips["speaker"])  # of the clips, and what intervals are over
 
     def mean(self, system: int, metric: int) -> Interval:
-        """Mean over clips with its 95 % bootstrap interval."""
-        return bootstrap(self.values[system, metric])
+        """Mean over clips with its 95 % interval over speakers."""
+        return mean_interval(self.values[system, metric], self.groups)
 
     def difference(self, system: int, against: int, metric: int) -> Interval:
         """Paired difference ``system`` minus ``against`` over the clips that both have, with its 95 % interval."""
-        return paired(self.values[system, metric], self.values[against, metric])
+        return paired(self.values[system, metric], self.values[against, metric], self.groups)
 
     def differences(self) -> dict[str, list[Interval]]:
         """``"i,j"`` -> i minus j per metric: for i < j, or beyond ``ALL_PAIRS`` systems for j = 0 alone."""
@@ -76,8 +78,9 @@ def title(metric: str) -> str:
 
 
 def verdict(difference: Interval, higher: bool | None, fewest: int = FEWEST) -> str:
-    """better or worse where the interval excludes 0 and rests on enough clips, else undecided."""
-    if higher is None or difference.n < fewest or not (difference.low > 0 or difference.high < 0):
+    """better or worse where the interval excludes 0 and rests on enough clips and speakers, else undecided."""
+    few = difference.n < fewest or difference.groups < FEWEST_GROUPS
+    if higher is None or few or not (difference.low > 0 or difference.high < 0):
         return "undecided"
     return "better" if (difference.low > 0) == higher else "worse"
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from codec.evaluation.judges.phone_edits import phone_segments
-from codec.evaluation.metrics.intervals import Interval, bootstrap
+from codec.evaluation.metrics.intervals import Interval, mean_interval
 from codec.utils.errors import InputError
 
 MOST_TOKENS = 6  # of one triphone by one speaker
@@ -65,7 +65,7 @@ def abx(items: Iterable[dict], frame_rate: float, sample_rate: int, across: bool
             to_b = np.array([distance[id(x), id(y)] for y in b])
             triples.append((1 + np.sign(to_a - to_b)).ravel() / 2)
         errors.append(np.concatenate(triples).mean())
-    return bootstrap(errors, seed=seed, groups=[xs[0].speaker for _, _, xs in cells])
+    return mean_interval(errors, [xs[0].speaker for _, _, xs in cells])
 
 
 def tokens(item: dict, frame_rate: float, sample_rate: int) -> list[Token]:

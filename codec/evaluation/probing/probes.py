@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from codec.evaluation.judges.phone_edits import PhoneSegment, error_rate, phone_segments, transcript
-from codec.evaluation.metrics.intervals import Interval, bootstrap
+from codec.evaluation.metrics.intervals import Interval, mean_interval
 from codec.layers.ctc import ctc_loss
 from codec.utils.errors import InputError
 from codec.utils.fitting import seeded
@@ -71,7 +71,7 @@ def probe(corpus: Any, split: str = "test", hidden: int | None = None, seed: int
         accuracies.append(float((predicted == labels)[labels > 0].float().mean()))  # NaN if it is all pause
         rates.append(error_rate([phones], [hypothesis]) if phones else math.nan)
     speakers = [item["speaker"] for item in test]
-    intervals = bootstrap(accuracies, groups=speakers), bootstrap(rates, groups=speakers)
+    intervals = mean_interval(accuracies, speakers), mean_interval(rates, speakers)
     return ProbeResult(*intervals, float(counts[1:-1].max() / counts[1:].sum()), len(symbols))
 
 

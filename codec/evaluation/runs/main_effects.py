@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas
 
 from codec.evaluation.html.base import Effect, Grid
-from codec.evaluation.metrics.intervals import t_interval
+from codec.evaluation.metrics.intervals import by_speaker, crossed
 from codec.evaluation.report import Report
 from codec.evaluation.runs.factors import SEED, differences, levels
 from codec.evaluation.runs.run_folder import Run
@@ -30,9 +30,9 @@ def main_effects(
     this factor alone and agree in all others and in the seed; the difference of a pair is over the clips that both have
     scores of. A failed run removes its own pairs only. Runs that agree in everything count as one, by their mean.
 
-    The interval is Student's t over the pairs, which assumes independent, nearly normal differences; pairs of one seed
-    share their data order and count as independent all the same. A bootstrap of two or three pairs would cover the true
-    value far less often than 95 % of the time (Efron and Tibshirani 1993, chapters 12 and 13).
+    The interval is over seeds and speakers, as both the runs and the clips are samples: pairs of one seed share its data
+    order, and all pairs the clips (:func:`~codec.evaluation.metrics.intervals.crossed`). The pairs of a single seed
+    count as independent, and it then says nothing about other seeds.
 
     ``names`` (unique) are in the order of ``runs``; ``reports`` are those of scored runs, by name; ``metrics`` None:
     all.
@@ -87,6 +87,7 @@ def _effects(
     cells: pandas.DataFrame, reports: Mapping[str, Report], metrics: Sequence[str], factors: dict[str, list[str]]
 ) -> Iterator[Effect]:
     """Effects on every metric; ``cells``: factors and seed of each scored run, by name."""
+    clips = {} if not reports else next(iter(reports.values())).clips.set_index("clip")["speaker"]
     for metric in metrics:
         columns = {n: r.clips.set_index("clip")[metric] for n, r in reports.items() if metric in r.metrics}
         scores = pandas.DataFrame(columns).T  # [runs, clips]
@@ -98,6 +99,8 @@ def _effects(
                 same = settings.loc[settings[factor] == level, rest]
                 scores_of[level] = scores.loc[same.index].groupby([same[key] for key in rest]).mean()
             for level in others:
-                pairs = (scores_of[level] - scores_of[first]).mean(axis=1).dropna()  # over the clips of both
-                mean = float(scores_of[level].mean(axis=1).mean())
-                yield Effect(factor, level, first, metric, mean, t_interval(pairs))
+                pairs = (scores_of[level] - scores_of[first]).dropna(how="all")  # of the clips that both have
+                seeds = pairs.index.get_level_values(SEED)
+                speakers, _ = by_speaker(clips[pairs.columns])
+                difference = crossed(pairs, seeds if seeds.nunique() > 1 else None, speakers)
+                yield Effect(factor, level, first, metric, float(scores_of[level].mean(axis=1).mean()), difference)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codec.evaluation.html.base import TIMING, Grid, SystemResult, family_of, read_timings
+from codec.evaluation.metrics.intervals import by_speaker
 from codec.evaluation.report import Report, metric_title, text_table, write_json
 from codec.evaluation.runs.main_effects import CompareError, check_same_clips, main_effects
 from codec.evaluation.runs.run_folder import Run, find_runs, natural_key, run_names
@@ -122,12 +123,13 @@ def format_comparison(result: Comparison, metrics: Sequence[str] | None = None) 
     rows = [["factor", "level", "against", "metric", "mean", "difference", "95 % interval", "pairs"]]
     for effect in result.grid.effects:
         if effect.metric in columns:
-            mean, low, high, n = effect.difference
+            mean, low, high, n, _ = effect.difference
             interval = "" if math.isnan(low) else f"[{low:+.3f}, {high:+.3f}]"
             level = [effect.factor, effect.level, effect.against, metric_title(effect.metric)]
             rows.append([*level, _number(effect.mean), _number(mean, "+"), interval, str(n)])
     if len(rows) > 1:
-        title = "main effects: differences of runs that agree in all other factors and in the seed"
+        title = "main effects: differences of runs that agree in all other factors and in the seed; intervals are over "
+        title += f"seeds and {by_speaker(result.results[0].report.clips['speaker'])[1]}"
         blocks.append("\n".join([title, *text_table(rows)]))
     failed = {one.name: int(one.report.clips[one.report.metrics].isna().sum().sum()) for one in result.results}
     if counts := [f"{name}: {count}" for name, count in failed.items() if count]:

@@ -10,7 +10,7 @@ import pandas
 
 from codec.evaluation.judges.frechet import frechet_distance
 from codec.evaluation.metrics.base import MetricError
-from codec.evaluation.metrics.intervals import Interval, bootstrap
+from codec.evaluation.metrics.intervals import Interval, by_speaker, mean_interval, ratio
 from codec.evaluation.metrics.table import SPANS
 from codec.evaluation.report import Report, format_fact, metric_title, text_table
 from codec.evaluation.report_schema import CLIP_COLUMNS
@@ -19,7 +19,6 @@ from codec.flow.evaluation.spans import Recording
 from codec.utils.errors import InputError
 
 RECORDING, CEILING, FLOOR = "recording", "copy synthesis (ceiling)", "interpolation (floor)"
-RESAMPLES = 2000
 SILENCED = "What is known was encoded with silence in the span; between it the ceiling has the true latents."
 
 
@@ -83,32 +82,17 @@ def _distance(one: list[np.ndarray], other: list[np.ndarray]) -> tuple[float | N
 
 def interval(report: Report, metric: str) -> Interval:
     """Mean over recordings with its 95 % interval over speakers, or over recordings if fewer than two are known."""
-    return bootstrap(report.clips[metric], groups=_speakers(report))
-
-
-def _speakers(report: Report) -> np.ndarray:
-    """Speaker of each clip; if fewer than two are known, each clip counts as its own."""
-    speakers = report.clips["speaker"].fillna("").to_numpy()
-    return speakers if len(set(speakers)) > 1 else np.arange(len(speakers))
+    return mean_interval(report.clips[metric], by_speaker(report.clips["speaker"])[0])
 
 
 def relative_to_bounds(reports: Mapping[str, Report], name: str, metric: str = "span_per") -> Interval:
     """Place of a system's mean between ceiling (0) and floor (1), with a 95 % interval over speakers.
 
-    Over the recordings that all three have scores for, resampled together; NaN if ceiling and floor are equal.
+    Over the recordings that all three have scores for. NaN if ceiling and floor are equal, and no interval if they are
+    not clearly apart.
     """
-    values = np.stack([reports[system].clips[metric] for system in (name, CEILING, FLOOR)])
-    valid = ~np.isnan(values).any(axis=0)
-    if not valid.any():
-        return Interval(math.nan, math.nan, math.nan, 0)
-    names, group = np.unique(_speakers(reports[name])[valid], return_inverse=True)
-    sums = np.stack([np.bincount(group, row) for row in values[:, valid]])  # [3, speakers]
-    chosen = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
-    totals = np.concatenate([sums.sum(axis=-1)[:, None], sums[:, chosen].sum(axis=-1)], axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean, *places = (totals[0] - totals[1]) / (totals[2] - totals[1])
-    ends = np.percentile(places, [2.5, 97.5]) if len(names) > 1 and np.isfinite(places).all() else (math.nan, math.nan)
-    return Interval(float(mean) if np.isfinite(mean) else math.nan, *map(float, ends), int(valid.sum()))
+    own, ceiling, floor = (reports[system].clips[metric].to_numpy() for system in (name, CEILING, FLOOR))
+    return ratio(own - ceiling, floor - ceiling, by_speaker(reports[name].clips["speaker"])[0])
 
 
 def table(reports: Mapping[str, Report], panel: Panel) -> str:
@@ -120,13 +104,12 @@ def table(reports: Mapping[str, Report], panel: Panel) -> str:
         place = _cell(relative_to_bounds(reports, name), 0, 2) if {CEILING, FLOOR} <= set(reports) else "–"
         rows.append([name, *cells, format_fact(frechet if frechet is None else round(frechet, 2)), place])
     first = next(iter(reports.values()))
-    speakers = first.clips["speaker"].fillna("").nunique()
     silenced = any(report.facts.get("silenced") for report in reports.values())
     lines = [
         *text_table(rows),
         "",
         f"Spans of {len(first.clips)} recordings, {first.clips['seconds'].mean():.2f} s each on average, as decoded; "
-        "95 % bootstrap intervals over " + (f"{speakers} speakers." if speakers > 1 else "recordings."),
+        f"95 % intervals over {by_speaker(first.clips['speaker'])[1]}.",
         *([SILENCED] if silenced else []),
         panel.summary(),
         f"Frechet distance: between two halves of the recordings it is {format_fact(first.facts['frechet_halves'])}; "

@@ -51,7 +51,7 @@ def test_it_hides_the_names_and_has_each_systems_own_audio(path, results):
     assert not [name for name in [*(result.name for result in results), ANCHOR, "bits"] if name in source]
     data, key = data_of(path)
     by_name = {result.name: result for result in results}
-    for (clip, systems), trial in zip(key, data["trials"], strict=True):
+    for (clip, systems, _), trial in zip(key, data["trials"], strict=True):
         assert sorted(systems) == sorted([REFERENCE, ANCHOR, *by_name])
         assert systems[trial["reference"]] == REFERENCE
         for system, sound in zip(systems, trial["sounds"], strict=True):
@@ -77,7 +77,7 @@ def test_baselines_replace_reference_and_anchor_and_the_rest_is_limited(results,
         ([same, mid], ["low_pass", REFERENCE, ANCHOR]),
         ([same, low, *many], [REFERENCE, "low_pass", *(result.name for result in many)]),
     ):
-        (_, systems), *_ = data_of(write_listening_test(tmp_path / "a.html", systems, "Baselines", clips=1))[1]
+        (_, systems, _), *_ = data_of(write_listening_test(tmp_path / "a.html", systems, "Baselines", clips=1))[1]
         assert sorted(systems) == sorted(conditions)
     for systems, options, word in (
         ([same, low, *many, renamed(low, "more")], {}, "1 to 11 systems, not 12"),

@@ -11,12 +11,14 @@ from codec.evaluation.html.ratings import FORMAT, REFERENCE, read_ratings, scree
 from codec.utils.errors import InputError
 
 
-def rated(listener="a", test="t", scores=({REFERENCE: 100, "b": 60}, {REFERENCE: 95, "b": 40})):
-    """The content of a result file; ``scores`` by trial and system."""
+def rated(listener="a", test="t", scores=({REFERENCE: 100, "b": 60}, {REFERENCE: 95, "b": 40}), speakers=None):
+    """The content of a result file; ``scores`` by trial and system. Without ``speakers``, as older pages wrote it."""
     trials = [
         {"clip": f"clip {i}", "conditions": [{"system": s, "score": v, "plays": 1} for s, v in trial.items()]}
         for i, trial in enumerate(scores)
     ]
+    for trial, speaker in zip(trials, speakers or (), strict=False):
+        trial["speaker"] = speaker
     return {"format": FORMAT, "test": test, "title": "T", "seed": 0, "listener": listener, "trials": trials}
 
 
@@ -67,7 +69,7 @@ def test_the_command_screens_and_summarises(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "carl" in lines[0]
     row = next(line.split() for line in lines if line.split()[:1] == [REFERENCE])
-    assert row[1:6] == ["99.0", "99.0", "99.0", "2", "listeners"]
+    assert [row[1], *row[4:7]] == ["99.0", "2", "listeners,", "clips"]
     with pytest.raises(SystemExit, match="no listener is left"):
         main(["ratings", *map(str, written(tmp_path, unreliable))])
 
@@ -78,13 +80,26 @@ def test_a_summary_counts_listeners_and_pairs_them():
     for listener in range(12):
         offset = random.normal(0, 10)
         for clip in range(6):
-            rows += [[f"l{listener}", f"c{clip}", s, v + offset + random.normal()] for s, v in (("a", 60), ("b", 58))]
-    ratings = pandas.DataFrame(rows, columns=["listener", "clip", "system", "score"])
+            scores = {s: v + offset + random.normal() for s, v in (("a", 60), ("b", 58))}
+            rows += [[f"l{listener}", f"c{clip}", None, system, score] for system, score in scores.items()]
+    ratings = pandas.DataFrame(rows, columns=["listener", "clip", "speaker", "system", "score"])
     table = summarise(ratings, against="b").set_index("system")
     assert list(table["n"]) == [12, 12]
     assert table["high"]["a"] - table["low"]["a"] > 4  # listeners differ
     assert table["low"]["a"] < table["mean"]["b"]  # so the means do not separate the systems
     assert 1 < table["difference_low"]["a"] < 2 < table["difference_high"]["a"] < 3  # the pairs do
     assert set(summarise(ratings[ratings["listener"] == "l0"])["over"]) == {"clips"}
+    assert set(table["over"]) == {"listeners, clips"}
     with pytest.raises(InputError, match="no system c"):
         summarise(ratings, against="c")
+
+
+def test_listeners_who_agree_are_certain_of_the_clips_they_heard_only(tmp_path):
+    """Eight listeners who all hear a gain in one voice, and none in the others."""
+    gains = [12, 12, 12, 0, 0, 0, 0, 0]
+    scores = [{REFERENCE: 100, "a": 50 + gain, "b": 50} for gain in gains]
+    files = [rated(f"l{n}", scores=scores, speakers=["s0"] * 3 + [f"s{i}" for i in range(1, 6)]) for n in range(8)]
+    ratings = read_ratings(written(tmp_path, *files))
+    row = summarise(ratings, against="b").set_index("system").loc["a"]
+    assert (row["difference"], row["over"]) == (pytest.approx(4.5), "listeners, speakers")
+    assert row["difference_low"] < 0

@@ -13,7 +13,7 @@ from codec.evaluation.html.grid import grid_view
 from codec.evaluation.html.plots import bitrate_plot, curve_plot
 from codec.evaluation.html.report import write_page
 from codec.evaluation.html.sound import FLAC, OPUS
-from codec.evaluation.html.tables import ALL_PAIRS, FEWEST, Scores, verdict
+from codec.evaluation.html.tables import ALL_PAIRS, FEWEST, FEWEST_GROUPS, Scores, verdict
 from codec.evaluation.html.write import write_pages
 from codec.evaluation.metrics.intervals import Interval, paired
 from codec.evaluation.report import Report, ReportError
@@ -88,18 +88,18 @@ def test_names_in_plots_are_no_formulas(results):
 @pytest.mark.parametrize(
     ("count", "speakers", "words"),
     [
-        (1, ["a"], "1 clip of 1 speaker."),
-        (FEWEST - 1, ["a", None], None),
-        (FEWEST, ["a", "b"], f"Here: {FEWEST} clips of 2 speakers."),
+        (1, ["a"], "1 clip; intervals are over clips of the only speaker"),
+        (FEWEST - 1, ["", None], "speakers unknown: clips counted as independent"),
+        (FEWEST, ["a", "b"], f"{FEWEST} clips; intervals are over 2 speakers."),
     ],
 )
 def test_sample_sizes_are_mentioned(tmp_path, count, speakers, words):
-    """Few clips, and speakers where all are known, on a page of a report without audio."""
+    """Few clips, and what is known of speakers, on a page of a report without audio."""
     result = SystemResult("one", stoi_report(count, speakers), tmp_path)
     text = text_of(write_page(tmp_path / "page.html", [result], "Few"))
     assert (f"too few clips (n = {count})" in text) == (count < FEWEST)
-    assert words in text if words else "Here" not in text
-    row = text.partition("Failures one ")[2].partition(" Clips count")[0]
+    assert words in text
+    row = text.partition("Failures one ")[2].partition("; intervals are")[0]
     assert ("[" in row) == (count > 1)
     assert "nan" not in row
     assert "The reports come without sound." in text
@@ -108,7 +108,7 @@ def test_sample_sizes_are_mentioned(tmp_path, count, speakers, words):
 @pytest.mark.parametrize(("pairs", "word"), [(2, "undecided"), (3, "better")])
 def test_a_sweep_needs_three_pairs_for_a_verdict(tmp_path, pairs, word):
     sweep = grid()
-    sweep.effects = [Effect("disc", "msd", "none", "stoi", 0.95, Interval(0.05, 0.04, 0.06, pairs))]
+    sweep.effects = [Effect("disc", "msd", "none", "stoi", 0.95, Interval(0.05, 0.04, 0.06, pairs, pairs))]
     first, second = grid_view(sweep)["factors"][0]["rows"]
     assert first[1][0]["mean"] == 0.9  # of the one run that has a score
     assert second[1][0]["verdict"] == word
@@ -121,24 +121,26 @@ def test_differences_are_paired_by_clip_name_and_antisymmetric(results):
     for pair, row in scores.differences().items():
         i, j = map(int, pair.split(","))
         for metric, found in zip(FAST, row, strict=True):
-            assert found == paired(tables[i][metric], tables[j][metric])
-            back = paired(tables[j][metric], tables[i][metric])
+            speakers = tables[i]["speaker"]
+            assert found == paired(tables[i][metric], tables[j][metric], speakers)
+            back = paired(tables[j][metric], tables[i][metric], speakers)
             assert [-found.mean, -found.high, -found.low] == pytest.approx([back.mean, back.low, back.high])
     many = [dataclasses.replace(results[0], name=f"system {n}") for n in range(ALL_PAIRS + 1)]
     assert set(Scores(many).differences()) == {f"{i},0" for i in range(1, len(many))}  # so many have one reference
     shuffled = results[1].report.clips.sample(frac=1, random_state=0).iloc[:-2]
     other = SystemResult("other", Report(shuffled, [], {}), results[1].folder)
-    assert Scores([results[1], other]).differences()["0,1"][0] == (0, 0, 0, CLIPS - 2)
+    assert Scores([results[1], other]).differences()["0,1"][0] == (0, 0, 0, CLIPS - 2, 3)
 
 
 def test_a_verdict_needs_an_interval_without_0_and_enough_clips():
     for interval, higher, word in (
-        (Interval(1, 0.5, 1.5, FEWEST), True, "better"),
-        (Interval(1, 0.5, 1.5, FEWEST), False, "worse"),
-        (Interval(1, 0.5, 1.5, FEWEST - 1), True, "undecided"),
-        (Interval(1, -0.5, 1.5, 99), True, "undecided"),
+        (Interval(1, 0.5, 1.5, FEWEST, FEWEST), True, "better"),
+        (Interval(1, 0.5, 1.5, FEWEST, FEWEST_GROUPS), False, "worse"),
+        (Interval(1, 0.5, 1.5, FEWEST - 1, FEWEST - 1), True, "undecided"),
+        (Interval(1, 0.5, 1.5, 99, FEWEST_GROUPS - 1), True, "undecided"),
+        (Interval(1, -0.5, 1.5, 99, 99), True, "undecided"),
         (Interval(math.nan, math.nan, math.nan, 0), True, "undecided"),
-        (Interval(1, 0.5, 1.5, 99), None, "undecided"),
+        (Interval(1, 0.5, 1.5, 99, 99), None, "undecided"),
     ):
         assert verdict(interval, higher) == word
 

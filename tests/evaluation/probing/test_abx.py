@@ -32,7 +32,7 @@ def noise(items: list[dict], strength: float, signal: float = 0.0) -> list[dict]
 @pytest.mark.parametrize("across", [False, True])
 def test_separable_sounds_have_no_error_and_equal_sounds_are_chance(across):
     clear = noise(words(), 0.1, 1.0)
-    assert abx(clear, FRAME_RATE, RATE, across) == (0.0, 0.0, 0.0, 4)  # two speakers, a against i and i against a
+    assert abx(clear, FRAME_RATE, RATE, across) == (0.0, 0.0, 0.0, 4, 2)  # two speakers, a against i and i against a
     same = words(latents={symbol: [1, 0, 0, 0] for symbol in SOUNDS})
     assert abx(same, FRAME_RATE, RATE, across).mean == 0.5  # all ties
     items = noise(words("stuvwxyz", each=6), 1.0)

@@ -56,7 +56,7 @@ def test_the_files_are_reproducible_and_complete(tmp_path, pages, capsys):
     content = json.loads((tmp_path / "a" / "compare.json").read_text())
     assert [run["name"] for run in content["runs"]] == [row["name"] for row in rows]
     assert content["factors"]["disc"] == ["none", "msd", "mfd"]
-    assert content["effects"][0]["difference"].keys() == {"mean", "low", "high", "n"}
+    assert content["effects"][0]["difference"].keys() == {"mean", "low", "high", "n", "groups"}
     results, title, grid = pages[0]
     assert (title, len(grid.runs)) == ("Which discriminator?", 12)
     assert [one.name for one in results] == [row["name"] for row in rows if row["state"] == "finished"]
