@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.common import ROOT
-from bench.kills import witness, witnessed
+from bench.witness import witness, witnessed
 
 ENDLESS = ["max_steps=1000000", "val_every=1000000", "logger=csv", "data.workers=0", "~callbacks.progress"]
 ENDLESS += ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]

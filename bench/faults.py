@@ -1,6 +1,5 @@
-"""Guarantees about faults, measured: kills, two ranks, the cost of checkpoints. JSON.
+"""Two ranks and the cost of checkpoints, measured. JSON.
 
-    python bench/faults.py kills                        # 20 random and 10 chosen ones, with 0 and 2 loader processes
     python bench/faults.py ddp                          # two gloo ranks against one process, in turns
     python bench/faults.py checkpoint                   # the default run, and full-size Mimi
 
@@ -27,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.common import machine, parser, show, write_speech
 from bench.ddp import WAYS, ddp
-from bench.kills import kills
 from bench.saving import saving
 
 TRAINED = {  # models for `ddp`, with batches that compute for a while
@@ -41,12 +39,7 @@ def cases(options: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]
     speech = scratch / "speech"
     speech.mkdir()
     write_speech(speech, 24, 3.0, 24_000)
-    if options.case == "kills":
-        import train  # noqa: F401  once, not in every life
-
-        for workers in (0, 2):
-            yield kills(speech, scratch, workers, options.count, options.steps, options.steps // 20)
-    elif options.case == "ddp":
+    if options.case == "ddp":
         for model in options.models:
             overrides = [*TRAINED[model], *options.more]
             yield ddp(speech, scratch / model, overrides, options.ways, options.rounds, options.seconds)
@@ -59,10 +52,8 @@ def cases(options: argparse.Namespace, scratch: Path) -> Iterator[dict[str, Any]
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("case", choices=["kills", "ddp", "checkpoint"])
+    arguments.add_argument("case", choices=["ddp", "checkpoint"])
     arguments.add_argument("--scratch", help="folder for what is generated; default: a temporary one")
-    arguments.add_argument("--count", type=int, default=20, help="random kills")
-    arguments.add_argument("--steps", type=int, default=400, help="of a run that is killed")
     arguments.add_argument("--models", nargs="*", choices=list(TRAINED), default=list(TRAINED), help="of ddp")
     arguments.add_argument("--more", nargs="*", default=[], help="overrides of ddp's runs")
     arguments.add_argument("--ways", nargs="*", choices=list(WAYS), default=["together"], help="of gradient exchange")

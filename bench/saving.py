@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 import train
 from bench.common import composed
-from bench.kills import witness, witnessed
+from bench.witness import witness, witnessed
 from codec.checkpoints import lightning_plugin, save
 
 FEW = ["val_every=1000000", "data.workers=0", "logger=csv", "trainer=cpu", "warmup=1", "data.val_clips=1"]

@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from bench import flow, kills
+from bench import flow
 from bench.train_step import OnePass, Usual
 from tests.helpers.programs import ROOT
 from tests.helpers.training import small_task, tone_batch
@@ -29,10 +29,3 @@ def test_training_steps_reach_all_networks(make):
     task = small_task().train()
     make(task)(tone_batch(2, 1024))
     assert all(p.grad is not None for p in task.parameters())
-
-
-def test_contents_that_differ_are_named():
-    a = {"x": [torch.zeros(2), 1], "y": {"z": None}}
-    b = {"x": [torch.zeros(2), 1], "y": {"z": 2}}
-    assert kills.unlike(dict(kills.leaves(a)), dict(kills.leaves(a))) == []
-    assert kills.unlike(dict(kills.leaves(a)), dict(kills.leaves(b))) == ["/y/z"]

@@ -1,5 +1,9 @@
-"""A run that is killed or preempted and resumed equals the uninterrupted run bit for bit."""
+"""A run that is killed or preempted and resumed equals the uninterrupted run bit for bit.
 
+KILLS=30 kills a longer run so many times (docs/results/faults.md).
+"""
+
+import itertools
 import logging
 import multiprocessing
 import os
@@ -23,7 +27,8 @@ from codec.training.resume import resume_point
 from tests.helpers.checkpoints import differences, state
 from tests.helpers.training import TINY, fit, loader, short, small_task
 
-STEPS = 10
+KILLS = int(os.environ.get("KILLS", 3))
+STEPS = 10 * KILLS - 20
 # Dropout of codebooks, replaced codes, discriminators and the balancer: all that has state or draws random numbers.
 PARTS = ["disc.members.msd.width=4", "disc.members.msd.scales=1", "quantizer.n_q=3", "quantizer.check_every=2"]
 PARTS += ["quantizer.quantization_rate=0.7", "segment=0.2", f"max_steps={STEPS}", "val_every=3", "warmup=3"]
@@ -99,7 +104,7 @@ def test_killed_again_and_again(undisturbed, speech_folder, tmp_path):
     have loader processes in turns."""
     checkpoints, log = tmp_path / "checkpoints", tmp_path / "csv" / "metrics.csv"
     rng, steps = random.Random(0), [0]
-    for moment, workers in (("log", 2), ("writing", 0), ("later", 2)):
+    for moment, workers in itertools.islice(itertools.cycle((("log", 2), ("writing", 0), ("later", 2))), KILLS):
         for path in (log, *checkpoints.glob("unfinished-*")):
             path.unlink(missing_ok=True)
         (process,) = started(small_run(speech_folder, tmp_path, f"data.workers={workers}", "ckpt_path=auto"))
