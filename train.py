@@ -27,11 +27,11 @@ def main(cfg: DictConfig) -> float | None:
 
 def train(cfg: DictConfig) -> float:
     """Fit and report -> the number that a sweep minimises: a codec's mean mel distance, a flow model's loss."""
-    from codec.training.setup import with_current_classes
+    from codec.training.setup import claimed, with_current_classes
     from codec.training.wandb import ending_wandb
 
     cfg = with_current_classes(cfg)
-    with ending_wandb():
+    with claimed(cfg.run_dir), ending_wandb():
         trainer, data = fit(cfg)
         return instantiate(cfg.report)(cfg, trainer, data) if trainer.is_global_zero else float("nan")
 
@@ -41,15 +41,12 @@ def fit(cfg: DictConfig) -> tuple[Any, Any]:
     import lightning
 
     from codec.training.resume import resume_point
-    from codec.training.setup import precision
+    from codec.training.setup import trainer_options
 
     lightning.seed_everything(cfg.seed, workers=True, verbose=False)
     ckpt_path = resume_point(cfg.ckpt_path, cfg.run_dir)
     task, data = instantiate(cfg.task)(cfg, ckpt_path)
-    options = {part: list(instantiate(cfg[part], _convert_="all").values()) for part in ("logger", "callbacks")}
-    options["precision"] = precision(cfg.trainer.precision)
-    options["val_check_interval"] = cfg.val_every * cfg.trainer.accumulate_grad_batches  # Lightning counts batches
-    trainer = instantiate(cfg.trainer, _convert_="all", **options)
+    trainer = instantiate(cfg.trainer, _convert_="all", **trainer_options(cfg))
     trainer.fit(task, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return trainer, data
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from codec.utils.environment import prepare
 from codec.utils.errors import UserError
 
 # command -> (module of codec/cli with add_COMMAND, its options, and run_COMMAND; description)
@@ -33,6 +34,7 @@ EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. An input error ends the program with one sentence and status 1, wrong usage with status 2."""
+    prepare()
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if not arguments or arguments[0] not in COMMANDS:
         show_commands(arguments)
@@ -61,7 +63,7 @@ def show_commands(arguments: Sequence[str]) -> None:
     commands = "\n".join(f"  {name:<8}  {text}" for name, (_, text) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="python -m codec",
-        description=f"{__doc__}\n\ncommands (python -m codec COMMAND --help shows the options):\n{commands}",
+        description=f"{__doc__ or ''}\n\ncommands (python -m codec COMMAND --help shows the options):\n{commands}",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -44,8 +44,8 @@ class Codec(nn.Module):
         actual = sample_rate / encoder.hop_length
         if abs(actual - frame_rate) > 1e-6 * actual:
             raise ValueError(
-                f"sample_rate {sample_rate} / hop {encoder.hop_length} is {actual:g} frames per second, but frame_rate "
-                f"is {frame_rate:g}: set frame_rate={actual:g}, or change the strides"
+                f"sample_rate {sample_rate} / hop {encoder.hop_length} is {actual:.12g} frames per second, but "
+                f"frame_rate is {frame_rate:.12g}: set frame_rate={actual:.12g}, or change the strides"
             )
         if not encoder.dim == quantizer.dim == decoder.dim:
             raise ValueError(

@@ -88,4 +88,4 @@ def picture() -> str:
 
 
 if __name__ == "__main__":
-    (Path(__file__).parent / "architecture.svg").write_text(picture())
+    (Path(__file__).parent / "architecture.svg").write_text(picture(), encoding="utf-8")

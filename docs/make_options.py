@@ -46,7 +46,7 @@ line (`python train.py disc=msd+mfd loss=balancer`); every value inside them has
 def description(path: Path) -> str:
     """The first sentence of the comment at the head of a YAML file."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
         if line.startswith("# @package"):
@@ -88,4 +88,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    PAGE.write_text(page(), encoding="utf-8")

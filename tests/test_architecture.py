@@ -29,7 +29,7 @@ ALLOWED = {
 
 def imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -52,6 +52,21 @@ def test_every_part_has_a_rule():
     assert len(parts - {"__main__"}) <= 16
 
 
+def test_text_files_have_an_encoding():
+    """Without one, a locale decides, and a run ends with an error after its last step."""
+    for path in [*FILES, ROOT / "train.py", ROOT / "eval.py", *(ROOT / "docs").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", None if not isinstance(node.func, ast.Name) else node.func.id)
+            method = isinstance(node.func, ast.Attribute)
+            modes = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            binary = any(set(mode) <= set("rwxab+:") and {"b", ":"} & set(mode) for mode in modes)
+            text = (method and name in ("read_text", "write_text")) or (name == "open" and not method and not binary)
+            where = f"{path.relative_to(ROOT)}:{node.lineno}"
+            assert not text or any(word.arg == "encoding" for word in node.keywords), where
+
+
 def test_judges_know_no_model():
     """Else a score could depend on what made the sound."""
     for path in (ROOT / "codec" / "evaluation" / "judges").glob("*.py"):
@@ -70,7 +85,7 @@ def test_files_and_functions_stay_short():
     lengths = {path: len(path.read_text().splitlines()) for path in [*FILES, *programs]}
     assert not {path.name: n for path, n in lengths.items() if n > (60 if path in programs else 350)}
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno < 60, f"{path.name}: {node.name}"
 

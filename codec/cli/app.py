@@ -4,22 +4,28 @@ import functools
 import logging
 import multiprocessing
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
 
-from codec.utils.errors import InputError, UserError
+from codec.utils.environment import prepare
+from codec.utils.errors import InputError, UserError, shortened
+from codec.utils.quoting import option
 from codec.utils.redact import NoSecrets, redact_hydra
 
 log = logging.getLogger("train")
 no_secrets = NoSecrets()  # one object: logging adds a filter to a handler only once
 
+FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--info", "-i")
 # Old -> current options. "key" also matches longer keys ("key.x"), "key=" only itself; "key=choice" is replaced whole.
 TEXT = ("aligned_phones", "characters", "spread_characters", "phones")
 SPEAKER = ("prompt", "prompt_attention")
@@ -64,18 +70,43 @@ def renamed(override: str) -> str | None:
 
 
 def refuse_renamed(main: Callable[[], Any]) -> Callable[[], Any]:
-    """Decorator of a Hydra program: a renamed option exits with a message that gives the new name."""
+    """Decorator of a Hydra program, which it prepares: a renamed option exits with its new name, and one that Hydra's
+    grammar does not take with the quotes that it needs."""
 
     @functools.wraps(main)
     def checked() -> Any:
-        for override in sys.argv[1:]:
+        prepare()
+        for override in overrides_of(sys.argv[1:]):
             if reason := REMOVED.get(override.lstrip("+~").partition("=")[0]):
                 sys.exit(f"error: {override} is no option any more ({reason}): leave it out")
             if new := renamed(override):
                 sys.exit(f"error: {override} has been renamed: write {new}")
+            if reason := misspelt(override):
+                sys.exit(f"error: {shortened(override, 200)} {reason}")
         return main()
 
     return checked
+
+
+def overrides_of(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line that are overrides, not flags of Hydra or their values."""
+    return [word for before, word in zip(("", *arguments), arguments) if word[:1] != "-" and before not in FLAGS]
+
+
+def misspelt(word: str) -> str:
+    """How to write an override that Hydra's grammar does not take, or that chooses null of a group; "" for others."""
+    key, equals, value = word.partition("=")
+    group = Path(__file__).parents[2] / "conf" / key
+    if value == "null" and key.isidentifier() and group.is_dir():
+        options = ", ".join(sorted(path.stem for path in group.glob("[!_]*.yaml")))
+        return f"chooses nothing: write {key}=OPTION ({options}), or ~{key} for none"
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        if equals and re.fullmatch(r"[+~]*[\w.@/:]+", key, re.ASCII):
+            return f"has characters that need quotes: write {option(key, value)}"
+        return "is no option: write NAME=VALUE; --help lists the names"
+    return ""
 
 
 def in_sweep() -> bool:
@@ -85,11 +116,15 @@ def in_sweep() -> bool:
 
 def user_error_of(error: Exception) -> BaseException | None:
     """The input error without Hydra's wrapper; None for a bug in the program."""
-    if isinstance(error, InstantiationException):  # a class rejected its arguments
-        cause = error.__cause__
-        refused = isinstance(cause, UserError | ValueError)
-        return cause if refused or "unexpected keyword argument" in str(cause) else None
-    return error if isinstance(error, UserError) else None
+    cause = error.__cause__ if isinstance(error, InstantiationException) else error  # a class rejected its arguments
+    if str(cause).startswith("DataLoader "):  # a process of it was killed, or sent nothing
+        return InputError(f"{cause}: data.workers=0 shows why, and needs no shared memory")
+    if type(cause).__name__ == "MisconfigurationException":  # Lightning's, which is imported where it trains
+        return InputError(str(cause))
+    if isinstance(cause, OmegaConfBaseException):  # an option that others need has been removed, as by ~encoder
+        return InputError(f"the configuration is not complete: {str(cause).splitlines()[0]}")
+    refused = isinstance(cause, UserError if cause is error else UserError | ValueError)
+    return cause if refused or (cause is not error and "unexpected keyword argument" in str(cause)) else None
 
 
 @contextmanager

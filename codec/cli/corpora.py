@@ -6,6 +6,7 @@ from pathlib import Path
 from codec.cli.corpus_args import add_corpus, open_corpus
 from codec.cli.options import add_ckpt, add_device, add_n_q, add_raw, count, number, positive
 from codec.utils.errors import InputError
+from codec.utils.quoting import option
 
 
 def add_pack(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,7 @@ def run_pack(options: argparse.Namespace) -> None:
     if index is None:
         print(f"this process is done; the last one to finish writes {options.folder}/index.json")
     else:
-        print(f"{summary(index)}; train on them: dataset=shards dataset.path={options.folder}")
+        print(f"{summary(index)}; train on them: dataset=shards {option('dataset.path', options.folder)}")
 
 
 def add_extract(parser: argparse.ArgumentParser) -> None:

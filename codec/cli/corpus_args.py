@@ -16,27 +16,35 @@ def add_corpus(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="+",
         metavar="dataset=NAME",
-        help="the corpus, as for train.py, with its options: dataset=folder dataset.path=DIR dataset.holdout=0.1",
+        help="the corpus, a folder or as for train.py: dataset=folder dataset.path=DIR dataset.holdout=0.1",
     )
 
 
 def open_corpus(overrides: Sequence[str], sample_rate: int | None = None) -> "Corpus":
-    """The corpus that overrides such as ``["dataset=folder", "dataset.path=DIR"]`` describe, at ``sample_rate`` (Hz;
-    None: as configured). Raises CorpusError if there is no such corpus, or a word is no override of a dataset."""
+    """The corpus that overrides such as ``["dataset=folder", "dataset.path=DIR"]`` describe, or the path of a folder,
+    at ``sample_rate`` (Hz; None: as configured). Paths that exist need no quotes of Hydra's. Raises CorpusError if
+    there is no such corpus, or a word is no override of a dataset."""
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
     from hydra.utils import instantiate
     from omegaconf.errors import OmegaConfBaseException
 
     from codec.data.base import CorpusError
+    from codec.utils.quoting import override
 
+    words = []
     for word in overrides:
+        key, _, value = word.partition("=")
+        if Path(word).is_dir():
+            words += ["dataset=folder", override("dataset.path", word)]
+            continue
+        words.append(override(key, value) if "/" in value and Path(value).exists() else word)
         if not word.lstrip("+~").startswith("dataset"):
             raise CorpusError(f"{word} is no option of a corpus: give dataset=folder dataset.path=DIR, for example")
     rate = [f"sample_rate={sample_rate}"] if sample_rate else []
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            config = compose("train", [*overrides, *rate]).dataset
+            config = compose("train", [*words, *rate]).dataset
         return instantiate(config, _convert_="all")
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, CorpusError):

@@ -72,7 +72,7 @@ class SpeechData(InfiniteDataModule):
             crops = (AugmentedStream if streamed else AugmentedCrops)(crops, self.augment, self.seed)
         if streamed:
             crops.set_reader(*self.rank_and_world, self.draws())
-        return self.loader(crops, collate, streamed)
+        return self.loader(crops, collate, streamed, 4 * self.samples)
 
     def val_dataloader(self) -> DataLoader:
         if self._val_items is None:

@@ -75,7 +75,7 @@ class LatentData(InfiniteDataModule):
 
     def train_dataloader(self) -> DataLoader:
         self.setup("fit")
-        return self.loader(self._train, collate_examples)
+        return self.loader(self._train, collate_examples, example_bytes=4 * self.max_frames * self.corpus.dim)
 
     def val_dataloader(self) -> DataLoader:
         self.setup("validate")

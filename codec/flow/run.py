@@ -1,6 +1,7 @@
 """Training of a flow model: extraction of missing latents, construction of the task and its data."""
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def report(cfg: DictConfig, trainer: lightning.Trainer, data: LatentData) -> flo
     """Print the paths of a run -> last validation loss, for sweeps; it cannot compare models on different latents."""
     run, loss = Path(cfg.run_dir), float(trainer.callback_metrics.get("val/loss", float("nan")))
     print(f"\nloss {loss:.4f} on held-out spans, after {trainer.global_step} steps\nrun folder  {run}")
-    print(f"curves      tensorboard --logdir {run.parent}", flush=True)
+    print(f"curves      {shlex.join(['tensorboard', '--logdir', str(run.parent)])}", flush=True)
     return loss
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from codec.training.optim import OptimizerOptions
 from codec.training.resume import check_same_step
+from codec.utils.errors import InputError
 
 
 class BaseTask(lightning.LightningModule):
@@ -69,7 +70,7 @@ class BaseTask(lightning.LightningModule):
     def steps(self) -> int:
         """Number of optimiser steps of the whole training."""
         if self.trainer.max_steps < 1:
-            raise ValueError("training is counted in steps: set max_steps (max_epochs alone does not end it)")
+            raise InputError("training is counted in steps: set max_steps (max_epochs alone does not end it)")
         return self.trainer.max_steps
 
     def configure_optimizers(self):

@@ -18,13 +18,19 @@ def resume_point(ckpt_path: str | None, run_dir: str | Path) -> str | None:
 
     ``ckpt_path`` is a file, a run folder, ``last`` (the newest in ``run_dir``), ``auto`` (``last`` if it exists) or
     None. If ``last.ckpt`` is damaged or missing, ``previous.ckpt`` is used, with a warning. Raises CheckpointError if
-    no intact checkpoint is found.
+    no intact checkpoint is found, or if ``ckpt_path`` is None and ``run_dir`` holds the checkpoints of a run.
     """
-    if not ckpt_path:
-        return None
     checkpoints = Path(run_dir, "checkpoints")
+    begun = any((checkpoints / name).is_file() for name in (LAST, PREVIOUS))
+    if not ckpt_path:
+        if begun:
+            raise CheckpointError(
+                f"{run_dir} holds a run already, which this one would overwrite: resume it with ckpt_path=last, or "
+                "name another folder (hydra.run.dir=DIR)"
+            )
+        return None
     if ckpt_path in ("last", "auto"):
-        if not any((checkpoints / name).is_file() for name in (LAST, PREVIOUS)):
+        if not begun:
             if ckpt_path == "auto":
                 return None
             raise CheckpointError(

@@ -1,5 +1,6 @@
 """Training a codec: build task and data from the configuration, and evaluate the last checkpoint."""
 
+import shlex
 from pathlib import Path
 
 import lightning
@@ -19,6 +20,7 @@ from codec.training.resume import check_fits
 from codec.training.setup import check, record, resolved
 from codec.training.wandb import log_now
 from codec.utils.errors import InputError
+from codec.utils.quoting import option
 
 
 def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData]:
@@ -68,5 +70,6 @@ def report(
     log_now("report", result)
     data.read_errors.add(skipped)
     print(f"\n{result.table()}\n\n{data.read_errors.summary()}\nrun folder  {run}\nlook, hear  {page}")
-    print(f"curves      tensorboard --logdir {run.parent}\nevaluate    python eval.py ckpt={run}", flush=True)
+    print(f"curves      {shlex.join(['tensorboard', '--logdir', str(run.parent)])}")
+    print(f"evaluate    python eval.py {option('ckpt', run)}", flush=True)
     return result.summary()["mel_distance"]["mean"]

@@ -1,13 +1,20 @@
 """Before the first training step: precision, the record of the run in its folder, and checks of the configuration."""
 
+import errno
+import fcntl
 import json
 import logging
 import os
+import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import LearningRateMonitor
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -15,14 +22,36 @@ from codec.checkpoints.renamed import with_current_names
 from codec.utils.errors import InputError
 from codec.utils.redact import redact
 
+COUNTS = ("accumulate_grad_batches", "log_every_n_steps")  # of the Trainer, in steps
+
 log = logging.getLogger("train")
 
 
 def precision(choice: str) -> str:
-    """Lightning's precision for a choice; ``auto`` is bf16-mixed if the GPU supports it, fp32 otherwise."""
+    """Lightning's precision for a choice; ``auto`` is bf16-mixed if the GPU supports it, fp32 otherwise. Raises
+    InputError where weights and codebooks would not be fp32."""
+    if str(choice) in ("16-true", "bf16-true", "64-true", "64") or "transformer-engine" in str(choice):
+        raise InputError(f"trainer.precision={choice}, but weights and codebooks are fp32: use bf16-mixed or 32-true")
     if choice != "auto":
         return choice
     return "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def trainer_options(cfg: DictConfig) -> dict[str, Any]:
+    """Arguments of the Trainer beside those in ``cfg.trainer``. Raises InputError for what endless data cannot do."""
+    if cfg.trainer.get("overfit_batches"):
+        raise InputError("trainer.overfit_batches needs data that ends: to overfit, train on a few recordings instead")
+    every = {"val_every": cfg.val_every} | {name: cfg.trainer.get(name) for name in COUNTS}
+    if zero := [name for name, number in every.items() if number is not None and number < 1]:
+        raise InputError(f"{zero[0]}={every[zero[0]]}, but it counts steps: set it to 1 or more")
+    options = {}
+    for part in ("logger", "callbacks"):
+        options[part] = [one for one in instantiate(cfg.get(part) or {}, _convert_="all").values() if one]
+    if not options["logger"]:
+        options["callbacks"] = [one for one in options["callbacks"] if not isinstance(one, LearningRateMonitor)]
+    options["precision"] = precision(cfg.trainer.precision)
+    options["val_check_interval"] = cfg.val_every * cfg.trainer.accumulate_grad_batches  # Lightning counts batches
+    return options
 
 
 def git_commit() -> str:
@@ -55,11 +84,41 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return redact(OmegaConf.to_container(cfg, resolve=True))
 
 
+def is_first() -> bool:
+    """Whether this process has rank 0, by the environment: no process group exists yet."""
+    variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of torchrun, srun and Lightning
+    return not int(next((os.environ[name] for name in variables if name in os.environ), 0))
+
+
+@contextmanager
+def claimed(folder: str | Path) -> Iterator[None]:
+    """Lock a run folder on rank 0. Raises InputError if a process has it that is alive, here or on another host.
+
+    The system frees the lock of a process that dies. A network file system without a lock service has no locks.
+    """
+    if not is_first():
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    # a POSIX lock, which data loaders do not inherit: they outlive a killed process by seconds
+    with open(Path(folder, ".lock"), "a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                owner = file.read(99) or "another process"
+                raise InputError(f"{folder} is in use by {owner}: wait for it, or name another folder") from None
+            log.warning("%s cannot be locked (%s): start no second run in it", folder, error.strerror)
+        file.truncate(0)
+        print(f"process {os.getpid()} on {platform.node()}", end="", file=file, flush=True)
+        yield
+
+
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
     """Write ``config.yaml`` and ``parts.json`` (git commit; class and trainable parameters of each part) on rank 0, and
     rename an earlier ``csv/metrics.csv`` to ``metrics-N.csv``."""
-    variables = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # of torchrun, srun and Lightning; no process group exists yet
-    if int(next((os.environ[name] for name in variables if name in os.environ), 0)):
+    if not is_first():
         return
     folder, built = Path(folder), {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,8 +130,9 @@ def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
         count = sum(p.numel() for p in part.parameters() if p.requires_grad)
         built[name] = {"class": f"{type(part).__module__}.{type(part).__name__}", "parameters": count}
         log.info("%-22s %12s parameters  %s", name, f"{count:,}", built[name]["class"])
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    (folder / "parts.json").write_text(json.dumps({"git_commit": git_commit(), "parts": built}, indent=2) + "\n")
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
+    parts = json.dumps({"git_commit": git_commit(), "parts": built}, indent=2)
+    (folder / "parts.json").write_text(f"{parts}\n", encoding="utf-8")
 
 
 def check_steps(max_steps: int) -> None:

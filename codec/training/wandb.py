@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import WandbLogger as LightningLogger
 
 from codec.evaluation.report import Report
 from codec.evaluation.runs.run_folder import Run
+from codec.utils.errors import InputError
 from codec.utils.redact import redact_arguments
 
 FOLDER = re.compile(r"(?P<offline>offline-)?run-(?P<time>\d{8}_\d{6})-(?P<id>.+)")  # folder of a W&B run
@@ -25,7 +26,14 @@ class WandbLogger(LightningLogger):
     def experiment(self) -> Any:
         # not earlier: Lightning starts the other ranks with the arguments of this process
         redact_arguments()
-        return super().experiment
+        try:
+            return super().experiment
+        except Exception as error:  # of W&B: no login, no network
+            if not type(error).__module__.startswith("wandb."):
+                raise
+            raise InputError(
+                f"W&B cannot be reached ({error}): `wandb login`, or log without it, logger.wandb.offline=true"
+            ) from error
 
 
 def log_report(run: Any, name: str, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""The user's cache folder ($CODEC_CACHE, or ~/.cache/codec): JSON and tensors that can be computed again."""
+"""The user's cache folder: JSON and tensors that can be computed again."""
 
 import contextlib
 import hashlib
@@ -9,13 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from codec.utils.atomic import write_atomic
+from codec.utils.environment import temporary_home
 
 Stored = tuple[dict[str, Any], dict[str, str]]
 """(tensors on the CPU by name, metadata)."""
 
 
 def cache_dir() -> Path:
-    return Path(os.environ.get("CODEC_CACHE") or Path.home() / ".cache" / "codec").expanduser()
+    """$CODEC_CACHE, or ~/.cache/codec, or, where that cannot be written, a folder among the temporary files."""
+    if named := os.environ.get("CODEC_CACHE"):
+        return Path(named).expanduser()
+    folder = Path(os.path.expanduser("~/.cache/codec"))
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else temporary_home()
 
 
 def cache_key(*parts: object) -> str:
@@ -35,7 +42,7 @@ def corpus_fingerprint(crops: Any) -> str:
 def load_json(path: Path) -> dict:
     """The object in a JSON file; {} if the file is missing or damaged."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -129,7 +129,7 @@ def test_names_of_an_earlier_version(command, capsys):
 
 @pytest.mark.parametrize("command", ["pack", "extract", "judge"])
 def test_words_that_are_no_override_of_a_dataset(command):
-    for word in ("speech", "kind=latents", "flow.ckpt", "lr=1"):
+    for word in ("words", "kind=latents", "flow.ckpt", "lr=1"):
         fails([command, *GOOD[command], word], f"{word} is no option of a corpus: give dataset=")
 
 

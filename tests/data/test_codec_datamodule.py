@@ -15,11 +15,13 @@ from codec.data.augment import Augment
 from codec.data.base import CorpusError
 from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
-from codec.data.hf import Columns, HubTable
-from codec.data.infinite_datamodule import InfiniteSampler
+from codec.data.hf import HubTable
+from codec.data.hf_columns import Columns
+from codec.data.infinite_datamodule import InfiniteSampler, check_shared_memory
 from codec.data.mix import MixCorpus
 from codec.data.read_errors import ReadErrors
 from codec.data.shard_corpus import ShardCorpus
+from codec.utils.errors import InputError
 from tests.helpers.listener import fit
 from tests.helpers.shards import packed
 
@@ -187,3 +189,18 @@ def held_out(folder) -> list[str]:
 def test_another_rate_than_the_codecs_is_refused(folder):
     with pytest.raises(CorpusError, match="16000 Hz and the codec at 24000"):
         SpeechData(FolderCorpus(folder, RATE), 24_000)
+
+
+def test_batches_that_shared_memory_cannot_hold_are_refused(monkeypatch):
+    """Loader processes would wait for ever in a container with 64 MB; each piece of advice is enough."""
+    usage = SimpleNamespace(free=64 * 10**6)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    megabyte = 10**6
+    with pytest.raises(InputError, match="shm-size=3g") as caught:
+        check_shared_memory(32, 16, megabyte)
+    assert "data.workers=0" in str(caught.value)
+    check_shared_memory(0, 16, megabyte)
+    check_shared_memory(1, 16, megabyte)
+    check_shared_memory(8, 3, megabyte)
+    usage.free = 2 * 10**9
+    check_shared_memory(32, 16, megabyte)

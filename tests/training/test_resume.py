@@ -20,10 +20,13 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 import train
+from codec.checkpoints.load import CheckpointError
 from codec.checkpoints.save import step_of
-from codec.training.callbacks.preemption import PREEMPTED, Preemption, SlurmPreemption, requeue
+from codec.training.callbacks.preemption import INTERRUPTED, PREEMPTED, Preemption, SlurmPreemption, requeue
 from codec.training.callbacks.rng_state import RandomState
 from codec.training.resume import resume_point
+from codec.training.setup import claimed
+from codec.utils.errors import InputError
 from tests.helpers.checkpoints import differences, state
 from tests.helpers.training import TINY, fit, loader, short, small_task
 
@@ -232,6 +235,59 @@ def test_an_earlier_handler_of_the_signal_decides(tmp_path):
     finally:
         signal.signal(signal.SIGUSR1, old)
     assert calls == [(signal.SIGUSR1, 2)]
+
+
+def test_ctrl_c_saves_the_step(tmp_path):
+    last = tmp_path / "last.ckpt"
+    with pytest.raises(SystemExit) as left:
+        fit(small_task(members=()), 9, tmp_path, [Send(signal.SIGINT, 3), Preemption(str(last), str(tmp_path))])
+    assert (left.value.code, step_of(last)) == (INTERRUPTED, 4)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def waiting(second: signal.Signals, apart: float) -> None:
+    """A run whose data does not come gets two signals."""
+    preemption = Preemption("", "")
+    preemption._receive(signal.SIGTERM, None)
+    preemption.since -= apart
+    preemption._receive(second, None)
+
+
+@pytest.mark.parametrize(
+    ("second", "apart", "code"),
+    [("SIGTERM", 9, -signal.SIGTERM), ("SIGINT", 9, -signal.SIGINT), ("SIGTERM", 0, 0), ("SIGUSR1", 9, 0)],
+)
+def test_a_second_signal_ends_at_once(second, apart, code):
+    """But not the same one passed on by torchrun, nor SLURM's early one."""
+    process = multiprocessing.get_context("fork").Process(target=waiting, args=(signal.Signals[second], apart))
+    process.start()
+    assert ended([process]) == {code}
+
+
+def holding(folder: Path) -> None:
+    with claimed(folder):
+        time.sleep(60)
+
+
+def test_a_run_folder_has_one_process_at_a_time(tmp_path):
+    """A killed process has it no longer, whoever inherited its files."""
+    process = multiprocessing.get_context("fork").Process(target=holding, args=(tmp_path,))
+    process.start()
+    assert until(lambda: (tmp_path / ".lock").exists() and (tmp_path / ".lock").read_text(), process)
+    with pytest.raises(InputError, match=f"process {process.pid}"), claimed(tmp_path):
+        pass
+    process.kill()
+    process.join()
+    with claimed(tmp_path), claimed(tmp_path / "other"):
+        pass
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path):
+    assert resume_point(None, tmp_path) is None
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "previous.ckpt").touch()
+    with pytest.raises(CheckpointError, match="ckpt_path=last"):
+        resume_point(None, tmp_path)
 
 
 def test_a_validation_that_is_due_comes_first(tmp_path):

@@ -88,7 +88,7 @@ def export_mimi(codec: Codec, folder: str | Path, layout: str) -> list[Path]:
     tensors = {name: value.float().cpu().contiguous() for name, value in tensors.items()}
     save_file(tensors, weights, {"format": "pt"})
     for path, content in zip(others, configs, strict=True):
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return written
 
 

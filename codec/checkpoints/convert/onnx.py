@@ -84,5 +84,5 @@ def export_onnx(codec: Codec, folder: str | Path, n_q: int | None = None) -> lis
         program.save(folder / file, external_data=False)
     facts: dict[str, Any] = {"sample_rate": codec.sample_rate, "frame_rate": codec.frame_rate}
     facts |= {"hop_length": codec.hop_length, "n_q": n_q, "codebook_size": codec.quantizer.codebook_size}
-    (folder / FILES[2]).write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / FILES[2]).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return [folder / name for name in FILES]

@@ -15,6 +15,7 @@ from codec.evaluation.report import Report, ReportError
 from codec.evaluation.runs.factors import Settings, as_text, differences, flatten
 from codec.utils.errors import InputError
 from codec.utils.redact import redact, redact_override
+from codec.utils.quoting import option
 from codec.utils.safe_io import UntrustedFileError, read_text, read_yaml
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Run:
         """Shell command that repeats the run, not resumed from itself; from config.yaml if Hydra has no overrides."""
         if not (self.folder / ".hydra" / "overrides.yaml").is_file():
             options = [f"--config-path={self.folder.resolve()}", "--config-name=config"]
-            return shlex.join(["python", "train.py", *options, f"run_dir={self.folder.name}-again"])
+            again = option("run_dir", f"{self.folder.name}-again")
+            return f"{shlex.join(['python', 'train.py', *options])} {again}"
         own = f"{self.folder.resolve()}{os.sep}"
         options = (override.partition("=") for override in self.overrides)
         own_paths = {path for key, _, path in options if key == "ckpt_path" and os.path.realpath(path).startswith(own)}

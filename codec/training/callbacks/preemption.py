@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from types import FrameType
 from typing import Any
 
@@ -17,9 +18,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from codec.checkpoints.lightning_plugin import require_saved
+from codec.utils.quoting import option
 
 PREEMPTED = 75  # exit status of a preempted run: EX_TEMPFAIL of sysexits.h, "the user is invited to retry"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+INTERRUPTED = 130  # that of Ctrl-C in a shell
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+ONCE = 1.0  # seconds in which a signal that comes again is the same one: torchrun passes on what the group has got
 TIMEOUT = 60  # seconds for scontrol to answer
 
 log = logging.getLogger(__name__)
@@ -38,7 +42,8 @@ class SaveLastStep(Callback):
 
 
 class Preemption(Callback):
-    """On SIGTERM or SIGUSR1 to any process, all ranks finish the step, save ``path``, and exit with status 75.
+    """On SIGTERM, SIGUSR1 or Ctrl-C to any process, all ranks finish the step, save ``path``, and exit with status 75
+    (Ctrl-C: 130). A second SIGTERM or Ctrl-C ends the process at once, as where the data does not come.
 
     If a handler was installed before training, it is called after the save instead of exiting (submitit's requeues the
     job). Lightning's own handlers are disabled: they save in the middle of a step.
@@ -47,6 +52,7 @@ class Preemption(Callback):
     def __init__(self, path: str, run_dir: str):
         self.path, self.run_dir = path, run_dir
         self.received: int | None = None
+        self.since = 0.0  # when the first signal came
         self.handlers: dict[int, Any] = {}  # installed before training
 
     def setup(self, trainer: lightning.Trainer, task: lightning.LightningModule, stage: str) -> None:
@@ -62,6 +68,14 @@ class Preemption(Callback):
                 signal.signal(number, self._receive)  # Lightning restores the earlier handlers when fit ends
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        urgent = number != signal.SIGUSR1  # which schedulers send some time before the end
+        if urgent and self.received not in (None, signal.SIGUSR1):
+            if time.monotonic() - self.since > ONCE:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+        elif urgent:
+            self.since = time.monotonic()
+            os.write(2, b"\nthis step is finished and saved first; a second signal ends at once\n")
         self.received = number
 
     def on_train_batch_end(self, trainer: lightning.Trainer, task, outputs, batch, batch_idx: int) -> None:
@@ -77,22 +91,23 @@ class Preemption(Callback):
             self._save(trainer, signal.Signals(number))
 
     def _save(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
-        self.received = None
         trainer.save_checkpoint(self.path)
         require_saved(trainer)
+        self.received = None
         if trainer.is_global_zero:
-            options = f"hydra.run.dir={self.run_dir} ckpt_path=last"
+            options = f"{option('hydra.run.dir', self.run_dir)} ckpt_path=last"
             log.warning(
                 "%s: step %d is saved; the same command with %s resumes", number.name, trainer.global_step, options
             )
-        if callable(handler := self.handlers.get(number)):
+        handler = self.handlers.get(number)
+        if callable(handler) and handler is not signal.default_int_handler:
             handler(number, None)
         else:
             self.exit(trainer, number)
 
     def exit(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         """End the process; called on all ranks after the checkpoint has been written."""
-        raise SystemExit(PREEMPTED)
+        raise SystemExit(INTERRUPTED if number == signal.SIGINT else PREEMPTED)
 
 
 class SlurmPreemption(Preemption):
