@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from codec.cli import options as shared
 from codec.cli.options import finite
 from codec.data.vocabulary import normalized_text
-from codec.utils.atomic import atomic_file, refuse_existing
+from codec.utils.atomic import refuse_existing
 from codec.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def add_transcript(parser: argparse.ArgumentParser, text: str) -> None:
 def add_model(parser: argparse.ArgumentParser, prompt: str) -> None:
     shared.add_ckpt(parser, "the flow model")
     shared.add_codec_ckpt(parser)
-    parser.add_argument("-o", "--output", type=Path, required=True, help="audio file to write: .wav, .flac or .ogg")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="audio file to write: .wav, .flac, .ogg, ...")
     parser.add_argument("--prompt", type=Path, help=prompt)
     shared.add_sampling(parser, steps=32)
     for add in (shared.add_seed, shared.add_device, shared.add_raw, shared.add_force):
@@ -149,12 +149,12 @@ def run_edit(options: argparse.Namespace) -> None:
 
 def load_generator(options: argparse.Namespace) -> "Generator":
     """The flow model and its codec. Raises InputError before loading them if the output cannot be written."""
+    from codec.data.audio import format_of
     from codec.flow.generate import Generator
     from codec.utils.device import usable_device
 
     refuse_existing([options.output], options.force)
-    if (ending := options.output.suffix[1:].upper()) not in ("WAV", "FLAC", "OGG"):
-        raise InputError(f"{options.output} ends in {ending.lower() or 'nothing'}: choose .wav, .flac or .ogg")
+    format_of(options.output)
     return Generator.load(options.ckpt, options.codec_ckpt, usable_device(options.device), not options.raw)
 
 
@@ -234,8 +234,7 @@ def sampling(options: argparse.Namespace) -> "Iterator[Sampling]":
 
 
 def write(options: argparse.Namespace, wav: "np.ndarray", sample_rate: int, source: str) -> None:
-    import soundfile
+    from codec.data import audio
 
-    with atomic_file(options.output) as file:
-        soundfile.write(file, wav, sample_rate, format=options.output.suffix[1:].upper())
+    audio.write(options.output, [wav], sample_rate)
     print(f"{source} -> {options.output}: {len(wav) / sample_rate:.2f} s")

@@ -1,8 +1,8 @@
-"""Reading of audio files, cropped and resampled with soxr."""
+"""Reading of audio files, cropped and resampled with soxr; writing in blocks."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,7 @@ import soundfile
 import soxr
 
 from codec.data.containers import AudioFile, ContainerError
+from codec.utils.atomic import atomic_file
 from codec.utils.errors import UserError, shortened
 
 # Samples, at the lower of the two rates, read on either side of a crop and discarded after resampling. The filter is
@@ -19,6 +20,8 @@ LOUDEST = 16.0  # a float file with larger samples is in another unit
 RATES = (100, 1_000_000)  # Hz, lowest and highest of a file
 CLAIMED = 100 * 3600  # seconds in a header; more means damage
 BLOCK = 2**22  # values decoded at a time
+WRITTEN = 2**16  # samples written at a time: libsndfile crashes on 1e6 and more of Vorbis
+ENDINGS = {"OPUS": ("OGG", "OPUS"), "OGA": ("OGG", "VORBIS"), "AIF": ("AIFF", "PCM_16"), "WAVE": ("WAV", "PCM_16")}
 LENGTHS = 2  # version of how lengths are found, for caches of them
 LONGEST = 2**28  # samples read in one piece: 1.5 hours at 48 kHz, 1 GB
 
@@ -96,6 +99,39 @@ def blocks(file: AudioFile, first: int, last: int, name: str, most: int = BLOCK)
     # Headers of compressed files may be a little off; if a tenth of a second is missing, the file is truncated.
     if at == first or at < last - 0.1 * file.samplerate:
         raise AudioError(name, f"is truncated: {at} of {last} frames are there")
+
+
+def format_of(path: str | Path) -> tuple[str, str]:
+    """(format, subtype) in libsndfile's names of the ending of a path. Raises AudioError if it cannot be written."""
+    ending = Path(path).suffix[1:].upper()
+    default = soundfile.default_subtype(ending) if ending in soundfile.available_formats() else ""
+    kind, subtype = ENDINGS.get(ending, (ending, default))
+    if not subtype:
+        raise AudioError(str(path), "cannot be written: its ending names no audio format (wav, flac, ogg, opus, ...)")
+    return kind, subtype
+
+
+def write(path: str | Path, wav: Iterable[np.ndarray], sample_rate: int) -> None:
+    """Write blocks of samples [T] as a mono file in the format of its ending; the file appears when it is complete.
+    Raises AudioError if the format cannot hold them, or the file cannot be written."""
+    (kind, subtype), count = format_of(path), 0
+    try:
+        with atomic_file(path) as file:
+            with soundfile.SoundFile(file, "w", sample_rate, 1, subtype, format=kind) as sound:
+                for block in wav:
+                    for at in range(0, len(block), WRITTEN):
+                        sound.write(block[at : at + WRITTEN])
+                    count += len(block)
+            file.flush()
+            frames, rate = probe(file.name, str(path))
+            if rate != sample_rate or abs(frames - count) > 0.1 * rate:
+                raise AudioError(str(path), f"has {frames:,} of {count:,} samples, at {rate:,} Hz")
+    except OSError as error:
+        raise AudioError(str(path), f"cannot be written ({error.strerror or error})") from error
+    except (soundfile.SoundFileError, ValueError, AudioError) as error:
+        cause = error.reason if isinstance(error, AudioError) else error
+        advice = f"this format may not hold {sample_rate:,} Hz or this length: choose wav, flac or ogg"
+        raise AudioError(str(path), f"cannot be written ({cause}); {advice}") from error
 
 
 def length(frames: int, rate: int, sample_rate: int) -> int:

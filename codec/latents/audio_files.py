@@ -5,16 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import soxr
 import torch
 from torch import Tensor
 
+from codec.data import audio
 from codec.data.audio import AudioError, blocks, opened
 from codec.latents.token_file import TokenError, Tokens, checked_n_q, codebook_fingerprint, load_tokens, save_tokens
 from codec.layers.streaming import Stream
 from codec.model import Codec
-from codec.utils.atomic import atomic_file
 from codec.utils.errors import InputError
 
 BLOCK = 2.0  # seconds
@@ -69,31 +68,22 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
         raise TokenError(f"{source} has codes beyond the codebooks of this model: encode the recording again")
     if n_q is not None and not 1 <= n_q <= has:
         raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")
-    audio_format = Path(target).suffix[1:].upper()
-    if audio_format not in soundfile.available_formats() or not soundfile.default_subtype(audio_format):
-        raise FileError(f"{target} cannot be written: its ending names no audio format (wav, flac, ogg, ...)")
     try:
-        with (
-            atomic_file(target) as file,
-            soundfile.SoundFile(file, "w", tokens.sample_rate, 1, format=audio_format) as audio,
-        ):
-            left = tokens.length
-            for block in _decoded(codec, tokens.codes[None, :n_q]):
-                audio.write(block[:left])
-                left -= min(left, len(block))
-    except (soundfile.SoundFileError, OSError) as error:
-        raise FileError(f"{target} cannot be written: {error}") from error
+        audio.write(target, _decoded(codec, tokens.codes[None, :n_q], tokens.length), tokens.sample_rate)
+    except AudioError as error:
+        raise FileError(f"{target} {error.reason}") from error
     return tokens
 
 
-def _decoded(codec: Codec, codes: Tensor) -> Iterator[np.ndarray]:
-    """Codes ``[1, k, F]`` -> blocks of samples in [-1, 1]."""
+def _decoded(codec: Codec, codes: Tensor, left: int) -> Iterator[np.ndarray]:
+    """Codes ``[1, k, F]`` -> ``left`` samples in [-1, 1], in blocks."""
     device, stream = next(codec.buffers()).device, _stream(codec, None)
     frames = max(1, round(BLOCK * codec.frame_rate)) if stream else codes.shape[-1]
     for block in codes.split(frames, dim=-1):
         with torch.inference_mode():
             wav = stream.decode(block.to(device)) if stream else codec.decode(block.to(device))
-        yield wav[0, 0].clamp(-1, 1).float().cpu().numpy()
+        yield wav[0, 0, :left].clamp(-1, 1).float().cpu().numpy()
+        left -= min(left, wav.shape[-1])
 
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:

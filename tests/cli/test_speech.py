@@ -171,7 +171,7 @@ BAD = [
     ("codec", [*INPAINT, *SPAN], "is no checkpoint of a flow"),
     ("flow as codec", [*INPAINT, *SPAN], "is no checkpoint of a codec"),
     ("another codec", [*INPAINT, *SPAN], "of another codec's latents"),
-    ("none", [*INPAINT, *SPAN, "-o", "out.xyz"], "out.xyz ends in xyz: choose .wav, .flac or .ogg"),
+    ("none", [*INPAINT, *SPAN, "-o", "out.xyz"], "out.xyz: cannot be written: its ending names no audio format"),
 ]
 
 
