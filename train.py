@@ -26,14 +26,19 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def train(cfg: DictConfig) -> float:
-    """Fit and report -> the number that a sweep minimises: a codec's mean mel distance, a flow model's loss."""
-    from codec.training.setup import claimed, with_current_classes
+    """Fit and report -> what a search minimises: ``objective``, a value of validation after the last step."""
+    from codec.training.setup import chosen, claimed, with_current_classes
     from codec.training.wandb import ending_wandb
 
     cfg = with_current_classes(cfg)
     with claimed(cfg.run_dir), ending_wandb():
         trainer, data = fit(cfg)
-        return instantiate(cfg.report)(cfg, trainer, data) if trainer.is_global_zero else float("nan")
+        name = cfg.get("objective") or cfg.callbacks.best.monitor  # an older run's configuration has no objective
+        if trainer.global_step % cfg.val_every or name not in trainer.callback_metrics:  # steps since the last one
+            trainer.validate(trainer.lightning_module, data.val_dataloader(), verbose=False)
+        if trainer.is_global_zero:
+            instantiate(cfg.report)(cfg, trainer, data)
+        return chosen(name, trainer.callback_metrics)
 
 
 def fit(cfg: DictConfig) -> tuple[Any, Any]:

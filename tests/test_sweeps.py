@@ -12,7 +12,10 @@ from wandb import wandb_agent
 
 import sweeps  # W&B's engine
 import train
+from codec.evaluation.runs.run_folder import Run
+from codec.training.setup import chosen
 from codec.training.wandb import ending_wandb
+from codec.utils.errors import InputError
 from tests.helpers.programs import ROOT, call
 from tests.helpers.secrets import SECRETS, files_with_secrets
 from tests.helpers.training import SHORT, SMALL_CODEC, composed, only_fit
@@ -74,7 +77,7 @@ def test_hydra_and_wandb_have_the_same_sweeps():
 def test_wandb_sweeps_compose(name, agent):
     assert f"wandb sweep sweeps/{name}.yaml" in (ROOT / "sweeps" / f"{name}.yaml").read_text()
     config, points = wandb_file(name), suggested(name)
-    assert config["metric"] == {"name": "val/mel_distance", "goal": "minimize"}
+    assert config["metric"] == {"name": composed().objective, "goal": "minimize"}
     for point in (points[0], points[-1]):
         cfg = composed(*overrides(agent(name, point)))
         assert cfg.logger.wandb.project == config["project"]
@@ -161,6 +164,36 @@ def test_optuna_searches_the_learning_rate(tmp_path, monkeypatch):
     assert len(tried) == 4
     assert best["best_params"]["lr"] == min(tried, key=tried.get)
     assert best["best_value"] == min(tried.values())
+
+
+def test_searches_choose_by_validation_as_best_ckpt_does():
+    for task in ("task=codec", "task=flow"):
+        cfg = composed(task)
+        assert cfg.objective.startswith("val/")
+        assert cfg.objective == cfg.callbacks.best.monitor
+
+
+@pytest.mark.usefixtures("_costs_nothing")
+@pytest.mark.parametrize(("steps", "every"), [(2, 2), (3, 2), (1, 2)])
+def test_a_search_gets_the_validation_of_the_last_step(speech_folder, tmp_path, steps, every):
+    """Neither that of an earlier step, nor the test's."""
+    data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25", "logger=csv"]
+    cfg = composed(*SHORT, *SMALL_CODEC, *data, "quantizer.codebook_size=16", f"run_dir={tmp_path}")
+    cfg.max_steps, cfg.val_every, cfg.report.seconds = steps, every, 0.4  # other clips than those of validation
+    found = train.train(cfg)
+    curves = Run(tmp_path).curves()
+    last = curves.dropna(subset="val/mel_distance").iloc[-1]
+    assert found == pytest.approx(last["val/mel_distance"], rel=1e-4)
+    assert last["step"] + 1 == pytest.approx(steps, abs=1)
+    assert found != pytest.approx(Run(tmp_path).report.clips["mel_distance"].mean(), rel=1e-3)
+
+
+def test_a_value_of_the_training_or_the_test_chooses_nothing():
+    values = {"train/mel": 0.1, "val/mel_distance": 0.5}
+    assert chosen("val/mel_distance", values) == 0.5
+    for name in ("train/mel", "report/mel_distance", "val/mel"):
+        with pytest.raises(InputError, match=r"objective=.*val/mel_distance"):
+            chosen(name, values)
 
 
 @pytest.mark.parametrize(("launcher", "plugin"), [("local", "joblib"), ("slurm", "submitit")])

@@ -66,12 +66,11 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[FlowTask, LatentData]
     return task, data
 
 
-def report(cfg: DictConfig, trainer: lightning.Trainer, data: LatentData) -> float:
-    """Print the paths of a run -> last validation loss, for sweeps; it cannot compare models on different latents."""
+def report(cfg: DictConfig, trainer: lightning.Trainer, data: LatentData) -> None:
+    """Print the paths of a run and its last validation loss, which cannot compare models on different latents."""
     run, loss = Path(cfg.run_dir), float(trainer.callback_metrics.get("val/loss", float("nan")))
     print(f"\nloss {loss:.4f} on held-out spans, after {trainer.global_step} steps\nrun folder  {run}")
     print(f"curves      {shlex.join(['tensorboard', '--logdir', str(run.parent)])}", flush=True)
-    return loss
 
 
 def open_latents(cfg: DictConfig) -> tuple[LatentCorpus, LatentSpace]:

@@ -1,4 +1,4 @@
-"""Before the first training step: precision, the record of the run in its folder, and checks of the configuration."""
+"""Around training: precision, record of the run in its folder, checks of the configuration, a search's objective."""
 
 import errno
 import fcntl
@@ -7,7 +7,7 @@ import logging
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -170,3 +170,11 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
     if not len(data.val_dataloader().dataset):
         bad = f" and can be read ({data.read_errors.summary()})" if data.read_errors.bad else ""
         raise InputError(f"nothing is held out for validation{bad}: raise dataset.holdout")
+
+
+def chosen(name: str, values: Mapping[str, Any]) -> float:
+    """Value of validation by name. Raises InputError if it is another's, such as one of training, or there is none."""
+    known = sorted(key for key in values if key.startswith("val/"))
+    if name not in known:
+        raise InputError(f"objective={name}: a search needs a value of validation; there are {', '.join(known)}")
+    return float(values[name])
