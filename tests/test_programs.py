@@ -32,7 +32,14 @@ def read(path: Path) -> dict:
 def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     data = ["dataset=folder", f"dataset.path={speech_folder}", "dataset.holdout=0.25"]
-    small = [*SMALL_RUN, *data, "disc=msd", "disc.members.msd.width=4", "adversarial_start=1"]
+    small = [
+        *SMALL_RUN,
+        *data,
+        "disc=msd",
+        "disc.members.msd.width=4",
+        "disc.members.msd.scales=1",
+        "adversarial_start=1",
+    ]
     whole, second = tmp_path / "whole", tmp_path / "second"
 
     assert call("train.py", *small, "max_steps=4", f"run_dir={whole}") == 0

@@ -30,7 +30,7 @@ SHORT += ["~callbacks.progress", "trainer.enable_progress_bar=false"]
 CHOICES = {"encoder": "seanet_small", "decoder": "seanet_small", "disc": "none", "logger": "csv", "trainer": "cpu"}
 SMALL_CODEC = [*TINY[:3], "encoder=seanet_small", "decoder=seanet_small", "trainer=cpu"]
 # A run of train.py with checkpoints and a report.
-SMALL_RUN = [*TINY, *(f"{k}={v}" for k, v in CHOICES.items() if k != "disc"), "segment=0.52", "val_every=2"]
+SMALL_RUN = [*TINY, *(f"{k}={v}" for k, v in CHOICES.items() if k != "disc"), "segment=0.36", "val_every=2"]
 SMALL_RUN += ["data.workers=0", "data.val_clips=2", "data.val_seconds=1.0", "report.clips=2", "report.seconds=1.0"]
 SMALL_RUN += ["callbacks.validation.metrics=[mel_distance]", "callbacks.validation.shown=0"]
 SMALL_RUN += ["trainer.log_every_n_steps=1"]
@@ -39,7 +39,7 @@ MIMI = ["channels=4", "latent_dim=32", "transformer_layers=2", "transformer_hidd
 MIMI += ["quantizer.codebook_size=32", "quantizer.codebook_dim=8"]
 # Discriminators of tens of millions of parameters, at a width that shows the same wiring.
 NARROW = {
-    "msd": ["msd_width=4"],
+    "msd": ["msd_width=4", "disc.members.msd.scales=1"],
     "mfd": ["mfd_hidden=[32,32,32,32,32,32]"],
     "mpd": ["disc.members.mpd.widths=[4,4,8,8,8]"],
     "mrd": ["disc.members.mrd.width=4"],
