@@ -14,8 +14,12 @@ EXPORTS = ("transformers", "moshi", "onnx")
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", help=".safetensors file or folder (of moshi or transformers), or a Hub id")
-    parser.add_argument("-o", "--output", type=Path, default=Path("mimi.ckpt"), help="checkpoint to write (mimi.ckpt)")
+    parser.add_argument(
+        "source",
+        help="a Mimi: .safetensors file, folder (of moshi or transformers) or Hub id; or Lyra V2: a folder or URL with "
+        "its three .tflite files, or lyra for its release",
+    )
+    parser.add_argument("-o", "--output", type=Path, help="checkpoint to write (mimi.ckpt, lyra.ckpt)")
     add_n_q(parser)
     add_force(parser)
 
@@ -23,14 +27,17 @@ def add_import(parser: argparse.ArgumentParser) -> None:
 def run_import(options: argparse.Namespace) -> None:
     import torch
 
-    from codec.checkpoints.convert.mimi import import_mimi
+    from codec.checkpoints.convert.published import import_published
 
-    refuse_existing([options.output], options.force)
-    codec, config = import_mimi(options.source, options.n_q)
+    if options.output is not None:
+        refuse_existing([options.output], options.force)
+    codec, config = import_published(options.source, options.n_q)
+    output = options.output or Path(f"{config['name']}.ckpt")
+    refuse_existing([output], options.force)
     state = {f"codec.{name}": value for name, value in codec.state_dict().items()}
-    with atomic_file(options.output) as file:
+    with atomic_file(output) as file:
         torch.save({"state_dict": state, "config": config, "global_step": 0}, file)
-    print(f"{options.source} -> {options.output}: {summary(codec)}")
+    print(f"{options.source} -> {output}: {summary(codec)}")
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from codec.layers.streaming import Sequential, State
+
 
 class Encoder(nn.Module):
     """Waveform ``[B, 1, T]``, T a multiple of ``hop_length`` -> latents ``[B, dim, T / hop_length]``.
@@ -15,3 +17,21 @@ class Encoder(nn.Module):
 
     def forward(self, wav: Tensor) -> Tensor:
         raise NotImplementedError
+
+
+class SequentialEncoder(Encoder):
+    """A causal encoder that is a sequence of layers, which a subclass appends to ``layers``."""
+
+    lookahead = 0
+
+    def __init__(self, dim: int, hop_length: int):
+        super().__init__()
+        self.dim, self.hop_length = dim, hop_length
+        self.layers = Sequential()
+
+    def forward(self, wav: Tensor) -> Tensor:
+        return self.layers(wav)
+
+    def step(self, wav: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """wav ``[B, 1, n * hop_length]`` -> latents ``[B, dim, n]``."""
+        return self.layers.step(wav, state)

@@ -7,23 +7,20 @@ channels; optional LSTM; ELU, convolution to the D latent channels.
 import math
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import nn
 
-from codec.encoders.base import Encoder
+from codec.encoders.base import SequentialEncoder
 from codec.layers.conv import CausalConv1d
 from codec.layers.lstm import ResidualLSTM
 from codec.layers.seanet import ResidualUnits
-from codec.layers.streaming import Sequential, State
 
 
-class SEANetEncoder(Encoder):
+class SEANetEncoder(SequentialEncoder):
     """SEANet encoder ``[B, 1, T] -> [B, dim, T / hop_length]``; hop_length is the product of the strides.
 
     ``channels`` is the width C after the first convolution, ``kernel`` the size of the first convolution, ``lstm`` the
     number of LSTM layers before the last one (0: no LSTM).
     """
-
-    lookahead = 0
 
     def __init__(
         self,
@@ -36,8 +33,7 @@ class SEANetEncoder(Encoder):
         lstm: int = 0,
         weight_norm: bool = True,
     ):
-        super().__init__()
-        self.dim, self.hop_length = dim, math.prod(strides)
+        super().__init__(dim, math.prod(strides))
         layers: list[nn.Module] = [CausalConv1d(1, channels, kernel, weight_norm=weight_norm)]
         for stride in strides:
             layers += units.build(channels, weight_norm)
@@ -46,12 +42,4 @@ class SEANetEncoder(Encoder):
             channels *= 2
         if lstm:
             layers += [ResidualLSTM(channels, lstm)]
-        layers += [nn.ELU(), CausalConv1d(channels, dim, last_kernel, weight_norm=weight_norm)]
-        self.layers = Sequential(*layers)
-
-    def forward(self, wav: Tensor) -> Tensor:
-        return self.layers(wav)
-
-    def step(self, wav: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """wav ``[B, 1, n * hop_length]`` -> latents ``[B, dim, n]``."""
-        return self.layers.step(wav, state)
+        self.layers.extend([*layers, nn.ELU(), CausalConv1d(channels, dim, last_kernel, weight_norm=weight_norm)])

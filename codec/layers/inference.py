@@ -28,22 +28,41 @@ def sliding_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
+def grouped_product(windows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """windows ``[B, n, C, m]``, weight ``[G, C / G * m, C']`` -> ``[B, n, G, C']``: one product for each group."""
+    x = windows.reshape(-1, *weight.shape[:2]).transpose(0, 1)  # [G, B * n, C / G * m]
+    y = torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
+    return y.transpose(0, 1).unflatten(0, windows.shape[:2])
+
+
 class MatrixConv1d(StreamingLayer):
-    """:class:`CausalConv1d` with one group, as a sum of products of vectors of ``stride`` samples if the stride divides
-    the kernel; its state is time-major."""
+    """:class:`CausalConv1d` as a sum of products of vectors of ``stride`` samples if the stride divides the kernel,
+    groups as a product for each; its state is time-major."""
 
     def __init__(self, conv: CausalConv1d):
         super().__init__()
         inner = conv.conv
         self.stride, self.padding, self.replicate = conv.stride, conv.padding, conv.pad_mode == "replicate"
         self.kernel, self.dilation = inner.kernel_size[0], inner.dilation[0]
-        weight = inner.weight.detach().transpose(1, 2)  # [C', kernel, C]
+        self.depthwise = inner.groups > 1 and inner.groups == inner.in_channels == inner.out_channels
+        self.grouped = inner.groups > 1 and not self.depthwise
+        weight, bias = inner.weight.detach(), None if inner.bias is None else inner.bias.detach()  # [C', C / G, kernel]
         small = inner.in_channels * self.stride < 32
-        self.windows = small or self.dilation > 1 or self.kernel % self.stride > 0
-        blocks = 1 if self.windows else self.kernel // self.stride
-        weight = weight.unflatten(1, (blocks, -1)).flatten(2).transpose(0, 1)  # [blocks, C', kernel / blocks * C]
+        self.windows = small or self.dilation > 1 or self.kernel % self.stride > 0 or self.grouped
+        if self.depthwise:
+            weight = weight[:, 0].t()
+        elif self.grouped:
+            weight = weight.unflatten(0, (inner.groups, -1)).flatten(2).transpose(1, 2)  # [G, C / G * kernel, C' / G]
+            bias = None if bias is None else bias.view(inner.groups, 1, -1)
+        else:
+            weight = self._blocks(weight.transpose(1, 2))
         self.register_buffer("weight", weight.contiguous())
-        self.register_buffer("bias", None if inner.bias is None else inner.bias.detach())
+        self.register_buffer("bias", bias)
+
+    def _blocks(self, weight: Tensor) -> Tensor:
+        """``[C', kernel, C]`` -> ``[blocks, C', kernel / blocks * C]``."""
+        blocks = 1 if self.windows else self.kernel // self.stride
+        return weight.unflatten(1, (blocks, -1)).flatten(2).transpose(0, 1)
 
     def step(self, x: Tensor, state: State = None) -> tuple[Tensor, State]:
         """x ``[B, C, n * stride]`` -> ``[B, C', n]``."""
@@ -56,9 +75,18 @@ class MatrixConv1d(StreamingLayer):
                 state = first.expand(-1, self.padding, -1)
             x = torch.cat([state, x], dim=1)
             state = x[:, x.shape[1] - self.padding :].clone()
+        if self.depthwise:
+            last = x.shape[1] - (self.kernel - 1) * self.dilation  # of the first tap
+            y = x.new_zeros(()) if self.bias is None else self.bias
+            for k, weight in enumerate(self.weight.unbind(0)):
+                tap = x[:, k * self.dilation : k * self.dilation + last : self.stride]
+                y = y.addcmul_(tap, weight) if k else torch.addcmul(y, tap, weight)
+            return y.transpose(1, 2), state
         if self.windows:
             span = (self.kernel - 1) * self.dilation + 1
             windows = x.unfold(1, span, self.stride)[..., :: self.dilation]  # [B, n, C, kernel]
+            if self.grouped:
+                return grouped_product(windows, self.weight, self.bias).flatten(2).transpose(1, 2), state
             x = windows.transpose(2, 3).flatten(2)
         else:
             x = x.contiguous().view(x.shape[0], -1, self.stride * x.shape[2])
@@ -66,18 +94,23 @@ class MatrixConv1d(StreamingLayer):
 
 
 class MatrixConvTranspose1d(StreamingLayer):
-    """:class:`CausalConvTranspose1d` with one group, or one per channel, as a sum of products of the last
-    ceil(kernel / stride) inputs; the state is all of these but the oldest, time-major."""
+    """:class:`CausalConvTranspose1d` as a sum of products of the last ceil(kernel / stride) inputs; the state is all of
+    these but the oldest, time-major."""
 
     def __init__(self, conv: CausalConvTranspose1d):
         super().__init__()
         weight, bias, kernel = conv.conv.weight.detach(), conv.conv.bias, conv.conv.kernel_size[0]
-        self.stride, self.channels, self.depthwise = conv.conv.stride[0], conv.conv.out_channels, conv.conv.groups > 1
+        self.stride, self.channels, groups = conv.conv.stride[0], conv.conv.out_channels, conv.conv.groups
+        self.depthwise = groups > 1 and groups == conv.conv.in_channels == self.channels
+        self.grouped = groups > 1 and not self.depthwise
         self.blocks = -(-kernel // self.stride)
         weight = F.pad(weight, (0, self.blocks * self.stride - kernel))
         blocks = weight.unflatten(-1, (self.blocks, self.stride)).flip(2)  # [C, C' or 1, blocks, stride], oldest first
         if self.depthwise:
             weight = blocks[:, 0].permute(1, 2, 0)  # [blocks, stride, C]
+        elif self.grouped:
+            weight = blocks.unflatten(0, (groups, -1)).permute(0, 1, 3, 4, 2).flatten(3).flatten(1, 2)
+            bias = None if bias is None else bias.view(groups, 1, -1).repeat(1, 1, self.stride)
         else:
             weight = blocks.permute(2, 3, 1, 0).flatten(1, 2)  # [blocks, stride * C', C]
             bias = None if bias is None else bias.repeat(self.stride)
@@ -92,6 +125,9 @@ class MatrixConvTranspose1d(StreamingLayer):
         if self.depthwise:
             y = sum(x[:, k : k + n, None] * self.weight[k] for k in range(self.blocks))  # [B, n, stride, C]
             y = y if self.bias is None else y + self.bias
+        elif self.grouped:  # weight [G, C / G * blocks, stride * C' / G]
+            y = grouped_product(x.unfold(1, self.blocks, 1), self.weight, self.bias)
+            y = y.unflatten(3, (self.stride, -1)).transpose(2, 3).flatten(3)  # [B, n, stride, C']
         else:
             y = sliding_product(x, self.weight, self.bias).unflatten(2, (self.stride, self.channels))
         return y.flatten(1, 2).transpose(1, 2), x[:, n:].clone()
@@ -158,22 +194,19 @@ class RingTransformer(StreamingLayer):
 def for_inference(module: nn.Module) -> nn.Module:
     """Replace the layers of ``module`` by their forms for inference, in place -> the module, no longer trainable.
 
-    Weight norm is folded, and ``freeze`` is called where a submodule has it. The module cannot be saved.
+    Weight norm is folded, and ``precompute`` is called where a submodule has it. The module cannot be saved.
     """
     fold_weight_norm(module.eval().requires_grad_(False))
     for part in list(module.modules()):
         for name, child in part.named_children():
-            inner = getattr(child, "conv", None)
-            if isinstance(child, CausalConv1d) and inner.groups == 1:
+            if isinstance(child, CausalConv1d):
                 setattr(part, name, MatrixConv1d(child))
-            elif isinstance(child, CausalConvTranspose1d) and (
-                inner.groups == 1 or inner.groups == inner.in_channels == inner.out_channels
-            ):
+            elif isinstance(child, CausalConvTranspose1d):
                 setattr(part, name, MatrixConvTranspose1d(child))
             elif isinstance(child, Transformer):
                 setattr(part, name, RingTransformer(child))
-        if hasattr(part, "freeze"):
-            part.freeze()
+        if hasattr(part, "precompute"):
+            part.precompute()
     return module
 
 

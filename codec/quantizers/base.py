@@ -30,6 +30,7 @@ class Quantizer(nn.Module):
     codebook_size: int  # codes per codebook; 0 for a continuous bottleneck
     frame_rate: float  # latent frames per second (Hz), for the bitrates
     has_semantic: bool = False  # whether Quantized.semantic exists in training
+    learns: bool = True  # False: codebooks and their statistics do not change in training (freeze=)
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
         """Quantize with the first ``n_q`` codebooks (None: all; in training, with quantizer dropout)."""

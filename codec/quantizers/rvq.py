@@ -61,7 +61,7 @@ class RVQ(Quantizer):
         self.register_buffer("sums", torch.zeros(n_q, codebook_size, width))
         self.register_buffer("codebooks", torch.randn(n_q, codebook_size, width) / math.sqrt(width))
         self.steps = 0  # of training; 0: not initialised. An int, so that reading it does not synchronise a GPU
-        self.register_buffer("half_norms", None, persistent=False)  # [K, S], after freeze()
+        self.register_buffer("half_norms", None, persistent=False)  # [K, S], after precompute()
 
     def get_extra_state(self) -> dict[str, int]:
         return {"steps": self.steps}
@@ -81,9 +81,9 @@ class RVQ(Quantizer):
         n_q = self.check_n_q(n_q)
         batch, frames = z.shape[0], z.shape[-1]
         vectors = self.project_in(z).transpose(1, 2).flatten(0, 1)  # [N = B * F, C]
-        learn = self.training and torch.is_grad_enabled()
-        if learn and self.steps == 0:
-            learn = self._initialise(vectors.detach())
+        training = self.training and torch.is_grad_enabled()
+        if training and self.learns and self.steps == 0:
+            training = self._initialise(vectors.detach())
         if active is None:
             active = dropout_mask(batch, n_q, self.dropout if self.training else 0.0, z.device)
         if unquantized is None:
@@ -95,7 +95,7 @@ class RVQ(Quantizer):
         for k in range(n_q):
             code = self._nearest(residual, k)
             quantized = F.embedding(code, self.codebooks[k]) * active[k, :, None]
-            if learn:
+            if training:
                 # Commitment of the residual that carries a gradient; to the code, not to the zero of a dropped level.
                 losses.append(((vectors - total - quantized).square().mean(-1) * active[k]).sum())
                 inputs.append(residual)
@@ -104,16 +104,17 @@ class RVQ(Quantizer):
             first = total if first is None else first
 
         loss, codes = z.new_zeros(()), torch.stack(codes)  # [K, N]
-        if learn:
+        if training:
             (count,) = mean_over_ranks([active.sum().to(z.dtype)])
             loss = torch.stack(losses).sum() / count.clamp(min=1)
-            self._update(torch.stack(inputs), codes, active)
+            if self.learns:
+                self._update(torch.stack(inputs), codes, active)
         total = torch.where(unquantized.repeat_interleave(frames)[:, None], vectors.detach(), total)
         return Quantized(
             z=self._straight_through(vectors, total, batch),
             codes=codes.unflatten(1, (batch, -1)).transpose(0, 1),
             loss=loss,
-            metrics=self.metrics() if learn else {},
+            metrics=self.metrics() if training and self.learns else {},
             semantic=self._straight_through(vectors, first, batch) if self.training else None,
         )
 
@@ -145,7 +146,7 @@ class RVQ(Quantizer):
     def codebook_state(self, n_q: int) -> list[Tensor]:
         return [*self.project_out.parameters(), self.codebooks[:n_q]]
 
-    def freeze(self) -> None:
+    def precompute(self) -> None:
         """Precompute the norms of the codes, which may not change afterwards."""
         self.half_norms = self.codebooks.square().sum(-1) / 2
 

@@ -4,6 +4,7 @@ The reconstruction is detached as a leaf, ``estimate``; ``(out.wav * gradient).s
 at the leaf to the codec (docs/design.md). Codec and discriminators are updated simultaneously, not alternately.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,16 @@ from codec.discriminators.base import DiscriminatorSet
 from codec.distillation.base import LatentLoss, PhoneBatch
 from codec.losses.base import Losses
 from codec.model import Codec
+from codec.quantizers.base import Quantizer
 from codec.training.base_task import BaseTask
 from codec.training.optim import AdversarialOptimizer
+from codec.utils.errors import InputError
 
+CODEC_PARTS = ("encoder", "quantizer", "decoder")
 LOUD = 10.0  # larger samples, more than 20 dB above full scale, count as not finite
 PARTS = {"codec": "codec", "discriminators": "disc", "losses": "loss", "optim": "optim", "distillation": "distill"}
 """Argument of :class:`CodecTask` -> group of the configuration that builds it."""
+STARTS = ("adversarial_start", "codec_start")  # arguments that are keys of the configuration
 
 
 class CodecTask(BaseTask):
@@ -30,6 +35,8 @@ class CodecTask(BaseTask):
         codec_start: first optimiser step that updates the codec and its codebooks. Before it, fresh discriminators
             learn against a fixed, trained codec (fine-tuning).
         distillation: a loss on the latents, from a semantic teacher or from phones.
+        freeze: parts of the codec, of "encoder", "quantizer" and "decoder", that do not change: no gradients, no
+            codebook updates, no averages.
     """
 
     averaged = "codec"
@@ -43,10 +50,14 @@ class CodecTask(BaseTask):
         adversarial_start: int = 0,
         codec_start: int = 0,
         distillation: LatentLoss | None = None,
+        freeze: Sequence[str] = (),
         config: dict[str, Any] | None = None,
     ):
         super().__init__(optim, config)
         self.codec, self.discriminators, self.losses = codec, discriminators, losses
+        self.frozen = freeze_parts(codec, freeze)
+        if distillation is not None and {"encoder", "quantizer"} <= set(self.frozen):
+            raise InputError("distill= teaches latents, and freeze= holds encoder and quantizer: leave one of them out")
         if distillation is not None:
             distillation.attach(codec.quantizer)
         self.distillation = distillation
@@ -64,7 +75,7 @@ class CodecTask(BaseTask):
         return {name: f"train/{name}" for name in train} | {name: f"val/{name}" for name in ("pesq_wb", "stoi")}
 
     def parts(self) -> dict[str, nn.Module]:
-        modules = {name: getattr(self.codec, name) for name in ("encoder", "quantizer", "decoder")}
+        modules = {name: getattr(self.codec, name) for name in CODEC_PARTS}
         if self.distillation is not None:
             modules["teacher"] = self.distillation.teacher
         return modules | {f"discriminator {name}": part for name, part in self.discriminators.members.items()}
@@ -143,6 +154,20 @@ class CodecTask(BaseTask):
         idle += [] if self.global_step >= self.codec_start else [self.codec]
         for p in (p for module in idle for p in module.parameters()):
             p.grad = None
+
+
+def freeze_parts(codec: Codec, names: Sequence[str]) -> list[str]:
+    """Exclude parts of the codec from training; returns their names. Raises InputError if nothing would be trained."""
+    if not isinstance(names, Sequence) or isinstance(names, str) or set(names) - set(CODEC_PARTS):
+        raise InputError(f"freeze={names}, but it is a list of {', '.join(CODEC_PARTS)}: such as freeze=[encoder]")
+    for module in (module for name in names for module in getattr(codec, name).modules()):
+        for p in module.parameters(recurse=False):
+            p.requires_grad_(False)
+        if isinstance(module, Quantizer):
+            module.learns = False
+    if not any(p.requires_grad for p in codec.parameters()):
+        raise InputError(f"freeze=[{','.join(names)}] leaves no parameter of the codec to train: freeze fewer parts")
+    return list(names)
 
 
 def zero(module: nn.Module) -> Tensor:

@@ -21,11 +21,10 @@ from torch import Tensor
 from codec.checkpoints.load import CheckpointError, load_checkpoint, load_weights
 from codec.checkpoints.safe_instantiate import STEP, build
 from codec.distillation.base import PhoneBatch
-from codec.training.codec_task import PARTS, CodecTask
+from codec.training.codec_task import PARTS, STARTS, CodecTask
 from codec.utils.safe_io import parse_json
 
 DIVERGED = "diverged.ckpt"
-STARTS = ("adversarial_start", "codec_start")  # keys of the configuration
 
 
 @dataclass
@@ -99,7 +98,7 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
     try:
         if built["losses"].reconstruction_until is not None:
             built["losses"].reconstruction_until -= batch.step
-        task = CodecTask(**built, **starts, config=config)
+        task = CodecTask(**built, **starts, freeze=config.get("freeze", ()), config=config)
         load_weights(task, content["state_dict"], str(checkpoint))
         torch.set_rng_state(batch.random["random"])
     except (AttributeError, TypeError, RuntimeError) as error:  # parts of other kinds; a random state of another size

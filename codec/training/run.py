@@ -15,7 +15,7 @@ from codec.data.vocabulary import phones
 from codec.evaluation.evaluate import evaluate
 from codec.evaluation.html.write import write_pages
 from codec.evaluation.systems import build_systems, find_checkpoints
-from codec.training.codec_task import PARTS, CodecTask
+from codec.training.codec_task import PARTS, STARTS, CodecTask
 from codec.training.resume import check_fits
 from codec.training.setup import check, record, resolved
 from codec.training.wandb import log_now
@@ -29,14 +29,15 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData
         cfg.distill.vocabulary = phones_of(instantiate(cfg.dataset, _convert_="all"))
     config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: it is stored in checkpoints
     built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in PARTS.items()}  # {}: no teacher
-    task = CodecTask(**built, adversarial_start=cfg.adversarial_start, codec_start=cfg.codec_start, config=config)
+    steps = {name: cfg[name] for name in STARTS}
+    task = CodecTask(**built, **steps, freeze=config.get("freeze", ()), config=config)
     record(cfg.run_dir, config, task)
     data = instantiate(cfg.data, _convert_="all")
     check(task, data, cfg.max_steps)
     if ckpt_path:
         check_fits(task, ckpt_path)
     elif cfg.init_from:
-        start_from(task.codec, cfg.init_from)
+        start_from(task.codec, cfg.init_from, task.frozen)
     return task, data
 
 

@@ -116,8 +116,8 @@ def claimed(folder: str | Path) -> Iterator[None]:
 
 
 def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
-    """Write ``config.yaml`` and ``parts.json`` (git commit; class and trainable parameters of each part) on rank 0, and
-    rename an earlier ``csv/metrics.csv`` to ``metrics-N.csv``."""
+    """Write ``config.yaml`` and ``parts.json`` (git commit; class and size of each part; a teacher's if it trains) on
+    rank 0, and rename an earlier ``csv/metrics.csv`` to ``metrics-N.csv``."""
     if not is_first():
         return
     folder, built = Path(folder), {}
@@ -127,9 +127,10 @@ def record(folder: str | Path, config: dict[str, Any], task: nn.Module) -> None:
         ends = (one.stem.rpartition("-")[2] for one in csv.parent.glob("metrics-*.csv"))
         csv.rename(csv.with_name(f"metrics-{1 + max((int(end) for end in ends if end.isdecimal()), default=0)}.csv"))
     for name, part in task.parts().items():
-        count = sum(p.numel() for p in part.parameters() if p.requires_grad)
-        built[name] = {"class": f"{type(part).__module__}.{type(part).__name__}", "parameters": count}
-        log.info("%-22s %12s parameters  %s", name, f"{count:,}", built[name]["class"])
+        frozen = name in getattr(task, "frozen", ())
+        count = sum(p.numel() for p in part.parameters() if p.requires_grad or frozen)
+        built[name] = {"class": f"{type(part).__module__}.{type(part).__name__}", "parameters": count, "frozen": frozen}
+        log.info("%-22s %12s parameters  %s%s", name, f"{count:,}", built[name]["class"], ", frozen" * frozen)
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)), encoding="utf-8")
     parts = json.dumps({"git_commit": git_commit(), "parts": built}, indent=2)
     (folder / "parts.json").write_text(f"{parts}\n", encoding="utf-8")
@@ -154,6 +155,8 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
         )
     if codec_start and not (task.config.get("init_from") or task.config.get("ckpt_path")):
         raise InputError(f"codec_start={codec_start} is for discriminators of a trained codec: name it in init_from=")
+    if task.frozen and not (task.config.get("init_from") or task.config.get("ckpt_path")):
+        raise InputError(f"freeze=[{','.join(task.frozen)}] is for parts of a trained codec: name it in init_from=")
     if until is not None and not (task.has_discriminators and start <= until):
         raise InputError(
             f"reconstruction losses end at loss.reconstruction_until={until}, and only discriminators are left: choose "

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import soundfile
 import torch
 
+from codec.checkpoints.convert.lyra import FILES as LYRA
+from codec.checkpoints.convert.lyra import import_lyra
 from codec.checkpoints.convert.mimi import FILES, export_mimi, import_mimi
 from codec.checkpoints.load import CheckpointError, load_codec
 from codec.checkpoints.save import write
@@ -37,6 +39,7 @@ from codec.training.replay import BatchDump, load_batch
 from codec.training.resume import resume_point
 from tests.helpers.checkpoints import mimi_of, saved
 from tests.helpers.flow_checkpoints import saved_flow
+from tests.helpers.lyra_files import random_lyra
 from tests.helpers.run_folders import ERROR, INFO, report, write_run
 from tests.helpers.shards import packed
 from tests.helpers.signals import speechlike
@@ -71,6 +74,15 @@ def _flow(path: Path) -> Any:
     """What inpainting takes of it."""
     flow, config = load_with_config(path)
     return flow.state_dict(), statistics_of(flow).plain(), config["codec_ckpt"]
+
+
+def _lyra(folder: Path, name: str) -> Path:
+    random_lyra(folder)
+    return folder / name
+
+
+def _import_lyra(path: Path) -> Any:
+    return import_lyra(path.parent)[0].state_dict()
 
 
 def _checkpoints(folder: Path) -> Path:
@@ -262,6 +274,7 @@ KINDS = {
         for layout, files in FILES.items()
         for name in files[:2]
     },
+    **{f"Lyra: {name}": Kind(partial(_lyra, name=name), _import_lyra, CheckpointError) for name in LYRA},
     "tokens": Kind(_tokens, load_tokens, TokenError),
     "unit of tokens": Kind(_tokens_of, lambda path: list(read_token_shard(path)), TokenError),
     "unit of latents": Kind(_latents_of, _latents, CorpusError),

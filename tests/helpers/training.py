@@ -83,8 +83,10 @@ def only_fit(cfg: DictConfig) -> None:
     assert "val/mel_distance" in trainer.logged_metrics
 
 
-def small_task(combine=None, adversarial=None, start=0, members=("msd", "msstft"), **codec) -> CodecTask:
-    """A codec at 800 Hz with small discriminators; ``start`` is the step at which these begin."""
+def small_task(
+    combine=None, adversarial=None, start=0, members=("msd", "msstft"), codec=None, freeze=(), **changes
+) -> CodecTask:
+    """A codec, by default at 800 Hz, with small discriminators; ``start`` is the step at which these begin."""
     torch.manual_seed(1)
     available = {
         "msd": lambda: MultiScale(scales=2, width=4),
@@ -95,7 +97,8 @@ def small_task(combine=None, adversarial=None, start=0, members=("msd", "msstft"
     losses = Losses(terms, adversarial or Hinge(), FeatureMatching(), weights, combine or Weighted(), commitment=0.7)
     side = ParameterGroup(1e-3, (0.5, 0.9))
     discriminators = DiscriminatorSet({name: available[name]() for name in members})
-    return CodecTask(small_codec(**codec), discriminators, losses, AdversarialOptimizer(side, side, Cosine()), start)
+    codec = codec or small_codec(**changes)
+    return CodecTask(codec, discriminators, losses, AdversarialOptimizer(side, side, Cosine()), start, freeze=freeze)
 
 
 class Tones(Dataset):

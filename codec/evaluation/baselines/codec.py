@@ -1,12 +1,16 @@
 """A codec of this package as a system, with its cost and statistics of its codes."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from codec.checkpoints.convert.published import import_published
+from codec.checkpoints.load import CheckpointError, load_codec
 from codec.evaluation.baselines.base import System
+from codec.evaluation.metrics.base import MissingError
 from codec.evaluation.profiling import algorithmic_delay, gflop_per_second
 from codec.model import Codec
 from codec.quantizers.base import codebook_statistics
@@ -59,3 +63,25 @@ class CodecSystem(System):
             facts["codebook_usage"] = [round(float(v), 4) for v in statistics["usage"]]
             facts["codebook_perplexity"] = [round(float(v), 1) for v in statistics["perplexity"]]
         return facts
+
+
+class PublishedSystem(CodecSystem):
+    """A published codec that this package imports, with its first ``n_q`` codebooks (None: all).
+
+    ``source`` is a checkpoint of ``python -m codec import``, or what that command takes.
+    """
+
+    def __init__(self, source: str, n_q: int | None = None, device: str = "cpu"):
+        try:
+            super().__init__(_published(str(source)), n_q, device)
+        except CheckpointError as error:
+            raise MissingError(f"{error}. python -m codec import makes the file") from None
+        self.source = Path(source).name
+
+    def facts(self) -> dict[str, Any]:
+        return {"weights": self.source, **super().facts()}
+
+
+@lru_cache(maxsize=1)  # systems that differ in n_q share the codec
+def _published(source: str) -> Codec:
+    return load_codec(source)[0] if source.endswith(".ckpt") else import_published(source)[0]

@@ -9,7 +9,7 @@ from torch import nn
 
 
 class EMA(Callback):
-    """Exponential moving average of the parameters (not buffers) of a submodule, the task's ``averaged``.
+    """Exponential moving average of the trained parameters (not buffers) of a submodule, the task's ``averaged``.
 
     Validation uses the averaged weights. Checkpoints store them as ``ema``, and the raw weights in state_dict.
     ``decay`` is per optimiser step, at most (1 + n) / (10 + n) at step n; skipped steps leave the average unchanged.
@@ -22,7 +22,7 @@ class EMA(Callback):
         self.swapped = False
 
     def on_fit_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:
-        start = {name: p.detach().clone() for name, p in _averaged(task).named_parameters()}
+        start = {name: p.detach().clone() for name, p in _averaged(task).named_parameters() if p.requires_grad}
         if self.average is not None:  # restored from a checkpoint, on the CPU
             start = {name: self.average[name].to(p.device, p.dtype) for name, p in start.items()}
         self.average = start
@@ -47,10 +47,11 @@ class EMA(Callback):
     def _swap(self, task: lightning.LightningModule, swapped: bool) -> None:
         if self.average is None or self.swapped == swapped:
             return
-        for name, p in _averaged(task).named_parameters():
-            raw = p.detach().clone()
-            p.copy_(self.average[name])
-            self.average[name].copy_(raw)
+        parameters = dict(_averaged(task).named_parameters())
+        for name, average in self.average.items():
+            raw = parameters[name].detach().clone()
+            parameters[name].copy_(average)
+            average.copy_(raw)
         self.swapped = swapped
 
     def on_validation_start(self, trainer: lightning.Trainer, task: lightning.LightningModule) -> None:

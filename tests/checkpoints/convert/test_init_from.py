@@ -9,7 +9,9 @@ from codec.checkpoints.convert.init_from import start_from
 from codec.checkpoints.convert.mimi import export_mimi
 from codec.checkpoints.convert.weight_norm import plain_state
 from codec.checkpoints.safe_instantiate import CheckpointError
+from codec.decoders.seanet import SEANetDecoder
 from codec.layers.conv import fold_weight_norm
+from codec.layers.seanet import ResidualUnits
 from codec.model import Codec
 from codec.quantizers.vae import VAE
 from tests.helpers.checkpoints import mimi_config, mimi_of
@@ -70,7 +72,7 @@ def test_a_continuous_bottleneck_of_its_own_begins_with_the_codec_around_it(tmp_
     assert_same(fresh.encoder, trained.encoder)
     assert_same(fresh.decoder, trained.decoder)
     assert all(torch.equal(value, own[name]) for name, value in fresh.quantizer.state_dict().items())
-    assert "only encoder and decoder begin with its weights" in caplog.text
+    assert "quantizer: this model's starts untrained" in caplog.text
 
 
 def test_from_the_files_of_others(tmp_path):
@@ -119,3 +121,20 @@ def test_a_dead_channel_stays_zero_under_weight_norm(tmp_path):
     start_from(fresh, saved(trained, tmp_path / "a.ckpt", weight_norm=False))
     wav = torch.randn(1, 1, 160)
     torch.testing.assert_close(fresh.eval()(wav).wav, trained.eval()(wav).wav, atol=1e-5, rtol=0)
+
+
+def test_a_new_decoder_for_a_frozen_encoder(tmp_path, caplog):
+    trained, fresh = mimi_of(1), mimi_of(2)
+    fresh.decoder = SEANetDecoder(dim=8, channels=2, strides=[4, 4], units=ResidualUnits((1,), 3, 2))
+    ckpt = saved(trained, tmp_path / "a.ckpt")
+    untrained = {name: value.clone() for name, value in fresh.decoder.state_dict().items()}
+    with pytest.raises(CheckpointError, match="decoder"):
+        start_from(fresh, ckpt)
+    with pytest.raises(CheckpointError, match="decoder"):
+        start_from(fresh, ckpt, frozen=["decoder"])
+    start_from(fresh, ckpt, frozen=["encoder", "quantizer"])
+    assert "another decoder" in caplog.text
+    assert_same(fresh.encoder, trained.encoder)
+    assert_same(fresh.quantizer, trained.quantizer)
+    for name, value in fresh.decoder.state_dict().items():
+        torch.testing.assert_close(value, untrained[name], atol=1e-6, rtol=1e-6)
