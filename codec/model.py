@@ -29,7 +29,8 @@ class Codec(nn.Module):
     """A neural audio codec at one sample rate (Hz), with ``frame_rate`` = sample_rate / hop_length latent frames (Hz).
 
     Waveforms are mono ``[B, 1, T]`` float in [-1, 1], T >= 1. They are zero-padded on the right to F = ceil(T /
-    hop_length) frames, and outputs are cut to T. Without gradients, causal parts run in pieces, in bounded memory.
+    hop_length) frames, and outputs are cut to T. Without gradients, parts that are
+    causal or declare their context run in pieces, in bounded memory.
     Raises ValueError if hop lengths, rates or latent channels of the parts disagree.
     """
 
@@ -72,7 +73,7 @@ class Codec(nn.Module):
         if wav.ndim != 3 or wav.shape[1] != 1 or wav.shape[2] < 1:
             raise ValueError(f"a waveform batch is [B, 1, T] with T >= 1, got {list(wav.shape)}")
         padded = F.pad(wav, (0, -wav.shape[-1] % self.hop_length))
-        return in_pieces(self.encoder, padded, self.frames_per_piece * self.hop_length)
+        return in_pieces(self.encoder, padded, self.frames_per_piece * self.hop_length, self.hop_length)
 
     def encode(self, wav: Tensor, n_q: int | None = None) -> Tensor:
         """wav ``[B, 1, T]`` -> codes ``[B, n_q, F]`` int64."""
@@ -84,7 +85,7 @@ class Codec(nn.Module):
 
     def decode_latents(self, z: Tensor) -> Tensor:
         """Latents ``[B, D, F]``, quantized or not -> waveform ``[B, 1, F * hop_length]``."""
-        return in_pieces(self.decoder, z, self.frames_per_piece)
+        return in_pieces(self.decoder, z, self.frames_per_piece, 1)
 
     def bitrate(self, n_q: int | None = None) -> float:
         """Nominal bitrate in kbit/s."""

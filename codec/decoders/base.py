@@ -15,6 +15,7 @@ class Decoder(nn.Module):
     dim: int  # channels D of the latents
     hop_length: int  # samples per latent frame
     lookahead: int | None = None  # samples before a frame that depend on its latent; None: unknown, or the whole clip
+    context: int | None = None  # frames on either side on which audio depends; None: unknown, or the whole clip
 
     def forward(self, latents: Tensor) -> Tensor:
         raise NotImplementedError

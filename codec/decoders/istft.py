@@ -42,6 +42,8 @@ class ISTFTDecoder(Decoder):
         self.lookahead = max(0, (self.n_fft - self.hop) // 2 - 1)  # of overlapping windows, whose first weight is 0
         if not causal:  # half a kernel in the stem and in each block
             self.lookahead += (kernel - 1) // 2 * hop_length + blocks * (kernel // 2) * self.hop
+        reach = self.n_fft - self.hop + blocks * (kernel - 1) * self.hop  # samples before a frame, if causal
+        self.context = kernel - 1 + -(-reach // hop_length)
         self.kernel = kernel
         self.stem = nn.Conv1d(dim, channels * split, kernel)
         self.norm_in = nn.LayerNorm(channels)

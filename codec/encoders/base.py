@@ -14,6 +14,7 @@ class Encoder(nn.Module):
     dim: int  # channels D of the latents
     hop_length: int  # samples per latent frame
     lookahead: int | None = None  # samples after a frame on which its latent depends; None: unknown, or the whole clip
+    context: int | None = None  # frames on either side on which a latent depends; None: unknown, or the whole clip
 
     def forward(self, wav: Tensor) -> Tensor:
         raise NotImplementedError

@@ -41,6 +41,8 @@ class STFTEncoder(Encoder):
         self.hop, self.n_fft = stft_sizes(hop_length, split, overlap)
         # half the excess of a window over its frame, and half a kernel per block
         self.lookahead = 0 if causal else (self.n_fft - self.hop + 1) // 2 + blocks * (kernel // 2) * self.hop
+        reach = self.n_fft - self.hop + blocks * (kernel - 1) * self.hop  # samples before a frame, if causal
+        self.context = -(-(reach if causal else self.lookahead) // hop_length)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
         self.stem = nn.Conv1d(3 * (self.n_fft // 2 + 1), channels, 1)
         self.norm = nn.LayerNorm(channels)

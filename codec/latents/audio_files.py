@@ -1,7 +1,8 @@
 """Encoding of audio files to token files and back, block by block: memory does not grow with the duration."""
 
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor
 from codec.data import audio
 from codec.data.audio import AudioError, blocks, opened
 from codec.latents.token_file import TokenError, Tokens, checked_n_q, codebook_fingerprint, load_tokens, save_tokens
-from codec.layers.streaming import Stream
+from codec.layers.streaming import in_blocks
 from codec.model import Codec
 from codec.utils.errors import InputError
 
@@ -25,34 +26,45 @@ class FileError(InputError):
 
 @torch.inference_mode()
 def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
-    """Encode an audio file (any rate; channels are averaged) into a token file. A non-causal codec encodes it as one
-    block. Raises FileError if the source is unreadable or empty, TokenError if the target cannot be written, ValueError
-    if the codec has fewer than ``n_q`` codebooks, or none."""
+    """Encode an audio file (any rate; channels are averaged) into a token file, in bounded memory if the encoder is
+    causal or declares its context. Raises FileError if the source is unreadable or empty, TokenError if the target
+    cannot be written, ValueError if the codec has fewer than ``n_q`` codebooks, or none."""
     n_q = checked_n_q(codec.quantizer, n_q)
     Path(target).parent.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
-    device = next(codec.buffers()).device
-    blocks, length, stream = read_blocks(source, codec.sample_rate), 0, _stream(codec, n_q)
-    if not stream:
-        blocks = [np.concatenate([np.zeros(0, np.float32), *blocks])]
+    codec = _for_inference(codec)
     frames = bytearray()  # one growing buffer: a list of small tensors would fragment the memory
-    for block in blocks:
-        wav = torch.from_numpy(block)[None, None].to(device)
-        length += wav.shape[-1]
-        if length:
-            frames += _frames(stream.encode(wav) if stream else codec.encode(wav, n_q))
-    if not length:
+    wav = _Framed(read_blocks(source, codec.sample_rate), codec.hop_length, next(codec.buffers()).device)
+    for latents in in_blocks(codec.encoder, wav, codec.hop_length):
+        codes = codec.quantizer.encode(latents, n_q)[0]
+        frames += codes.t().cpu().numpy().astype(np.int32).tobytes()
+    if not wav.length:
         raise FileError(f"{source} holds no sample")
-    if stream:
-        frames += _frames(stream.finish())
     codes = torch.from_numpy(np.frombuffer(frames, np.int32).reshape(-1, n_q).T.astype(np.int64))
-    tokens = Tokens(codes, length, codec.sample_rate, codec.hop_length, codebook_fingerprint(codec.quantizer, n_q))
+    tokens = Tokens(codes, wav.length, codec.sample_rate, codec.hop_length, codebook_fingerprint(codec.quantizer, n_q))
     save_tokens(target, tokens)
     return tokens
 
 
-def _frames(codes: Tensor) -> bytes:
-    """Codes ``[1, k, F]`` -> bytes of int32, frame by frame."""
-    return codes[0].t().cpu().numpy().astype(np.int32).tobytes()
+class _Framed:
+    """Blocks of samples [T] as tensors ``[1, 1, n * hop]``, the last one padded with zeros, and their ``length``."""
+
+    def __init__(self, blocks: Iterable[np.ndarray], hop: int, device: torch.device):
+        self.blocks, self.hop, self.device, self.length = blocks, hop, device, 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        rest = np.zeros(0, np.float32)
+        for block in self.blocks:
+            self.length += len(block)
+            rest = np.concatenate([rest, block])
+            whole = len(rest) // self.hop * self.hop
+            if whole:
+                yield self._tensor(rest[:whole])
+            rest = rest[whole:]
+        if len(rest):
+            yield self._tensor(np.pad(rest, (0, self.hop - len(rest))))
+
+    def _tensor(self, wav: np.ndarray) -> Tensor:
+        return torch.from_numpy(wav)[None, None].to(self.device)
 
 
 def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
@@ -77,13 +89,12 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
 
 def _decoded(codec: Codec, codes: Tensor, left: int) -> Iterator[np.ndarray]:
     """Codes ``[1, k, F]`` -> ``left`` samples in [-1, 1], in blocks."""
-    device, stream = next(codec.buffers()).device, _stream(codec, None)
-    frames = max(1, round(BLOCK * codec.frame_rate)) if stream else codes.shape[-1]
-    for block in codes.split(frames, dim=-1):
-        with torch.inference_mode():
-            wav = stream.decode(block.to(device)) if stream else codec.decode(block.to(device))
-        yield wav[0, 0, :left].clamp(-1, 1).float().cpu().numpy()
-        left -= min(left, wav.shape[-1])
+    codec = _for_inference(codec)
+    pieces = codes.to(next(codec.buffers()).device).split(max(1, round(BLOCK * codec.frame_rate)), dim=-1)
+    with torch.inference_mode():
+        for wav in in_blocks(codec.decoder, map(codec.quantizer.decode, pieces), 1):
+            yield wav[0, 0, :left].clamp(-1, 1).float().cpu().numpy()
+            left -= min(left, wav.shape[-1])
 
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
@@ -104,5 +115,5 @@ def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
         raise FileError(f"{path} {error.reason}") from None
 
 
-def _stream(codec: Codec, n_q: int | None) -> Stream | None:
-    return codec.streaming(n_q) if codec.causal else None
+def _for_inference(codec: Codec) -> Codec:
+    return codec if codec.inference else copy.deepcopy(codec).for_inference()

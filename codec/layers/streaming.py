@@ -5,11 +5,13 @@ the chunk's length; None starts a stream, and so do zeros (except in ``codec/lay
 state: one module serves many streams, and a step can be exported.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+WINDOW = 5  # lengths of a piece or of the context in a window, at least
 
 State = Any  # None | Tensor | tuple[State, ...]
 
@@ -47,16 +49,49 @@ class Sequential(nn.Sequential):
         return steps(self, x, state)
 
 
-def in_pieces(part: nn.Module, x: Tensor, length: int) -> Tensor:
-    """``part(x)``, in steps of ``length`` on the last axis (bounded memory) if causal and no gradient is needed."""
+def in_pieces(part: nn.Module, x: Tensor, length: int, unit: int) -> Tensor:
+    """``part(x)``, in pieces of ``length`` on the last axis (bounded memory) if no gradient is needed. ``unit``: see
+    :func:`in_blocks`."""
     needs_gradient = torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in part.parameters()))
-    if needs_gradient or x.shape[-1] <= length or not hasattr(part, "step"):
+    if not hasattr(part, "step"):
+        length *= WINDOW
+    if needs_gradient or x.shape[-1] <= length:
         return part(x)
-    state, out = None, []
-    for piece in x.split(length, dim=-1):
-        y, state = part.step(piece, state)
-        out.append(y)
-    return torch.cat(out, dim=-1)
+    return torch.cat(list(in_blocks(part, x.split(length, dim=-1), unit)), dim=-1)
+
+
+def in_blocks(part: nn.Module, blocks: Iterable[Tensor], unit: int) -> Iterator[Tensor]:
+    """``part`` of the whole that ``blocks`` make on the last axis, in blocks: by steps if it is causal, in windows that
+    overlap by its ``context`` if that is declared, or else at once. A block is a multiple of ``unit``, the elements of
+    one frame of the input."""
+    if hasattr(part, "step"):
+        state = None
+        for block in blocks:
+            y, state = part.step(block, state)
+            yield y
+    elif getattr(part, "context", None) is None:
+        yield part(torch.cat(list(blocks), dim=-1))
+    else:
+        yield from _windows(part, blocks, unit)
+
+
+def _windows(part: nn.Module, blocks: Iterable[Tensor], unit: int) -> Iterator[Tensor]:
+    blocks = iter(blocks)
+    window, block = next(blocks), None
+    before = 0  # frames at the start of the window whose output is there already
+    while window.shape[-1] > before * unit:
+        block = next(blocks, None)
+        if block is not None:
+            window = torch.cat([window, block], dim=-1)
+        frames = window.shape[-1] // unit
+        ready = frames - (part.context if block is not None else 0)
+        if block is not None and ready - before < WINDOW * part.context:
+            continue
+        y = part(window)
+        size = y.shape[-1] // frames
+        yield y[..., before * size : ready * size]
+        drop = max(0, ready - part.context)
+        window, before = window[..., drop * unit :], ready - drop
 
 
 class Stream:

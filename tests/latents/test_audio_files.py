@@ -12,9 +12,12 @@ import soxr
 import torch
 from safetensors.numpy import load_file, save
 
+from codec.decoders.istft import ISTFTDecoder
+from codec.encoders.stft import STFTEncoder
 from codec.latents.audio_files import FileError, decode_file, encode_file, read_blocks
 from codec.latents.token_file import TokenError, Tokens, codebook_fingerprint, load_tokens, save_tokens
 from codec.model import Codec
+from codec.quantizers.rvq import RVQ
 from tests.helpers.codes import assert_codes_equal
 from tests.helpers.parts import small_codec, small_mimi
 from tests.helpers.signals import speechlike
@@ -82,22 +85,24 @@ def test_containers_rates_and_channels(name, rate, codec, tmp_path):
     assert encode_file(codec, tmp_path / name, tmp_path / "a.codes").length == len(found)
 
 
-def test_codec_that_looks_ahead_reads_the_whole(tmp_path):
-    from codec.decoders.istft import ISTFTDecoder
-    from codec.encoders.stft import STFTEncoder
-    from codec.quantizers.rvq import RVQ
-
+@pytest.mark.parametrize("causal", [False, True])  # causal convolutions, but no steps
+def test_codec_that_looks_ahead_gives_the_codes_and_the_sound_of_the_whole(tmp_path, causal):
+    """In windows that overlap by the context: 20 s are read in 10 of them."""
     torch.manual_seed(0)
-    sizes = dict(dim=8, hop_length=16, channels=8, hidden=16, blocks=1, split=2, overlap=4, kernel=3)
+    sizes = dict(dim=8, hop_length=16, channels=8, hidden=16, blocks=2, split=2, overlap=4, kernel=5, causal=causal)
     codec = Codec(STFTEncoder(**sizes), RVQ(8, 100, 2, 16), ISTFTDecoder(**sizes), 1600, 100).eval()
-    wav = speechlike(5.0, 1600, 0)
+    wav = speechlike(20.0, 1600, 0)
     soundfile.write(tmp_path / "in.wav", wav, 1600, "FLOAT")
-    tokens = encode_file(codec, tmp_path / "in.wav", tmp_path / "a.codes")
+    padded = torch.from_numpy(np.pad(wav, (0, -len(wav) % 16)))[None, None]
     with torch.no_grad():
-        codes = codec.encode(torch.from_numpy(wav)[None, None])
-        assert torch.equal(tokens.codes, codes[0])
-        decode_file(codec, tmp_path / "a.codes", tmp_path / "a.wav")
-        sound = codec.decode(codes, len(wav))[0, 0].clamp(-1, 1).numpy()
+        latents = codec.encoder(padded)
+        codes = codec.quantizer.encode(latents)
+        sound = codec.decoder(codec.quantizer.decode(codes))[0, 0, : len(wav)].clamp(-1, 1).numpy()
+        torch.testing.assert_close(codec.latents(padded), latents, atol=1e-5, rtol=0)
+    tokens = encode_file(codec, tmp_path / "in.wav", tmp_path / "a.codes")
+    assert_codes_equal(tokens.codes[None], codes, codec, latents)
+    save_tokens(tmp_path / "a.codes", replace(tokens, codes=codes[0]))
+    decode_file(codec, tmp_path / "a.codes", tmp_path / "a.wav")
     np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], sound, atol=1e-4)
 
 
@@ -106,8 +111,10 @@ import sys
 from pathlib import Path
 import torch
 from codec.latents.audio_files import decode_file, encode_file
+from codec.decoders.istft import ISTFTDecoder
 from codec.decoders.seanet import SEANetDecoder
 from codec.encoders.seanet import SEANetEncoder
+from codec.encoders.stft import STFTEncoder
 from codec.model import Codec
 from codec.layers.seanet import ResidualUnits
 from codec.quantizers.rvq import RVQ
@@ -118,7 +125,11 @@ def peak():
 
 torch.set_num_threads(1)
 sizes = SMALL | {"strides": [8, 40], "channels": 2, "units": ResidualUnits((1,), 3, 2)}
-codec = Codec(SEANetEncoder(**sizes), RVQ(8, 50, 2, 16), SEANetDecoder(**sizes), 16_000, 50).for_inference()
+windows = dict(dim=8, hop_length=320, channels=8, hidden=16, blocks=2, split=2, overlap=4, kernel=5)
+parts = SEANetEncoder(**sizes), SEANetDecoder(**sizes)
+if sys.argv[2] == "looks ahead":
+    parts = STFTEncoder(**windows), ISTFTDecoder(**windows)
+codec = Codec(parts[0], RVQ(8, 50, 2, 16), parts[1], 16_000, 50).for_inference()
 folder = Path(sys.argv[1])
 peaks = []
 for name in ("short", "long"):
@@ -130,12 +141,13 @@ print(peaks[1] - peaks[0])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read from /proc")
-def test_memory_does_not_grow_with_the_recording(tmp_path):
+@pytest.mark.parametrize("kind", ["causal", "looks ahead"])
+def test_memory_does_not_grow_with_the_recording(tmp_path, kind):
     """Six minutes are 23 MB as float32 samples; their peak is that of half a minute, give or take 10 MB."""
     half = speechlike(30.0, 16_000, 0)
     soundfile.write(tmp_path / "short.wav", half, 16_000)
     soundfile.write(tmp_path / "long.wav", np.tile(half, 12), 16_000)
-    command = [sys.executable, "-c", MEMORY, str(tmp_path)]
+    command = [sys.executable, "-c", MEMORY, str(tmp_path), kind]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
     assert int(done.stdout) < 10_000
     assert load_tokens(tmp_path / "long.codes").length == 360 * 16_000
@@ -160,7 +172,7 @@ def test_targets_that_cannot_be_written(codec, recording, tmp_path, monkeypatch)
         encode_file(codec, recording, recording / "a.codes")
     with pytest.raises(FileError, match="cannot be written"):
         decode_file(codec, tmp_path / "new" / "folder" / "a.codes", tmp_path / "a.xyz")
-    monkeypatch.setattr(Codec, "decode_step", lambda *_: 1 / 0)
+    monkeypatch.setattr("codec.latents.audio_files.in_blocks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         decode_file(codec, tmp_path / "new" / "folder" / "a.codes", tmp_path / "out" / "a.wav")
     assert not list((tmp_path / "out").iterdir())
