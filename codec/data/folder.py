@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 class FolderCorpus(IndexedCorpus):
     """Corpus of the audio files below `path`, at any depth.
 
-    A manifest (CSV; default: `manifest.csv` in the folder) limits it to the files listed. Columns: `file` (relative to
-    the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and `phones` ("symbol@seconds ...").
+    A manifest (CSV or JSON lines; default: `manifest.csv` in the folder; "none": no manifest) limits it to the files
+    listed. Columns: `file` (inside the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and
+    `phones` ("symbol@seconds ...").
     If no row is marked val or test, the share `holdout` serves as both, by speaker if known, else by file; otherwise
     unmarked rows are for training. With `holdout=1` every file is a clip, whatever the manifest says. Raises
     CorpusError if the folder does not exist or has no readable audio.
@@ -44,9 +45,10 @@ class FolderCorpus(IndexedCorpus):
         self.root = Path(path).expanduser()
         if not self.root.is_dir():
             raise CorpusError(f"{self.root} is not a folder: give a folder of audio files as dataset.path.")
+        read_all = str(manifest).lower() in ("none", "false") and manifest is not None
         if manifest is None and (self.root / "manifest.csv").is_file():
             manifest = self.root / "manifest.csv"
-        rows = self._scan() if manifest is None else self._listed(Path(manifest).expanduser())
+        rows = self._scan() if manifest is None or read_all else self._listed(Path(manifest).expanduser())
         found, self.bad = _headers(self.root, [row.file for row in rows])
         self.size = len(rows)
         self.rows = [row for row in rows if row.file in found]
@@ -81,13 +83,19 @@ class FolderCorpus(IndexedCorpus):
     def _listed(self, manifest: Path) -> list[Row]:
         rows, columns = read_manifest(manifest)
         if "file" not in columns:
-            raise CorpusError(f"{manifest} needs a column `file`; it has {', '.join(columns)[:200] or 'none'}.")
+            raise CorpusError(
+                f"{manifest} needs a column `file` (or path, audio_filepath, ...); it has "
+                f"{', '.join(columns)[:200] or 'none'}: rename one, or read all files with dataset.manifest=none"
+            )
         if not rows:
             raise CorpusError(f"{manifest} lists no files.")
         for number, row in enumerate(rows):
-            name = os.path.normpath(row.file or ".")
+            name = self._inside(row.file)
             if os.path.isabs(name) or name.split(os.sep)[0] in ("..", ".") or "\0" in name:
-                raise CorpusError(f"{manifest} lists {row.file!r}, which is not a file inside {self.root}.")
+                raise CorpusError(
+                    f"{manifest} lists {row.file!r}, which is not a file inside {self.root}: give a folder that holds "
+                    "all of them as dataset.path, or read all files there with dataset.manifest=none"
+                )
             if (row.split or "train") not in SPLITS:
                 raise CorpusError(f"{manifest} has the split {row.split!r}; valid: {', '.join(SPLITS)}.")
             if not phones_are_timed(row.phones):
@@ -96,6 +104,14 @@ class FolderCorpus(IndexedCorpus):
             if (file := Path(name).as_posix()) != row.file:
                 rows[number] = row._replace(file=file)
         return rows
+
+    def _inside(self, file: str) -> str:
+        """A path in a manifest, relative to the folder if it is inside; Windows' separators become this system's."""
+        name = os.path.normpath(file.replace("\\", os.sep) if "/" not in file else file or ".")
+        for root in (os.path.abspath(self.root), os.path.realpath(self.root)):
+            if name.startswith(root + os.sep):
+                return name[len(root) + 1 :]
+        return name
 
     def _split(self, holdout: float, seed: int) -> dict[str, np.ndarray]:
         names = [row.file for row in self.rows]

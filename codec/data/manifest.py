@@ -1,6 +1,8 @@
-"""Reading of manifests, CSV files that list the recordings of a folder, in bounded memory."""
+"""Reading of manifests, tables (CSV or JSON lines) that list the recordings of a folder, in bounded memory."""
 
 import csv
+import itertools
+import json
 import math
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,18 @@ from codec.data.base import CorpusError
 MOST_MEMORY = 10**9  # bytes of all rows; one with a name, a speaker and 80 letters of text takes 340
 LONGEST = 2**20  # characters of a row
 SHARED = {"speaker", "split"}  # few values for many rows
+FILE = (
+    "file",
+    "audio_filepath",
+    "audio_file",
+    "audio_path",
+    "file_name",
+    "filename",
+    "file_path",
+    "filepath",
+    "path",
+    "wav",
+)
 
 
 class Row(NamedTuple):
@@ -25,8 +39,9 @@ class Row(NamedTuple):
 
 
 def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
-    """(rows, column names) of a CSV file in UTF-8 with a header; columns that `Row` lacks are ignored. Raises
-    CorpusError if it cannot be read, is not CSV, or takes more than 1 GB of memory."""
+    """(rows, column names) of a file in UTF-8: JSON lines, or CSV with a header, its separator one of , ; | and tabs.
+    The first of FILE is `file`; columns that `Row` lacks are ignored. Raises CorpusError if it cannot be read, is of
+    another form, or takes more than 1 GB of memory."""
     try:
         if path.exists() and not path.is_file():
             raise CorpusError(f"the manifest {path} is no regular file.")
@@ -34,8 +49,10 @@ def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
             return _rows(file, path)
     except OSError as error:
         raise CorpusError(f"cannot open the manifest {path}: {error.strerror}.") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise CorpusError(f"the manifest {path} is no CSV file in UTF-8 ({error}): save it as one.") from None
+    except (csv.Error, ValueError) as error:
+        raise CorpusError(
+            f"the manifest {path} is no CSV file or JSON lines in UTF-8 ({error}): save it as one."
+        ) from None
 
 
 def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
@@ -49,7 +66,7 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
                 raise CorpusError(f"the manifest {path} has a row of more than {LONGEST:,} characters.")
             yield line
 
-    reader = csv.reader(lines(), strict=True)
+    reader = _cells(lines())
     columns = next(reader, [])
     positions = {name: columns.index(name) for name in Row._fields if name in columns}
     shared: dict[str, str] = {}
@@ -71,6 +88,41 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
         if memory > MOST_MEMORY:
             raise CorpusError(f"the manifest {path} takes more than {MOST_MEMORY:,} bytes: split the corpus, mix it.")
     return rows, columns
+
+
+def _cells(lines: Iterator[str]) -> Iterator[list[str]]:
+    """The names of the columns, then the cells of each row."""
+    first = next(lines, "")
+    lines = itertools.chain([first], lines)
+    if first.lstrip().startswith("{"):
+        yield from _objects(lines)
+        return
+    separator = max(",;\t|", key=first.count)
+    quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL  # text in TSV has unpaired quotes
+    reader = csv.reader(lines, strict=True, delimiter=separator, quoting=quoting)
+    yield _with_file(next(reader, []))
+    yield from reader
+
+
+def _objects(lines: Iterator[str]) -> Iterator[list[str]]:
+    columns: list[str] = []
+    for line in filter(str.strip, lines):
+        row = json.loads(line)
+        if not isinstance(row, dict):
+            raise ValueError("a row is no object")
+        if row.get("offset"):
+            raise ValueError("rows with an offset are parts of recordings, which must be cut into files")
+        if not columns:
+            columns = list(row)
+            yield _with_file(columns)
+        yield ["" if row.get(name) is None else str(row[name]) for name in columns]
+
+
+def _with_file(columns: list[str]) -> list[str]:
+    """The names with the first of FILE, whatever its case, called `file`."""
+    simple = [name.strip().lower() for name in columns]
+    found = next((name for name in FILE if name in simple), "")
+    return ["file" if name == found else column for name, column in zip(simple, columns, strict=True)]
 
 
 def phones_are_timed(phones: str) -> bool:

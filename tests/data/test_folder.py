@@ -143,7 +143,7 @@ def test_phones_follow_the_crop(tmp_path, write):
     [
         *(({"file": "a.wav", "phones": p}, "phones") for p in ("b@0.5 a@0.1", "a@-0.1", "a@nan", "a@inf", "a", "@0.1")),
         *(({"file": f, "text": "x"}, "inside") for f in ("../secret.wav", "/etc/passwd", "a/../../secret.wav", "")),
-        ({"path": "a.wav", "words": "x"}, "path, words"),
+        ({"address": "a.wav", "words": "x"}, "address, words.*manifest=none"),
         ({"file": "a.wav", "split": "middle"}, "middle"),
     ],
     ids=str,
@@ -237,3 +237,43 @@ def test_a_corpus_that_is_mostly_unreadable_says_so(tmp_path, write, caplog, mon
     assert any("20 of 22" in record.message and "PyAV" in record.message for record in caplog.records)
     with pytest.raises(CorpusError, match="20 of 22"):
         ReadErrors(corpus.size).add(corpus.bad)
+
+
+TABLES = {
+    "comma.csv": "file,speaker,text\nsub/a.wav,s1,one\nb.wav,s2,two\n",
+    "semicolon.csv": "Path;speaker;text\nsub/a.wav;s1;one\nb.wav;s2;two\n",
+    "tab.tsv": 'filename\tspeaker\ttext\tn\nsub/a.wav\ts1\t"one\t1\nb.wav\ts2\ttwo\t2\n',
+    "bar.csv": "wav|speaker|text\nsub/a.wav|s1|one\nb.wav|s2|two\n",
+    "absolute.csv": "file,speaker,text\nROOT/sub/a.wav,s1,one\nROOT/b.wav,s2,two\n",
+    "windows.csv": "file,speaker,text\r\nsub\\a.wav,s1,one\r\nb.wav,s2,two\r\n",
+    "nemo.json": '{"audio_filepath": "ROOT/sub/a.wav", "duration": 1.0, "text": "one", "speaker": "s1"}\n'
+    '{"audio_filepath": "b.wav", "duration": 1.0, "text": "two", "speaker": "s2", "lang": null}\n',
+    "numbers.jsonl": '{"file": "sub/a.wav", "speaker": 1, "text": null}\n\n{"file": "b.wav", "speaker": 2}\n',
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_other_tools_are_manifests(tmp_path, write, name):
+    for file in ("sub/a.wav", "b.wav", "unlisted.wav"):
+        write(tmp_path / "speech" / file)
+    (tmp_path / "link").symlink_to(tmp_path / "speech")
+    for root in (tmp_path / "speech", tmp_path / "link"):
+        (tmp_path / name).write_text(TABLES[name].replace("ROOT", str(root)))
+        corpus = FolderCorpus(root, RATE, manifest=tmp_path / name)
+        assert [row.file for row in corpus.rows] == ["sub/a.wav", "b.wav"]
+        assert len({row.speaker for row in corpus.rows}) == 2
+
+
+def test_a_manifest_that_cannot_be_used_names_the_way_out(tmp_path, write):
+    write(tmp_path / "a.wav")
+    for text in (
+        "id,start,end\n1,2,3\n",
+        "file\n/elsewhere/a.wav\n",
+        '{"audio_filepath": "a.wav"}\n[1]\n',
+        '{"path": "a.wav", "offset": 2.5}\n',
+    ):
+        (tmp_path / "manifest.csv").write_text(text)
+        with pytest.raises(CorpusError, match="manifest") as caught:
+            FolderCorpus(tmp_path, RATE)
+        assert len(str(caught.value)) < 500
+        assert FolderCorpus(tmp_path, RATE, manifest="none").size == 1
