@@ -17,6 +17,9 @@ from tests.helpers.training import SMALL_RUN, composed
 
 pytestmark = pytest.mark.usefixtures("_score_here", "_costs_nothing")
 HEAVY = ("torch", "lightning", "datasets", "wandb", "transformers", "matplotlib", "pandas", "scipy")
+# A notebook's display, no UTF-8, no home, no terminal, neither assertions nor docstrings.
+BARE = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "LC_ALL": "C", "HOME": "/nowhere", "TERM": "dumb"}
+BARE |= {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "COLUMNS": "3", "PYTHONOPTIMIZE": "2"}
 
 
 def steps(run_folder: Path) -> list[int]:
@@ -76,7 +79,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch, 
     # What training held out, with fewer codebooks, in a process of its own.
     folder, stem = last.parent / "eval_last", f"{config['name']}_n_q=3"
     held_out = ["n_q=3", "seconds=1.0", "workers=0", "metrics=[mel_distance]"]
-    scored = start("eval.py", f"ckpt={whole}", *held_out, cwd=tmp_path)
+    scored = start("eval.py", f"ckpt={whole}", *held_out, cwd=tmp_path, **BARE)
     assert scored.returncode == 0, scored.stderr
     report = read(folder / f"{stem}.json")
     assert report["facts"]["kbps"] == pytest.approx(3 * 4 * 50 / 1000)

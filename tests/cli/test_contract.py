@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from codec.__main__ import COMMANDS, EXAMPLES, main, parse
+from codec.cli.corpus_args import open_corpus
 from tests.helpers.codecs import saved as saved_codec
 from tests.helpers.commands import fails, misused
 from tests.helpers.flow_checkpoints import saved_flow
@@ -131,6 +132,21 @@ def test_names_of_an_earlier_version(command, capsys):
 def test_words_that_are_no_override_of_a_dataset(command):
     for word in ("words", "kind=latents", "flow.ckpt", "lr=1"):
         fails([command, *GOOD[command], word], f"{word} is no option of a corpus: give dataset=")
+
+
+def test_a_folder_that_exists_is_a_corpus(folder, tmp_path, monkeypatch):
+    """Whatever its name has that Hydra's grammar would read."""
+    named = tmp_path / "my data" / "lang=Füße"
+    named.mkdir(parents=True)
+    soundfile.write(named / "a.wav", speechlike(1.0, 800, 0), 800)
+    for words in (
+        [str(named)],
+        ["dataset=folder", f"dataset.path={named}"],
+        ["dataset=folder", f'dataset.path="{named}"'],
+    ):
+        assert open_corpus(words, 800).size == 1
+    monkeypatch.chdir(named.parent)
+    assert open_corpus([named.name], 800).size == 1
 
 
 def test_the_documentation_has_valid_commands():
