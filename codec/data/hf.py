@@ -116,7 +116,9 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
         return dataset, available
 
     try:
-        dataset, available = retried(load, f"dataset {name}", lambda error: _offline() or not is_transient(error))
+        # offline, `datasets` reports a missing file as a lost connection
+        offline = constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE
+        dataset, available = retried(load, f"dataset {name}", lambda error: not offline and is_transient(error))
     except Exception as error:  # of dozens of classes, from the network to the parser
         lost = not isinstance(error, datasets.exceptions.DatasetGenerationError) or is_transient(error)
         advice = "check these names and the network, or give the path of a local copy" if lost else "repair its files"
@@ -134,8 +136,3 @@ def _fault(error: Exception) -> str:
         return "its files differ in their columns, or in the types of these"
     builder = isinstance(error, datasets.exceptions.DatasetGenerationError)
     return reason(error.__cause__ or error if builder else error)
-
-
-def _offline() -> bool:
-    """Whether nothing is asked of the Hub: `datasets` then reports a missing file as a lost connection."""
-    return constants.is_offline_mode() or datasets.config.HF_HUB_OFFLINE

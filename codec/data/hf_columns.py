@@ -17,12 +17,10 @@ from datasets import Audio, LargeList, List
 from codec.data.audio import AudioError
 from codec.data.base import Recording
 from codec.data.remote_files import read_range
-from codec.data.retry import is_refused, reason, retried
+from codec.data.retry import is_transient, reason, retried
 
 MOST_BYTES = 2**30  # of one recording
 LONGEST_PATH = 4096  # characters: longer strings are no paths
-# no host, or nobody listening: one row of many, which is skipped
-PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError, aiohttp.ClientConnectorError)
 
 
 @dataclass(frozen=True)
@@ -51,10 +49,8 @@ class Columns:
             data = _wav(value["array"], value.get("sampling_rate"), name)
         if isinstance(data, list):
             raise AudioError(name, f"is a list of {len(data)}: store one file, or a dict of array and sampling_rate")
-        if data and not isinstance(data, bytes):
-            raise AudioError(name, f"has a value of type {type(data).__name__} where audio was expected")
-        if not data and not path:
-            raise AudioError(name, "has neither bytes nor a path")
+        if not (isinstance(data, bytes) or (path and not data)):
+            raise AudioError(name, f"has neither bytes nor a path but {type(data).__name__}")
         text, speaker = (str(row[c]) if c and row[c] is not None else "" for c in (self.text, self.speaker))
         return Recording(data or fetch(self._place_of(path, name), name), name, speaker, text)
 
@@ -88,11 +84,14 @@ def _file_name(path: str) -> str:
 def fetch(path: str, name: str) -> bytes:
     """Read a local file, or one at a URL, with retries for a minute if its server answers. Raises AudioError."""
 
+    def passes(error: BaseException) -> bool:  # not where nobody listens: one row of many, which is skipped
+        return "://" in path and is_transient(error) and not isinstance(error, aiohttp.ClientConnectorError)
+
     def read() -> bytes:
         return read_range(*fsspec.core.url_to_fs(path), 0, MOST_BYTES + 1)
 
     try:
-        data = retried(read, name, lambda error: "://" not in path or isinstance(error, PERMANENT) or is_refused(error))
+        data = retried(read, name, passes)
     except Exception as error:  # of aiohttp's own classes, among others
         raise AudioError(name, f"cannot be opened ({reason(error)})") from None
     if len(data) > MOST_BYTES:

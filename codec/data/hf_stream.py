@@ -11,7 +11,7 @@ import numpy as np
 
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording, Stream
-from codec.data.retry import is_transient, reason, retried
+from codec.data.retry import reason, retried
 
 if TYPE_CHECKING:  # `datasets` takes seconds to import
     from datasets import IterableDataset
@@ -76,7 +76,7 @@ class HubStream(Corpus):
 
         for row in itertools.count(first):
             try:
-                batch = retried(read, f"{self.name}, file {shard}, row {row}", lambda error: not is_transient(error))
+                batch = retried(read, f"{self.name}, file {shard}, row {row}")
             except Exception as error:  # the network's and the parser's
                 raise CorpusError(f"{self.name} stops at row {row} of file {shard}: {reason(error)}.") from None
             if batch is None:

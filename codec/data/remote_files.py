@@ -14,11 +14,9 @@ from fsspec.callbacks import Callback
 from fsspec.implementations.local import LocalFileSystem
 
 from codec.data.base import CorpusError
-from codec.data.retry import is_refused, reason, retried
+from codec.data.retry import is_transient, reason, retried
 from codec.utils.atomic import atomic_file
 from codec.utils.redact import redact_text
-
-PERMANENT = (FileNotFoundError, PermissionError, ImportError, ValueError, TypeError, CorpusError)
 
 
 class RemoteFolder:
@@ -67,9 +65,7 @@ class RemoteFolder:
 
         where = f"{self.label}/{name}"
         try:
-            return retried(
-                once, where, lambda error: self.is_local or isinstance(error, PERMANENT) or is_refused(error)
-            )
+            return retried(once, where, lambda error: not self.is_local and is_transient(error))
         except FileNotFoundError:
             raise CorpusError(f"there is no {where}.") from None
         except Exception as error:
@@ -137,4 +133,4 @@ def _download(files: Any, path: str, target: str, sha256: str, size: int) -> Non
     files.get_file(path, target, callback=_Limit(size))
     with open(target, "rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise OSError("its sha256 is not the one in the index")
+            raise ConnectionError("its sha256 is not the one in the index")

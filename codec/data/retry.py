@@ -13,22 +13,11 @@ from codec.utils.redact import redact_text
 
 RETRIES = 6  # after 1, 2, 4, ... 32 seconds: a minute in all
 LONGEST = 300  # seconds: the window in which the Hub counts requests
-NETWORK = ("aiohttp", "http", "httpcore", "httpx", "requests", "ssl", "urllib3")  # httpx2 as well
+NETWORK = ("aiohttp", "botocore", "http", "httpcore", "httpx", "httpx2", "requests", "ssl", "urllib3")
+ANSWER = "ClientError"  # botocore's, of what a server has answered
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-def retried(read: Callable[[], T], what: str, permanent: Callable[[Exception], bool] = lambda error: False) -> T:
-    """Result of `read()`, called again after errors that are not `permanent`; the last error is raised."""
-    for attempt in itertools.count():
-        try:
-            return read()
-        except Exception as error:  # of many classes: the network's, the protocols' and the parsers' own
-            if attempt == RETRIES or permanent(error):
-                raise
-            log.warning("%s: %s; trying again", what, reason(error))
-            time.sleep(max(2**attempt, *map(_asked, causes(error))))
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -44,21 +33,28 @@ def status_of(error: BaseException) -> int:
     return status if isinstance(status, int) else 0
 
 
-def is_refused(error: BaseException) -> bool:
-    """Whether a server refused a request for good: HTTP status 400 to 499 but 408 (timeout) and 429 (too many)."""
-    return any(400 <= status_of(one) < 500 and status_of(one) not in (408, 429) for one in causes(error))
-
-
 def is_transient(error: BaseException) -> bool:
     """Whether a lost connection, an overloaded server or a failing disk caused an error, and not what was read."""
     return any(
         isinstance(one, ConnectionError | TimeoutError)
-        or (type(one).__module__.partition(".")[0].rstrip("2") in NETWORK and not status_of(one))
-        or (isinstance(one, OSError) and one.errno in (errno.EIO, errno.ESTALE))
+        or (isinstance(one, OSError) and one.errno in (errno.EIO, errno.EBUSY, errno.ESTALE))
+        or (type(one).__module__.partition(".")[0] in NETWORK and type(one).__name__ != ANSWER and not status_of(one))
         or status_of(one) in (408, 429)
         or status_of(one) >= 500
         for one in causes(error)
     )
+
+
+def retried(read: Callable[[], T], what: str, passes: Callable[[BaseException], bool] = is_transient) -> T:
+    """Result of `read()`, called again after errors that may pass; the last error is raised."""
+    for attempt in itertools.count():
+        try:
+            return read()
+        except Exception as error:  # of many classes: the network's, the protocols' and the parsers' own
+            if attempt == RETRIES or not passes(error):
+                raise
+            log.warning("%s: %s; trying again", what, reason(error))
+            time.sleep(max(2**attempt, *map(_asked, causes(error))))
 
 
 def _asked(error: BaseException) -> int:

@@ -6,7 +6,7 @@ import aiohttp
 import pyarrow as pa
 import pytest
 
-from codec.data.retry import LONGEST, RETRIES, is_refused, is_transient, retried
+from codec.data.retry import LONGEST, RETRIES, is_transient, retried
 
 
 class HttpError(Exception):
@@ -24,7 +24,7 @@ def test_refusals_are_final(monkeypatch, status, final):
         raise RuntimeError("hidden") from HttpError(status)
 
     with pytest.raises(RuntimeError):
-        retried(fail, "a file", is_refused)
+        retried(fail, "a file")
     assert len(pauses) == (0 if final else RETRIES)
 
 

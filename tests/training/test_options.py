@@ -21,7 +21,7 @@ ADVICE = re.compile(r"(?:set|choose|use|write|log without it,) ([\w.]+=[\w.\-+]+
     "overrides",
     [
         ["logger.csv=null", "+trainer.limit_val_batches=0", "+trainer.profiler=simple", "callbacks.best=null"],
-        ["trainer.precision=16-mixed", "+trainer.deterministic=warn", "+trainer.detect_anomaly=true"],
+        ["+trainer.deterministic=warn", "+trainer.detect_anomaly=true", "callbacks.rng_state=null"],
     ],
     ids=" ".join,
 )
