@@ -36,7 +36,7 @@ def evaluate(cfg: DictConfig) -> None:
     cfg.sample_rate = cfg.sample_rate or max((c.sample_rate for c in checkpoints), default=16_000)
     cfg.device = usable_device(cfg.device)
     baselines = instantiate(cfg.get("baseline", {}), _convert_="all")
-    systems = build_systems(checkpoints, options["n_q"], baselines, cfg.ema, cfg.device)
+    systems = build_systems(checkpoints, options["n_q"], baselines, cfg.ema, cfg.device, cfg.beam)
     if cfg.listening:
         check_listening_test([system.name for system in systems])
     data = instantiate(cfg.dataset, _convert_="all") if "dataset" in cfg else corpus_of(checkpoints, cfg.sample_rate)

@@ -13,6 +13,7 @@ from codec.encoders.base import Encoder
 from codec.layers.inference import ReducedPrecision, for_inference
 from codec.layers.streaming import State, Stream, in_pieces
 from codec.quantizers.base import Quantized, Quantizer
+from codec.quantizers.rvq import RVQ
 
 PIECE_SECONDS = 2.0  # audio per step of a causal part when no gradient is needed
 
@@ -90,6 +91,19 @@ class Codec(nn.Module):
     def bitrate(self, n_q: int | None = None) -> float:
         """Nominal bitrate in kbit/s."""
         return self.quantizer.bitrate(n_q)
+
+    def search_with(self, beam: int) -> "Codec":
+        """Search codes along the ``beam`` best paths through the residual codebooks, outside training -> itself.
+
+        1 is the usual search, level by level. A wider one finds codes of a smaller error for ``n_q`` levels, which any
+        decoder of this codec reads (docs/evaluation.md); its cost grows with ``beam``. ValueError without codebooks.
+        """
+        if beam < 1 or (beam > 1 and not any(isinstance(part, RVQ) for part in self.quantizer.modules())):
+            raise ValueError(f"a beam of {beam} needs residual codebooks and at least one path: leave it out")
+        for part in self.quantizer.modules():
+            if isinstance(part, RVQ):
+                part.beam = beam
+        return self
 
     def encode_batch(self, wavs: Sequence[Tensor], n_q: int | None = None) -> list[Tensor]:
         """Waveforms ``[T]`` of any lengths -> codes ``[n_q, F]``, as if each were encoded alone; a batch if causal."""

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from codec.cli.options import add_ckpt, add_device, add_force, add_n_q, add_raw
+from codec.cli.options import add_ckpt, add_device, add_force, add_n_q, add_raw, count
 from codec.utils.atomic import refuse_existing
 from codec.utils.errors import InputError
 
 
 def add_encode(parser: argparse.ArgumentParser) -> None:
     add_files(parser, "audio file (wav, flac, ogg, opus, mp3), any rate and length", "token file to write")
+    beam = "paths of the search for codes: more find better ones, in more time (%(default)s)"
+    parser.add_argument("--beam", type=count, default=1, help=beam)
 
 
 def add_decode(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,7 @@ def convert(options: argparse.Namespace, convert_file: Callable) -> None:
     codec, _ = load_codec(options.ckpt, ema=not options.raw)
     codec = codec.to(usable_device(options.device)).for_inference()
     try:
+        codec.search_with(getattr(options, "beam", 1))
         tokens = convert_file(codec, options.source, options.target, options.n_q)
     except ValueError as error:  # too many codebooks, or none
         raise InputError(str(error)) from error

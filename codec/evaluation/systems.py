@@ -20,6 +20,7 @@ from codec.evaluation.html.base import SystemResult, family_of
 from codec.evaluation.profiling import real_time_factors
 from codec.evaluation.report import Report
 from codec.evaluation.runs.run_folder import Run, RunError, find_runs, is_run, run_names, unique_suffixes
+from codec.model import Codec
 from codec.quantizers.base import Quantizer
 
 log = logging.getLogger(__name__)
@@ -121,9 +122,13 @@ def build_systems(
     baselines: Mapping[str, System] | None = None,
     ema: bool = True,
     device: str | torch.device = "cpu",
+    beam: int = 1,
 ) -> list[EvaluatedSystem]:
-    """Every checkpoint with each ``n_q`` (None: all codebooks; ``curve``: 1, 2, 4, ... and all), then the baselines."""
-    load = functools.lru_cache(maxsize=1)(lambda path: load_codec(path, ema)[0])  # once for all numbers of codebooks
+    """Every checkpoint with each ``n_q`` (None: all codebooks; ``curve``: 1, 2, 4, ... and all), then the baselines.
+
+    ``beam``: paths of the search for codes. Raises CheckpointError for counts and beams that a codec does not have.
+    """
+    load = functools.lru_cache(maxsize=1)(lambda path: _loaded(path, ema, beam))  # once for all numbers of codebooks
     systems = []
     for checkpoint, family in zip(checkpoints, _checkpoint_names(checkpoints), strict=True):
         path = checkpoint.path
@@ -144,6 +149,13 @@ def build_systems(
         if file in RESERVED or files.count(file) > 1:
             raise CheckpointError(f"the name {system.name!r} is not unique: rename it, or evaluate it by itself")
     return systems
+
+
+def _loaded(path: Path, ema: bool, beam: int) -> Codec:
+    try:
+        return load_codec(path, ema)[0].search_with(beam)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def codebook_counts(path: Path, quantizer: Quantizer, n_q: int | str | Iterable[int]) -> list[int | None]:

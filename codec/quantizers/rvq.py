@@ -32,6 +32,7 @@ class RVQ(Quantizer):
     """
 
     has_semantic = True
+    beam = 1  # paths of the search for codes, outside training (Codec.search_with)
 
     def __init__(
         self,
@@ -79,6 +80,9 @@ class RVQ(Quantizer):
         by ``dropout`` and ``quantization_rate`` if None.
         """
         n_q = self.check_n_q(n_q)
+        if self.beam > 1 and not self.training:
+            codes = self.encode(z, n_q)
+            return Quantized(self.decode(codes), codes, z.new_zeros(()), {})
         batch, frames = z.shape[0], z.shape[-1]
         vectors = self.project_in(z).transpose(1, 2).flatten(0, 1)  # [N = B * F, C]
         training = self.training and torch.is_grad_enabled()
@@ -125,12 +129,26 @@ class RVQ(Quantizer):
 
     @fp32
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
-        residual = self.project_in(z).transpose(1, 2).flatten(0, 1)
-        codes = []
-        for k in range(self.check_n_q(n_q)):
-            codes.append(self._nearest(residual, k))
-            residual = residual - F.embedding(codes[-1], self.codebooks[k])
+        residual, codes = self.project_in(z).transpose(1, 2).flatten(0, 1), []
+        if self.beam > 1:
+            codes = self._search(residual, self.check_n_q(n_q))
+        else:
+            for k in range(self.check_n_q(n_q)):
+                codes.append(self._nearest(residual, k))
+                residual = residual - F.embedding(codes[-1], self.codebooks[k])
         return torch.stack(codes).unflatten(1, (z.shape[0], -1)).transpose(0, 1)
+
+    def _search(self, vectors: Tensor, n_q: int) -> list[Tensor]:
+        """Codes ``[N]`` of each level for vectors ``[N, C]``: of the ``beam`` best sums of codes of the levels so far,
+        each is continued with every code of the next one (Liu, Lu and Dai, arXiv 1509.05195, section 3.2)."""
+        residual, paths = vectors[:, None], vectors.new_zeros(len(vectors), 1, 0, dtype=torch.int64)  # [N, W, ...]
+        for book in self.codebooks[:n_q]:
+            error = residual.square().sum(-1, keepdim=True) - 2 * residual @ book.t() + book.square().sum(-1)
+            best = error.flatten(1).topk(min(self.beam, error[0].numel()), largest=False).indices  # [N, W']
+            path, code = best // len(book), best % len(book)
+            residual = residual.take_along_dim(path[..., None], 1) - F.embedding(code, book)
+            paths = torch.cat([paths.take_along_dim(path[..., None], 1), code[..., None]], dim=-1)
+        return list(paths[:, 0].unbind(-1))
 
     @fp32
     def decode(self, codes: Tensor) -> Tensor:

@@ -196,3 +196,25 @@ def test_statistics_by_hand_and_entropy_bitrate():
 def test_fsq_codes_are_distinct_levels():
     values = FSQ(2, 50, levels=[5, 4]).decode(torch.arange(20)[None, None])  # every code once
     assert len({tuple(v) for v in values[0].t().detach().round(decimals=5).tolist()}) == 20
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_wide_beam_finds_the_best_codes(frozen):
+    """Of three codebooks of four codes, a beam of 16 paths keeps all of them: the search is exhaustive."""
+    torch.manual_seed(0)
+    rvq = RVQ(5, 50, n_q=3, codebook_size=4).eval()
+    z = torch.randn(2, 5, 7)
+    if frozen:
+        rvq.precompute()
+    every = torch.cartesian_prod(*[torch.arange(4)] * 3)  # [64, 3]
+    sums = rvq.decode(every.t()[None])[0]  # [5, 64]
+    best = every[torch.cdist(z.transpose(1, 2), sums.t()[None]).argmin(-1)].transpose(1, 2)
+    greedy = (rvq.decode(rvq.encode(z)) - z).square().sum()
+    rvq.beam = 16
+    codes = rvq.encode(z)
+    assert torch.equal(codes, best)
+    assert torch.equal(rvq(z).codes, codes)
+    torch.testing.assert_close(rvq(z).z, rvq.decode(codes))
+    assert (rvq.decode(codes) - z).square().sum() < greedy
+    rvq.beam = 1
+    assert torch.equal(rvq.encode(z), rvq(z).codes)

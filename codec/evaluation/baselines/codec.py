@@ -14,6 +14,7 @@ from codec.evaluation.metrics.base import MissingError
 from codec.evaluation.profiling import algorithmic_delay, gflop_per_second
 from codec.model import Codec
 from codec.quantizers.base import codebook_statistics
+from codec.quantizers.rvq import RVQ
 
 
 class CodecSystem(System):
@@ -27,6 +28,7 @@ class CodecSystem(System):
     def __init__(self, codec: Codec, n_q: int | None = None, device: str | torch.device = "cpu"):
         self.n_q = codec.quantizer.check_n_q(n_q)
         self.codec, self.sample_rate, self.counts = codec.to(device).eval(), codec.sample_rate, None
+        self.beam = max((part.beam for part in codec.quantizer.modules() if isinstance(part, RVQ)), default=1)
 
     @cached_property
     def cost(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class CodecSystem(System):
             "parameters": sum(p.numel() for p in self.codec.parameters()),
             "frame_rate_hz": self.codec.frame_rate,
             "n_q": self.n_q,
+            **({"beam": self.beam} if self.beam > 1 else {}),
             "kbps": self.codec.bitrate(self.n_q or None),
             **self.cost,
         }
@@ -71,9 +74,9 @@ class PublishedSystem(CodecSystem):
     ``source`` is a checkpoint of ``python -m codec import``, or what that command takes.
     """
 
-    def __init__(self, source: str, n_q: int | None = None, device: str = "cpu"):
+    def __init__(self, source: str, n_q: int | None = None, device: str = "cpu", beam: int = 1):
         try:
-            super().__init__(_published(str(source)), n_q, device)
+            super().__init__(_published(str(source), beam), n_q, device)
         except CheckpointError as error:
             raise MissingError(f"{error}. python -m codec import makes the file") from None
         self.source = Path(source).name
@@ -83,5 +86,6 @@ class PublishedSystem(CodecSystem):
 
 
 @lru_cache(maxsize=1)  # systems that differ in n_q share the codec
-def _published(source: str) -> Codec:
-    return load_codec(source)[0] if source.endswith(".ckpt") else import_published(source)[0]
+def _published(source: str, beam: int) -> Codec:
+    codec = load_codec(source)[0] if source.endswith(".ckpt") else import_published(source)[0]
+    return codec.search_with(beam)
