@@ -75,6 +75,8 @@ class Corpus(ABC):
     size: int | None = None  # number of recordings; None if unknown (a stream)
     bad: Sequence[tuple[str, str]] = ()  # (file, reason) of recordings found unreadable before any item was read
     upsampled: int = 0  # number of recordings with a lower rate than `sample_rate`, as far as known (not of a stream)
+    held_out_by: str = "unknown"  # speaker: training has no recording of a held-out speaker; or file
+    speakers_from: str = ""  # where the speakers' names are from, if not from a manifest or column
 
     @abstractmethod
     def crops(self, samples: int, seed: int) -> Dataset:
@@ -86,12 +88,23 @@ class Corpus(ABC):
         """Held-out recordings of `split`, "val" or "test" (possibly the same set), cut to the first `max_seconds`, in a
         fixed order. Access to an unreadable item raises AudioError; `readable` skips these."""
 
-    def rate_facts(self) -> dict[str, str]:
-        """A fact for logs and reports on recordings that are upsampled; {} if there are none."""
-        if not self.upsampled:
-            return {}
-        count = f"{self.upsampled:,} of {self.size:,} recordings" if self.size else f"{self.upsampled:,} recordings"
-        return {"upsampled": f"{count}: below {self.sample_rate:,} Hz, and empty above half their own rate"}
+    def facts(self) -> dict[str, str]:
+        """Facts for reports: what the held-out part is, and `warnings`."""
+        facts = {"held_out_by": self.held_out_by, "speakers_from": self.speakers_from}
+        return {name: fact for name, fact in facts.items() if fact} | self.warnings()
+
+    def warnings(self) -> dict[str, str]:
+        """Facts for logs and reports on recordings that are upsampled, and on speakers in both training and test."""
+        facts = {}
+        if self.upsampled:
+            count = f"{self.upsampled:,} of {self.size:,} recordings" if self.size else f"{self.upsampled:,} recordings"
+            facts["upsampled"] = f"{count}: below {self.sample_rate:,} Hz, and empty above half their own rate"
+        if self.held_out_by == "file":
+            facts["held_out_warning"] = (
+                "by file, so that training may have the same speakers: name them in a manifest, by "
+                "dataset.speaker_from or speaker_column"
+            )
+        return facts
 
 
 class Stream(IterableDataset):
@@ -120,6 +133,13 @@ class Stream(IterableDataset):
         if self._items is None:
             self._items = self.items()
         return self._items
+
+
+def given(path: str | Path) -> str | Path:
+    """`path`, or CorpusError if it is empty: it would mean the working directory."""
+    if not str(path or "").strip():
+        raise CorpusError("dataset.path is empty (from a variable that is not set?): give a folder.")
+    return path
 
 
 def readable(clips: Sequence[dict], skipped: list[tuple[str, str]], limit: int | None = None) -> Iterator[dict]:

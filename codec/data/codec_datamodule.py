@@ -65,7 +65,7 @@ class SpeechData(InfiniteDataModule):
     def train_dataloader(self) -> DataLoader:
         crops = self.corpus.crops(self.samples, self.seed)
         if not self.rank_and_world[0]:  # after crops, which may read what a corpus has
-            for name, fact in self.corpus.rate_facts().items():
+            for name, fact in self.corpus.warnings().items():
                 log.warning("%s: %s", name, fact)
         streamed = isinstance(crops, Stream)
         if self.augment is not None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,12 +12,16 @@ import numpy as np
 
 from codec.data import audio
 from codec.data.audio import AudioError
-from codec.data.base import CorpusError, Recording
+from codec.data.base import CorpusError, Recording, given
 from codec.data.folder_walk import find_audio
-from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
+from codec.data.indexed import IndexedCorpus, split
 from codec.data.manifest import Row, phones_are_timed, read_manifest
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 from codec.utils.errors import shortened
+
+# folders named as speakers often are: 1034 (LibriSpeech), p225 (VCTK), id10270 (VoxCeleb), S0002 (AISHELL), speaker_7
+SPEAKER = re.compile(r"(p|s|id|spk|spkr|speaker)?[-_ ]?\d+", re.IGNORECASE)
+MOST_ODD = 0.1  # share of the files whose folders may have other names
 
 SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("val", "valid", "validation", "dev"), "val")
 
@@ -29,9 +34,12 @@ class FolderCorpus(IndexedCorpus):
     A manifest (CSV or JSON lines; default: `manifest.csv` in the folder; "none": no manifest) limits it to the files
     listed. Columns: `file` (inside the folder) and, where known, `speaker`, `text`, `split` (train, val or test) and
     `phones` ("symbol@seconds ...").
-    If no row is marked val or test, the share `holdout` serves as both, by speaker if known, else by file; otherwise
-    unmarked rows are for training. With `holdout=1` every file is a clip, whatever the manifest says. Raises
+    If no row is marked val or test, the share `holdout` is test and as much val, by speaker if known, else by file;
+    otherwise unmarked rows are for training. With `holdout=1` every file is a clip, whatever the manifest says. Raises
     CorpusError if the folder does not exist or has no readable audio.
+
+    Where no row has a speaker, `speaker_from` takes folder names: 1 is the first folder below `path`, 2 the next, -1
+    the one that holds the file; "auto" finds the level in trees like LibriSpeech's and VCTK's; None: none.
     """
 
     def __init__(
@@ -41,8 +49,9 @@ class FolderCorpus(IndexedCorpus):
         manifest: str | Path | None = None,
         holdout: float = 0.05,
         seed: int = 0,
+        speaker_from: int | str | None = None,
     ):
-        self.root = Path(path).expanduser()
+        self.root = Path(given(path)).expanduser()
         if not self.root.is_dir():
             raise CorpusError(f"{self.root} is not a folder: give a folder of audio files as dataset.path.")
         read_all = str(manifest).lower() in ("none", "false") and manifest is not None
@@ -51,7 +60,7 @@ class FolderCorpus(IndexedCorpus):
         rows = self._scan() if manifest is None or read_all else self._listed(Path(manifest).expanduser())
         found, self.bad = _headers(self.root, [row.file for row in rows])
         self.size = len(rows)
-        self.rows = [row for row in rows if row.file in found]
+        self.rows = self._with_speakers([row for row in rows if row.file in found], speaker_from)
         if not self.rows:
             first = " ".join(self.bad[0])
             raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({first}).")
@@ -62,7 +71,10 @@ class FolderCorpus(IndexedCorpus):
             )
         lengths = np.array([audio.length(*found[row.file], sample_rate) for row in self.rows], np.int64)
         self.upsampled = sum(rate < sample_rate for _, rate in found.values())
-        super().__init__(sample_rate, lengths, self._split(holdout, seed))
+        marks = np.array([SPLITS.get(row.split.lower(), "train") for row in self.rows])
+        names, speakers = [row.file for row in self.rows], [row.speaker for row in self.rows]
+        splits = split(names, speakers, holdout, seed, marks if (marks != "train").any() else None)
+        super().__init__(sample_rate, lengths, splits, speakers)
 
     def recording(self, i: int) -> Recording:
         row = self.rows[i]
@@ -71,6 +83,21 @@ class FolderCorpus(IndexedCorpus):
     def identity(self) -> Iterator[str]:
         """All rows of the manifest; audio contributes only its lengths."""
         return map(repr, self.rows)
+
+    def _with_speakers(self, rows: list[Row], level: int | str | None) -> list[Row]:
+        """The rows with the names of folders as speakers, if these are not known."""
+        paths = [row.file.split("/") for row in rows]
+        if level is None or any(row.speaker for row in rows) or not (level := speaker_level(paths, level)):
+            return rows
+        at = level - 1  # the last part of a path is the file's name
+        speakers = [path[at] if -len(path) <= at < len(path) - 1 else "" for path in paths]
+        if not any(speakers):
+            raise CorpusError(
+                f"dataset.speaker_from={level}, but no folder in {self.root} is at that level: give another"
+            )
+        self.speakers_from = f"folder level {level}, such as {max(speakers)}"
+        log.info("speakers of %s are named by %s (dataset.speaker_from)", self.root, self.speakers_from)
+        return [row._replace(speaker=speaker) for row, speaker in zip(rows, speakers, strict=True)]
 
     def _scan(self) -> list[Row]:
         names, others = find_audio(self.root)
@@ -96,7 +123,7 @@ class FolderCorpus(IndexedCorpus):
                     f"{manifest} lists {row.file!r}, which is not a file inside {self.root}: give a folder that holds "
                     "all of them as dataset.path, or read all files there with dataset.manifest=none"
                 )
-            if (row.split or "train") not in SPLITS:
+            if (row.split.lower() or "train") not in SPLITS:
                 raise CorpusError(f"{manifest} has the split {row.split!r}; valid: {', '.join(SPLITS)}.")
             if not phones_are_timed(row.phones):
                 form = "'symbol@seconds symbol@seconds ...' in the order of their times"
@@ -113,23 +140,25 @@ class FolderCorpus(IndexedCorpus):
                 return name[len(root) + 1 :]
         return name
 
-    def _split(self, holdout: float, seed: int) -> dict[str, np.ndarray]:
-        names = [row.file for row in self.rows]
-        speakers = [row.speaker for row in self.rows]
-        everything = np.arange(len(self.rows))
-        splits = {"train": everything[:0], "val": everything, "test": everything}
-        if holdout < 1:
-            marks = np.array([SPLITS.get(row.split, "train") for row in self.rows])
-            splits = {name: everything[marks == name] for name in splits}
-            if not len(splits["val"]) and not len(splits["test"]):
-                mask = hold_out(names, speakers, holdout, seed)
-                splits = {"train": everything[~mask], "val": everything[mask], "test": everything[mask]}
-                if holdout > 0 and not mask.any():
-                    log.warning("%s has nothing to hold out: validation is on the training files", self.root)
-                    splits["val"] = splits["test"] = everything
-        val, test = (interleave_speakers(splits[name], names, speakers) for name in ("val", "test"))
-        # If a manifest marks only one of val and test, it serves as both.
-        return {"train": splits["train"], "val": val if len(val) else test, "test": test if len(test) else val}
+
+def speaker_level(paths: Sequence[Sequence[str]], level: int | str) -> int | None:
+    """`level`, or for "auto" the first folder level, from 1, at which nearly all paths (folder, ..., file) have names
+    that look like speakers', or that begin the files' names (p225/p225_001.wav); None without two of them."""
+    if level != "auto":
+        if not isinstance(level, int) or not level:
+            raise CorpusError(
+                f"dataset.speaker_from={level}: give a folder level (1, 2, ... or -1, -2, ...), auto or null."
+            )
+        return level
+    for at in range(max(map(len, paths)) - 1):
+        names = [path[at] for path in paths if len(path) > at + 1 and _names_speaker(path[at], path[-1])]
+        if len(names) >= (1 - MOST_ODD) * len(paths) and len({*names}) > 1:
+            return at + 1
+    return None
+
+
+def _names_speaker(folder: str, file: str) -> bool:
+    return bool(SPEAKER.fullmatch(folder)) or file.startswith((f"{folder}_", f"{folder}-"))
 
 
 def _headers(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int]], list[tuple[str, str]]]:

@@ -11,16 +11,16 @@ from huggingface_hub import constants
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
-from codec.data.hf_columns import Columns, undecoded
+from codec.data.hf_columns import Columns, as_text, undecoded
 from codec.data.hf_stream import HubStream, limit_timeouts
-from codec.data.indexed import IndexedCorpus, hold_out, interleave_speakers
+from codec.data.indexed import IndexedCorpus, split
 from codec.data.retry import is_transient, reason, retried
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 
 
 class HubTable(IndexedCorpus):
-    """Downloaded Hub dataset; the share `holdout` is both val and test, by speaker if a column has speakers. Durations
-    are read from the headers of the files in one pass, and cached."""
+    """Downloaded Hub dataset; the share `holdout` is test, and as much val, by speaker if a column has speakers.
+    Durations are read from the headers of the files in one pass, and cached."""
 
     def __init__(self, dataset: Dataset, columns: Columns, sample_rate: int, name: str, holdout: float, seed: int):
         self.dataset, self.columns, self.size = dataset, columns, len(dataset)
@@ -32,12 +32,10 @@ class HubTable(IndexedCorpus):
             raise CorpusError(f"none of the {self.size} rows of {name} can be read ({example}).")
         lengths = np.array([audio.length(*headers[row][:2], sample_rate) for row in self.rows], np.int64)
         self.upsampled = sum(headers[row][1] < sample_rate for row in self.rows)
-        speakers = list(dataset[columns.speaker]) if columns.speaker else [""] * self.size
-        speakers = [str(speakers[i] or "") for i in self.rows]
-        names = [str(i) for i in self.rows]
-        mask = hold_out(names, speakers, holdout, seed)
-        train, held_out = np.flatnonzero(~mask), interleave_speakers(np.flatnonzero(mask), names, speakers)
-        super().__init__(sample_rate, lengths, {"train": train, "val": held_out, "test": held_out})
+        speakers = list(dataset[columns.speaker]) if columns.speaker else [None] * self.size
+        speakers = [as_text(speakers[i]) for i in self.rows]
+        splits = split([str(i) for i in self.rows], speakers, holdout, seed)
+        super().__init__(sample_rate, lengths, splits, speakers)
 
     def recording(self, i: int) -> Recording:
         row = self.rows[i]

@@ -51,7 +51,7 @@ class Columns:
             raise AudioError(name, f"is a list of {len(data)}: store one file, or a dict of array and sampling_rate")
         if not (isinstance(data, bytes) or (path and not data)):
             raise AudioError(name, f"has neither bytes nor a path but {type(data).__name__}")
-        text, speaker = (str(row[c]) if c and row[c] is not None else "" for c in (self.text, self.speaker))
+        text, speaker = (as_text(row[c]) if c else "" for c in (self.text, self.speaker))
         return Recording(data or fetch(self._place_of(path, name), name), name, speaker, text)
 
     def _place_of(self, path: str, name: str) -> str:
@@ -60,6 +60,11 @@ class Columns:
         if not self.root or "://" in path or os.path.isabs(path) or os.path.exists(path):
             return path
         return f"{self.root}/{path}"
+
+
+def as_text(value: Any) -> str:
+    """A cell as text, "" for a missing one: None, or pandas' NaN."""
+    return "" if value is None or value != value else str(value).strip()
 
 
 def _wav(array: Any, rate: Any, name: str) -> bytes:

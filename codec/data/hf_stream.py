@@ -36,7 +36,8 @@ class HeldOut(NamedTuple):
 
 class HubStream(Corpus):
     """Streamed corpus of the rows of `dataset`, converted by `recording(row, place)`. The first `held` readable
-    recordings are both val and test, and not trained on. `part` identifies configuration, split and columns."""
+    recordings are test and as many more val. Neither they nor others by their speakers are trained on. `part`
+    identifies configuration, split and columns."""
 
     def __init__(
         self, dataset: "IterableDataset", recording: ToRecording, sample_rate: int, name: str, held: int, part: str = ""
@@ -50,8 +51,21 @@ class HubStream(Corpus):
 
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
         samples = None if max_seconds is None else int(max_seconds * self.sample_rate)
-        recordings = self.held_out.recordings
+        recordings = self.part_of(split)
         return [r.item(r.read(self.sample_rate, 0, samples), 0, 0, self.sample_rate) for r in recordings]
+
+    def part_of(self, split: str) -> list[Recording]:
+        """The held-out recordings of "val" or "test"."""
+        recordings = self.held_out.recordings
+        return recordings[self.held :] if split == "val" else recordings[: self.held]
+
+    @cached_property
+    def held_speakers(self) -> set[str]:
+        return {recording.speaker for recording in self.held_out.recordings} - {""}
+
+    @property
+    def held_out_by(self) -> str:
+        return "speaker" if all(recording.speaker for recording in self.held_out.recordings) else "file"
 
     @property
     def bad(self) -> Sequence[tuple[str, str]]:
@@ -88,7 +102,7 @@ class HubStream(Corpus):
         recordings, bad, skip = found = HeldOut([], [], {})
         rows = ((shard, *row) for shard in range(self.shards) for row in self.rows(shard))
         for shard, row, content in rows:
-            if len(recordings) == self.held or (len(bad) >= HOPELESS and not recordings):
+            if len(recordings) == 2 * self.held or (len(bad) >= HOPELESS and not recordings):
                 break
             skip[shard] = row + 1
             try:
@@ -100,9 +114,10 @@ class HubStream(Corpus):
         if not recordings:
             example = f" ({' '.join(bad[0])})" if bad else ""
             raise CorpusError(f"none of the first {len(bad)} recordings of {self.name} can be read{example}.")
-        if len(recordings) < self.held:
+        if len(recordings) < 2 * self.held:
             raise CorpusError(
-                f"{self.name} has {len(recordings)} readable recordings: hold out fewer than {self.held}."
+                f"{self.name} has {len(recordings)} readable recordings: hold out fewer than {self.held} for test, and "
+                "as many for validation."
             )
         return found
 
@@ -113,7 +128,7 @@ class StreamCrops(Stream):
 
     def __init__(self, corpus: HubStream, samples: int, seed: int):
         self.corpus, self.samples, self.seed = corpus, samples, seed
-        self.skip = corpus.held_out.skip  # computed before there are workers
+        self.skip, self.held_speakers = corpus.held_out.skip, corpus.held_speakers  # computed before there are workers
 
     def items(self) -> Iterator[dict]:
         rng = np.random.default_rng((self.seed, 4, self.start, self.part()[0]))
@@ -129,10 +144,18 @@ class StreamCrops(Stream):
             skipped.clear()
 
     def _crops(self, rng: np.random.Generator, skipped: list[tuple[str, str]]) -> Iterator[dict]:
-        rate, failures = self.corpus.sample_rate, 0
+        rate, failures, held = self.corpus.sample_rate, 0, 0
         for content, place in self._passes():
             try:
                 recording = self.corpus.recording(content, place)
+                held = held + 1 if recording.speaker in self.held_speakers else 0
+                if held == 10 * HOPELESS:
+                    raise CorpusError(
+                        f"{held:,} recordings in a row are by held-out speakers: hold out fewer (dataset.held), or by "
+                        "recording (dataset.speaker_column=null)."
+                    )
+                if held:
+                    continue
                 wav = recording.read(rate)
             except AudioError as error:
                 skipped.append((error.file, error.reason))

@@ -1,5 +1,6 @@
 """Corpora of recordings with known durations: training crops by draw number, held-out clips by position."""
 
+import logging
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,13 +13,18 @@ from codec.data.base import TRIES, Corpus, CorpusError, Recording
 from codec.data.crop_index import CropIndex
 from codec.utils.cache import cache_key
 
+log = logging.getLogger(__name__)
+
 
 class IndexedCorpus(Corpus):
     """A corpus of numbered recordings of known `lengths` [recordings] int64, in samples at `sample_rate`. `splits` maps
-    "train", "val" and "test" to numbers of recordings."""
+    "train", "val" and "test" to numbers of recordings; `speakers` are theirs, "" if unknown."""
 
-    def __init__(self, sample_rate: int, lengths: np.ndarray, splits: dict[str, np.ndarray]):
-        self.sample_rate, self.lengths, self.splits = sample_rate, lengths, splits
+    def __init__(self, sample_rate: int, lengths: np.ndarray, splits: dict[str, np.ndarray], speakers: Sequence[str]):
+        self.sample_rate, self.lengths, self.splits, self.speakers = sample_rate, lengths, splits, speakers
+        train, held = ({speakers[i] for p in parts for i in splits[p]} for parts in (("train",), ("val", "test")))
+        if train and held:
+            self.held_out_by = "file" if "" in train | held or train & held else "speaker"
 
     @abstractmethod
     def recording(self, i: int) -> Recording: ...
@@ -81,18 +87,48 @@ class Clips(Sequence):
         return recording.item(recording.read(rate, 0, self.samples), 0, 0, rate)
 
 
-def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: int) -> np.ndarray:
-    """Mask [recordings] of the held-out part: about `share` of them, whole speakers if two or more are known. Chosen by
-    hashes of (seed, name), so that it changes little when a corpus grows. For 0 < share < 1, neither part is empty if
-    there are two groups."""
-    groups = list(speakers) if len(set(speakers) - {""}) > 1 else list(names)
-    groups = [group or f"file {name}" for group, name in zip(groups, names, strict=True)]
-    sizes = Counter(groups)
+def split(
+    names: Sequence[str], speakers: Sequence[str], share: float, seed: int, marks: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Numbers of the recordings of "train", "val" and "test"; the latter two alternate between speakers.
+
+    `marks` [recordings] names the split of each; without marks of val or test, about `share` of the recordings are test
+    and as many val: whole speakers if two or more are known. They are chosen by hashes of (seed, name), so that they
+    change little when a corpus grows. A single part that is marked val, or held out of too few recordings or speakers,
+    is divided. `share` >= 1 makes every recording a clip of both.
+    """
+    everything = np.arange(len(names))
+    parts = {"train": everything, "test": everything[:0], "val": everything[:0]}
     if share >= 1:
-        return np.ones(len(groups), bool)
+        parts = {"train": everything[:0], "test": everything, "val": everything}
+    elif marks is not None:
+        parts = {part: everything[marks == part] for part in parts}
+    by_speaker = len({*speakers} - {""}) > 1
+    pairs = zip(names, speakers, strict=True)
+    groups = [(speaker if by_speaker else name) or f"file {name}" for name, speaker in pairs]
+    wanted = max(1, round(share * len(names))) if share > 0 else 0
+    for part in () if len(parts["val"]) else ("test", "val"):
+        if not len(parts[part]):
+            drawn = part == "val" and marks is None  # a part of a drawn test serves as well as a large speaker
+            mask = _hold_out([groups[i] for i in parts["train"]], wanted, seed, 0 if drawn else 1)
+            parts[part], parts["train"] = parts["train"][mask], parts["train"][~mask]
+    parts |= {part: interleave_speakers(parts[part], names, speakers) for part in ("val", "test")}
+    if not len(parts["val"]) or not len(parts["test"]):
+        held = parts["val"] if len(parts["val"]) else parts["test"]
+        parts |= {"test": held[::2], "val": held[1::2]} if len(held) > 1 else {"test": held, "val": held}
+    if share > 0 and not len(parts["test"]):
+        log.warning("the corpus is too small to hold anything out: validation and test are on the training recordings")
+        parts["val"] = parts["test"] = everything
+    elif share < 1 and {*parts["val"].tolist()} & {*parts["test"].tolist()}:
+        log.warning("the corpus is too small for two held-out parts: validation and test are the same recording")
+    return parts
+
+
+def _hold_out(groups: Sequence[str], wanted: int, seed: int, least: int) -> np.ndarray:
+    """Mask [recordings] of whole groups, at most 2 * `wanted` recordings if `least` is 0; else at least one group."""
+    sizes = Counter(groups)
     held_out: set[str] = set()
-    if share > 0 and len(sizes) > 1:
-        wanted = max(1, round(share * len(names)))
+    if wanted > 0 and len(sizes) > 1:
         order = sorted(sizes, key=lambda group: cache_key(seed, group))
         count = 0
         for group in order:
@@ -100,7 +136,7 @@ def hold_out(names: Sequence[str], speakers: Sequence[str], share: float, seed: 
             if count < wanted and count + sizes[group] <= 2 * wanted:
                 held_out.add(group)
                 count += sizes[group]
-        held_out = held_out or {min(order, key=sizes.__getitem__)}
+        held_out = held_out or {*sorted(order, key=sizes.__getitem__)[:least]}
         if len(held_out) == len(sizes):
             held_out.discard(max(order, key=sizes.__getitem__))
     return np.array([group in held_out for group in groups], bool)

@@ -1,8 +1,10 @@
 """Reading of manifests, tables (CSV or JSON lines) that list the recordings of a folder, in bounded memory."""
 
 import csv
+import difflib
 import itertools
 import json
+import logging
 import math
 import sys
 from collections.abc import Iterator
@@ -26,6 +28,9 @@ FILE = (
     "path",
     "wav",
 )
+SPEAKER = ("speaker", "speakers", "speaker_id", "speakerid", "spk", "spk_id", "client_id")  # names of that column
+
+log = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
@@ -40,8 +45,8 @@ class Row(NamedTuple):
 
 def read_manifest(path: Path) -> tuple[list[Row], list[str]]:
     """(rows, column names) of a file in UTF-8: JSON lines, or CSV with a header, its separator one of , ; | and tabs.
-    The first of FILE is `file`; columns that `Row` lacks are ignored. Raises CorpusError if it cannot be read, is of
-    another form, or takes more than 1 GB of memory."""
+    The first of FILE is `file`, of SPEAKER `speaker`, in any case; columns that `Row` lacks are ignored. Raises
+    CorpusError if it cannot be read, is of another form, or takes more than 1 GB of memory."""
     try:
         if path.exists() and not path.is_file():
             raise CorpusError(f"the manifest {path} is no regular file.")
@@ -69,6 +74,9 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
     reader = _cells(lines())
     columns = next(reader, [])
     positions = {name: columns.index(name) for name in Row._fields if name in columns}
+    for name in {*columns} - {*Row._fields}:
+        if near := difflib.get_close_matches(name, {*Row._fields} - {*columns}, 1, 0.7):
+            log.warning("the column %r of the manifest %s is ignored: is it meant to be %r?", name, path, near[0])
     shared: dict[str, str] = {}
     rows, memory = [], 0
     for cells in reader:
@@ -80,6 +88,7 @@ def _rows(file: TextIO, path: Path) -> tuple[list[Row], list[str]]:
         values = {name: cells[at] for name, at in positions.items() if at < len(cells) and cells[at]}
         memory += sum(sys.getsizeof(value) for name, value in values.items() if name not in SHARED)
         for name in values.keys() & SHARED:
+            values[name] = values[name].strip()
             if values[name] not in shared:
                 memory += 2 * sys.getsizeof(values[name])
             values[name] = shared.setdefault(values[name], values[name])
@@ -99,8 +108,8 @@ def _cells(lines: Iterator[str]) -> Iterator[list[str]]:
         return
     separator = max(",;\t|", key=first.count)
     quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL  # text in TSV has unpaired quotes
-    reader = csv.reader(lines, strict=True, delimiter=separator, quoting=quoting)
-    yield _with_file(next(reader, []))
+    reader = csv.reader(lines, strict=True, delimiter=separator, quoting=quoting, skipinitialspace=True)
+    yield _named(next(reader, []))
     yield from reader
 
 
@@ -114,15 +123,17 @@ def _objects(lines: Iterator[str]) -> Iterator[list[str]]:
             raise ValueError("rows with an offset are parts of recordings, which must be cut into files")
         if not columns:
             columns = list(row)
-            yield _with_file(columns)
+            yield _named(columns)
         yield ["" if row.get(name) is None else str(row[name]) for name in columns]
 
 
-def _with_file(columns: list[str]) -> list[str]:
-    """The names with the first of FILE, whatever its case, called `file`."""
-    simple = [name.strip().lower() for name in columns]
-    found = next((name for name in FILE if name in simple), "")
-    return ["file" if name == found else column for name, column in zip(simple, columns, strict=True)]
+def _named(columns: list[str]) -> list[str]:
+    """The names in lower case, with the first of FILE called `file` and of SPEAKER `speaker`."""
+    columns = ["_".join(name.lower().split()) for name in columns]
+    for field, names in (("file", FILE), ("speaker", SPEAKER)):
+        found = next((name for name in names if name in columns), field)
+        columns = [field if name == found else name for name in columns]
+    return columns
 
 
 def phones_are_timed(phones: str) -> bool:

@@ -27,6 +27,8 @@ class MixCorpus(Corpus):
         self.shares = np.array([weights[name] for name in self.corpora]) / sum(weights.values())
         sizes = [corpus.size for corpus in self.corpora.values()]
         self.size = None if None in sizes else sum(sizes)
+        by = {corpus.held_out_by for corpus in self.corpora.values()}
+        self.held_out_by = next((kind for kind in ("file", "unknown") if kind in by), "speaker")
 
     @property
     def bad(self) -> Sequence[tuple[str, str]]:

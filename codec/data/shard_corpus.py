@@ -4,6 +4,7 @@ only its own draws."""
 
 import hashlib
 import io
+import logging
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,15 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from codec.data.audio import AudioError
-from codec.data.base import Corpus, CorpusError, Recording
+from codec.data.base import Corpus, CorpusError, Recording, given
 from codec.data.indexed import Clips, Crops
 from codec.data.manifest import phones_are_timed
 from codec.data.remote_files import RemoteFolder
 from codec.data.shard_index import INDEX, Shard, entries_bytes, load_entries, load_index
 from codec.utils.cache import cache_dir, cache_key, load_json, save_json
 from codec.utils.safe_io import parse_json
+
+log = logging.getLogger(__name__)
 
 IN_MEMORY = 32  # shards whose entries stay in memory
 
@@ -47,10 +50,13 @@ class ShardCorpus(Corpus):
         if window < 1:
             raise CorpusError(f"dataset.window={window}, but training needs a window of 1 shard or more.")
         self.sample_rate, self.window = sample_rate, window
-        self.folder = RemoteFolder(path, storage_options, cache or "", cache_gb)
+        self.folder = RemoteFolder(given(path), storage_options, cache or "", cache_gb)
         self.index = load_index(self.folder)
         self.folder.check_ranges(INDEX)
         self.size = sum(shard.recordings for shard in self.index.shards)
+        self.held_out_by = self.index.held_out_by
+        if self.index.splits["train"] and {*self.index.splits["val"]} & {*self.index.splits["test"]}:
+            log.warning("validation and test are the same shards of %s: pack them again", self.folder.label)
 
     def crops(self, samples: int, seed: int) -> Dataset:
         numbers = self.index.splits["train"]

@@ -42,6 +42,7 @@ class Index(CorpusIndex):
     format: Literal["codec-shards"]
     version: Literal[1]
     shards: Annotated[list[Shard], Field(min_length=1, max_length=SHARDS), FailFast()]
+    held_out_by: Literal["speaker", "file", "unknown"] = "unknown"
 
     @property
     def parts(self) -> list[Part]:
@@ -50,6 +51,8 @@ class Index(CorpusIndex):
     def dump(self) -> bytes:
         shards = [shard.model_dump() for shard in self.shards]
         content = {"format": self.format, "version": self.version, "splits": self.splits, "shards": shards}
+        if self.held_out_by != "unknown":  # as packed by earlier versions
+            content["held_out_by"] = self.held_out_by
         return (json.dumps(content, indent=0) + "\n").encode()
 
 

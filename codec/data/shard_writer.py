@@ -132,7 +132,7 @@ def _index(units: WorkUnits, folder: Path) -> Index:
     if not shards:
         raise CorpusError("none of the recordings can be read: there is nothing to pack.")
     splits = {part: [numbers[unit] for unit in found if unit in numbers] for part, found in units.splits.items()}
-    return Index(format="codec-shards", version=1, splits=splits, shards=shards)
+    return Index(format="codec-shards", version=1, splits=splits, shards=shards, held_out_by=units.held_out_by)
 
 
 def summary(index: Index) -> str:

@@ -28,6 +28,7 @@ class WorkUnits(ABC):
     digest: str  # equal digests mean equal recordings
     size: int | None = None  # number of recordings; None if unknown
     bad: tuple[tuple[str, str], ...] = ()  # (file, reason) of recordings found unreadable in advance
+    held_out_by: str  # see `Corpus`
 
     def recordings(self, unit: int) -> Iterator[Recording | AudioError]:
         """Recordings of a unit in order; an AudioError stands for an unreadable one."""
@@ -67,6 +68,7 @@ class IndexedUnits(WorkUnits):
 
     def __init__(self, corpus: IndexedCorpus, seconds: float):
         self.corpus, self.size, self.bad = corpus, corpus.size, tuple(corpus.bad)
+        self.held_out_by = corpus.held_out_by
         self.names, self.numbers, self.splits = [], [], {}
         train, val, test = (corpus.splits[split] for split in ("train", "val", "test"))
         parts = {"train": train[np.random.default_rng(0).permutation(len(train))]}
@@ -97,6 +99,7 @@ class ShardUnits(WorkUnits):
 
     def __init__(self, corpus: ShardCorpus):
         self.corpus, self.size, self.splits = corpus, corpus.size, corpus.index.splits
+        self.held_out_by = corpus.held_out_by
         self.names = [shard.name for shard in corpus.index.shards]
         self.digest = hashlib.sha256(corpus.index.dump()).hexdigest()
 
@@ -106,19 +109,23 @@ class ShardUnits(WorkUnits):
 
 
 class StreamUnits(WorkUnits):
-    """One unit per file of the dataset, in order, after a unit of the held-out recordings."""
+    """One unit per file of the dataset, in order, after the units of the held-out recordings."""
 
     def __init__(self, corpus: HubStream):
         self.corpus = corpus
-        self.held_out, bad, self.skip = corpus.held_out
-        self.bad = tuple(bad)
-        self.names = ["held-000000"] + [f"train-{shard:06d}" for shard in range(corpus.shards)]
-        self.splits = {"train": list(range(1, len(self.names))), "val": [0], "test": [0]}
-        identity = corpus.name, corpus.part, corpus.shards, corpus.held, sorted(self.skip.items())
+        self.bad, self.skip, self.held_out_by = tuple(corpus.held_out.bad), corpus.held_out.skip, corpus.held_out_by
+        self.names = ["val-000000", "test-000000"] + [f"train-{shard:06d}" for shard in range(corpus.shards)]
+        self.splits = {"train": list(range(2, len(self.names))), "val": [0], "test": [1]}
+        identity = self.names, corpus.name, corpus.part, corpus.held, sorted(self.skip.items())
         self.digest = hashlib.sha256(repr(identity).encode()).hexdigest()
 
+    def recordings(self, unit: int) -> Iterator[Recording | AudioError]:
+        held = self.corpus.held_speakers if unit > 1 else ()  # training has no recordings by them
+        return (one for one in super().recordings(unit) if getattr(one, "speaker", None) not in held)
+
     def _readers(self, unit: int) -> Iterator[Callable[[], Recording]]:
-        if unit == 0:
-            return (partial(lambda recording: recording, recording) for recording in self.held_out)
-        rows = self.corpus.rows(unit - 1, self.skip.get(unit - 1, 0))
-        return (partial(self.corpus.recording, content, f"{unit - 1}/{row}") for row, content in rows)
+        if unit < 2:
+            held = self.corpus.part_of(("val", "test")[unit])
+            return (partial(lambda recording: recording, recording) for recording in held)
+        rows = self.corpus.rows(unit - 2, self.skip.get(unit - 2, 0))
+        return (partial(self.corpus.recording, content, f"{unit - 2}/{row}") for row, content in rows)

@@ -66,7 +66,7 @@ class EvaluatedSystem:
         options |= {"name": self.name, "folder": folder, "unread": [corpus.bad, skipped]}
         system, clips = self.make(), readable(clips, skipped, limit)
         report = evaluate(
-            system, clips, corpus.sample_rate, {**self.facts, **run, **facts, **corpus.rate_facts()}, **options
+            system, clips, corpus.sample_rate, {**self.facts, **run, **facts, **corpus.facts()}, **options
         )
         report.write(folder, file_name(self.name))
         return self.result(report, folder, system)

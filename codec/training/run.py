@@ -65,7 +65,7 @@ def report(
     system = one.make()  # evaluates the saved file, not the weights in memory
     recordings = readable(data.corpus.clips("test", seconds), skipped, clips)
     options = {"folder": run, "audio": audio, "unread": [data.corpus.bad, skipped]}
-    result = evaluate(system, recordings, system.sample_rate, one.facts | data.corpus.rate_facts(), **options)
+    result = evaluate(system, recordings, system.sample_rate, one.facts | data.corpus.facts(), **options)
     result.write(run)
     (page,) = write_pages(run, [one.result(result, run, system)], cfg.name)
     log_now("report", result)

@@ -173,17 +173,18 @@ def test_recordings_below_the_codecs_rate_are_counted_and_said_once(folder, writ
         caplog.clear()
         SpeechData(corpus, 24_000, 0.25, 4, workers=0).train_dataloader()
         (line,) = [record.getMessage() for record in caplog.records if "upsampled" in record.getMessage()]
-        assert corpus.rate_facts()["upsampled"] in line
+        assert corpus.warnings()["upsampled"] in line
         counts.append(corpus.upsampled)
     of_shards = 10 - sum(name.startswith("part") for name in held_out(folder))  # those that training reads
     assert counts == [10, of_shards, 10, 20]
     for corpus in corpora(folder, tmp_path / "low", 16_000):
         corpus.crops(4000, 0)
-        assert corpus.rate_facts() == {}
+        assert "upsampled" not in corpus.facts()
 
 
 def held_out(folder) -> list[str]:
-    return [clip["file"] for clip in FolderCorpus(folder, 16_000, holdout=0.2).clips("test")]
+    corpus = FolderCorpus(folder, 16_000, holdout=0.2)
+    return [clip["file"] for split in ("val", "test") for clip in corpus.clips(split)]
 
 
 def test_another_rate_than_the_codecs_is_refused(folder):

@@ -43,7 +43,7 @@ def test_phones_are_inside_the_audio_and_in_order(corpus):
 
 def test_a_pause_is_quieter_than_speech(corpus):
     speech, pauses = [], []
-    for item in corpus.clips("val"):
+    for item in corpus.clips("test"):
         ends = [time for _, time in item["phones"][1:]] + [item["wav"].shape[-1] / corpus.sample_rate]
         for (symbol, begin), end in zip(item["phones"], ends, strict=True):
             piece = item["wav"][0, int(begin * corpus.sample_rate) : int(end * corpus.sample_rate)]
@@ -52,10 +52,10 @@ def test_a_pause_is_quieter_than_speech(corpus):
 
 
 def test_splits_have_different_voices(corpus):
-    voices = {split: {corpus.recording(i).speaker for i in corpus.splits[split]} for split in ("train", "val")}
-    assert len(voices["val"]) >= 4
-    assert not voices["train"] & voices["val"]
-    assert len({voice.partition("+")[2] for voice in voices["train"] | voices["val"]}) == 48
+    voices = [{corpus.recording(i).speaker for i in corpus.splits[split]} for split in ("train", "val", "test")]
+    assert min(map(len, voices)) >= 4
+    assert len({voice.partition("+")[2] for voice in set.union(*voices)}) == sum(map(len, voices)) == 48
+    assert corpus.held_out_by == "speaker"
     assert all(corpus.recording(i).text for i in range(corpus.size))
     item = FolderCorpus(corpus.root, 24_000).crops(24_000, 0)[3]  # also at another rate
     assert item["wav"].std() > 0.005

@@ -86,11 +86,13 @@ def test_files_are_held_out_and_never_trained_on(folder):
     corpus = FolderCorpus(folder, RATE, holdout=0.3)
     crops = corpus.crops(4000, 0)
     trained = {crops[n]["file"] for n in range(crops.slots)}
-    held = names(corpus.clips("val"))
-    assert (len(held), len(trained)) == (3, 7)
-    assert not trained & set(held)
-    assert names(FolderCorpus(folder, RATE, holdout=0.3).clips("test")) == held
+    test, val = (names(corpus.clips(split)) for split in ("test", "val"))
+    assert (len(test), len(val), len(trained)) == (3, 3, 4)
+    assert {*test} | {*val} | trained == {row.file for row in corpus.rows}
+    assert names(FolderCorpus(folder, RATE, holdout=0.3).clips("test")) == test
     assert len(FolderCorpus(folder, RATE, holdout=0.01).clips("val")) == 1
+    assert corpus.facts()["held_out_by"] == "file"
+    assert "speakers" in corpus.facts()["held_out_warning"]
 
 
 def test_whole_speakers_are_held_out(folder):
@@ -99,9 +101,10 @@ def test_whole_speakers_are_held_out(folder):
     corpus = FolderCorpus(folder, RATE, holdout=0.2)
     crops = corpus.crops(4000, 0)
     trained = {crops[n]["speaker"] for n in range(crops.slots)}
-    held = {clip["speaker"] for clip in corpus.clips("val")}
-    assert (len(trained), len(held)) == (4, 1)
-    assert not trained & held
+    test, val = ({clip["speaker"] for clip in corpus.clips(split)} for split in ("test", "val"))
+    assert (len(trained), len(test), len(val)) == (3, 1, 1)
+    assert len(trained | test | val) == 5
+    assert corpus.facts() == {"held_out_by": "speaker"}
     assert {clip["text"] for clip in corpus.clips("val")} < {f"t{i}" for i in range(10)}
     # speakers alternate in the clips
     manifest(folder, [{"file": file, "speaker": f"s{i // 2}"} for i, file in enumerate(files)])
