@@ -94,8 +94,8 @@ def split(
 
     `marks` [recordings] names the split of each; without marks of val or test, about `share` of the recordings are test
     and as many val: whole speakers if two or more are known. They are chosen by hashes of (seed, name), so that they
-    change little when a corpus grows. A single part that is marked val, or held out of too few recordings or speakers,
-    is divided. `share` >= 1 makes every recording a clip of both.
+    change little when a corpus grows. Where that would leave too little for training (`share` above 1/4, few speakers),
+    and where only val is marked, the one part is divided. `share` >= 1 makes every recording a clip of both.
     """
     everything = np.arange(len(names))
     parts = {"train": everything, "test": everything[:0], "val": everything[:0]}
@@ -108,9 +108,9 @@ def split(
     groups = [(speaker if by_speaker else name) or f"file {name}" for name, speaker in pairs]
     wanted = max(1, round(share * len(names))) if share > 0 else 0
     for part in () if len(parts["val"]) else ("test", "val"):
-        if not len(parts[part]):
-            drawn = part == "val" and marks is None  # a part of a drawn test serves as well as a large speaker
-            mask = _hold_out([groups[i] for i in parts["train"]], wanted, seed, 0 if drawn else 1)
+        divisible = part == "val" and marks is None  # test was drawn, too
+        if not len(parts[part]) and not (divisible and share > 0.25):
+            mask = _hold_out([groups[i] for i in parts["train"]], wanted, seed, 0 if divisible else 1)
             parts[part], parts["train"] = parts["train"][mask], parts["train"][~mask]
     parts |= {part: interleave_speakers(parts[part], names, speakers) for part in ("val", "test")}
     if not len(parts["val"]) or not len(parts["test"]):

@@ -29,8 +29,11 @@ def test_items_are_what_the_space_makes_of_the_recordings(split, corpus):
     assert (corpus.fingerprint, corpus.kind, corpus.dim) == (space.fingerprint, "pre", 8)
     assert (corpus.frame_rate, corpus.sample_rate) == (100, RATE)
     clips = {clip["file"]: clip for clip in FolderCorpus(split.source, RATE, holdout=1).clips("val")}
-    held = [clip["file"] for clip in recordings.clips("val")]
-    assert [item["file"] for item in corpus.clips("val")] == held
+    held = []
+    for part in ("val", "test"):
+        files = [clip["file"] for clip in recordings.clips(part)]
+        assert [item["file"] for item in corpus.clips(part)] == files
+        held += files
     assert {item["file"] for item in corpus.train} == set(clips) - set(held)
     for item in (*corpus.train, *corpus.clips("test")):
         clip = clips[item["file"]]
