@@ -3,6 +3,7 @@
 of the ranks."""
 
 import itertools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,8 @@ from codec.data.retry import reason, retried
 
 if TYPE_CHECKING:  # `datasets` takes seconds to import
     from datasets import IterableDataset
+
+log = logging.getLogger(__name__)
 
 SHUFFLE = 256  # crops in the shuffle buffer of a reader
 CROPS = 8  # of one recording in one pass, at most
@@ -36,8 +39,8 @@ class HeldOut(NamedTuple):
 
 class HubStream(Corpus):
     """Streamed corpus of the rows of `dataset`, converted by `recording(row, place)`. The first `held` readable
-    recordings are test and as many more val. Neither they nor others by their speakers are trained on. `part`
-    identifies configuration, split and columns."""
+    recordings are test and val in turn; neither they nor others by their speakers are trained on. `part` identifies
+    configuration, split and columns."""
 
     def __init__(
         self, dataset: "IterableDataset", recording: ToRecording, sample_rate: int, name: str, held: int, part: str = ""
@@ -57,7 +60,7 @@ class HubStream(Corpus):
     def part_of(self, split: str) -> list[Recording]:
         """The held-out recordings of "val" or "test"."""
         recordings = self.held_out.recordings
-        return recordings[self.held :] if split == "val" else recordings[: self.held]
+        return recordings[1::2] if split == "val" and self.held > 1 else recordings[::2]
 
     @cached_property
     def held_speakers(self) -> set[str]:
@@ -102,7 +105,7 @@ class HubStream(Corpus):
         recordings, bad, skip = found = HeldOut([], [], {})
         rows = ((shard, *row) for shard in range(self.shards) for row in self.rows(shard))
         for shard, row, content in rows:
-            if len(recordings) == 2 * self.held or (len(bad) >= HOPELESS and not recordings):
+            if len(recordings) == self.held or (len(bad) >= HOPELESS and not recordings):
                 break
             skip[shard] = row + 1
             try:
@@ -114,11 +117,12 @@ class HubStream(Corpus):
         if not recordings:
             example = f" ({' '.join(bad[0])})" if bad else ""
             raise CorpusError(f"none of the first {len(bad)} recordings of {self.name} can be read{example}.")
-        if len(recordings) < 2 * self.held:
+        if len(recordings) < self.held:
             raise CorpusError(
-                f"{self.name} has {len(recordings)} readable recordings: hold out fewer than {self.held} for test, and "
-                "as many for validation."
+                f"{self.name} has {len(recordings)} readable recordings: hold out fewer than {self.held}."
             )
+        if self.held == 1:
+            log.warning("validation and test are the same recording: raise dataset.held")
         return found
 
 

@@ -115,7 +115,8 @@ def split(
     parts |= {part: interleave_speakers(parts[part], names, speakers) for part in ("val", "test")}
     if not len(parts["val"]) or not len(parts["test"]):
         held = parts["val"] if len(parts["val"]) else parts["test"]
-        parts |= {"test": held[::2], "val": held[1::2]} if len(held) > 1 else {"test": held, "val": held}
+        half = -(-len(held) // 2)  # each half has all speakers of several recordings
+        parts |= {"test": held[:half], "val": held[half:] if len(held) > 1 else held}
     if share > 0 and not len(parts["test"]):
         log.warning("the corpus is too small to hold anything out: validation and test are on the training recordings")
         parts["val"] = parts["test"] = everything

@@ -44,7 +44,7 @@ def test_every_recording_has_its_text_and_is_held_out_or_trained_on(tmp_path, ki
     crops = corpus.crops(4000, 0)
     items = list(islice(crops, 300)) if streaming else [crops[n] for n in range(crops.slots)]
     test, val = (texts(corpus.clips(split)) for split in ("test", "val"))
-    assert len(test) == len(val) == 2
+    assert len(test) == len(val) == (1 if streaming else 2)
     assert not test & val
     assert texts(items) == ALL - test - val
     assert all(item["wav"].shape == (1, 4000) and item["wav"].std() > 0.1 for item in items)
@@ -87,14 +87,14 @@ def test_the_readers_of_a_stream_divide_a_pass(name, readers):
             crops = corpus.crops(4000, 0)
             crops.set_reader(rank, readers, 0)
             places += [place for _, place in crops.rows(epoch)]
-        assert sorted(places) == [f"{shard}/{row}" for shard in range(3) for row in range(4)][2:]
+        assert sorted(places) == [f"{shard}/{row}" for shard in range(3) for row in range(4)][1:]
 
 
 def test_whole_speakers_are_held_out(name):
-    corpus = open_hub(name, **question(speaker_column="answer", holdout=0.3))
+    corpus = open_hub(name, **question(speaker_column="answer", holdout=0.25))
     test, val = ({clip["speaker"] for clip in corpus.clips(split)} for split in ("test", "val"))
     crops = corpus.crops(4000, 0)
-    assert len(test | val) == 8
+    assert len(test) == len(val) == 3
     assert not (test | val) & {crops[n]["speaker"] for n in range(crops.slots)}
 
 
@@ -108,7 +108,7 @@ def test_crops_can_be_pickled_for_a_spawned_worker(name, streaming):
 def test_workers_read_a_stream_together(name):
     corpus = open_hub(name, **question(streaming=True, held=1))
     loader = DataLoader(corpus.crops(4000, 0), 10, num_workers=2, collate_fn=collate)
-    assert {text for batch in islice(loader, 30) for text in batch["text"]} == ALL - {"question 0", "question 1"}
+    assert {text for batch in islice(loader, 30) for text in batch["text"]} == ALL - {"question 0"}
 
 
 def test_a_stream_continues_at_the_same_row_after_a_failure(name, monkeypatch):
@@ -163,9 +163,9 @@ def test_what_is_missing_is_an_error_that_lists_what_exists(name, tmp_path, stre
 
 def test_a_stream_too_short_for_its_held_out_part_is_an_error(name):
     with pytest.raises(CorpusError, match="hold out fewer"):
-        open_hub(name, **question(streaming=True, held=7)).crops(4000, 0)
+        open_hub(name, **question(streaming=True, held=13)).crops(4000, 0)
     with pytest.raises(CorpusError, match="nothing left"):
-        next(iter(open_hub(name, **question(streaming=True, held=6)).crops(4000, 0)))
+        next(iter(open_hub(name, **question(streaming=True, held=12)).crops(4000, 0)))
 
 
 def test_a_recording_at_a_url_is_named_without_credentials(monkeypatch):
@@ -266,7 +266,7 @@ def test_every_shape_of_a_column_is_read(tmp_path, shape, streaming, monkeypatch
     SHAPES[shape](tmp_path)
     column = "audio.flac" if shape == "web_dataset" else "audio"
     corpus = open_hub(str(tmp_path), column, 22_050, streaming=streaming, held=3, holdout=1)
-    clips = corpus.clips("val")
+    clips = [*corpus.clips("val"), *corpus.clips("test")]
     assert not corpus.bad
     assert len(clips) >= 3
     for clip in clips:

@@ -66,7 +66,7 @@ def pauses(monkeypatch) -> list[float]:
 def test_every_request_fails_once_and_no_row_is_lost_or_repeated(server, pauses, fault, monkeypatch):
     monkeypatch.setattr("codec.data.hf_stream.TIMEOUT", 0.1 if fault == "stall" else 10.0)
     server.fault = fault
-    corpus = open_hub("owner/name", **question(streaming=True, held=1))
+    corpus = open_hub("owner/name", **question(streaming=True, held=2))
     assert pauses
     places = sorted(place for _, place in corpus.crops(4000, 0).rows(0))
     assert places == ["0/2", "0/3", "1/0", "1/1", "1/2", "1/3"]
