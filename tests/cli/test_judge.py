@@ -64,7 +64,7 @@ def test_a_table_and_its_reports(source, codec, flow, tmp_path, capsys, asked):
     assert len(asked[0]) == 2
     report = Report.read(tmp_path / "one_last.json")
     assert report.facts["steps"] == 2
-    assert len(report.clips) == 4
+    assert len(report.clips) == 3
     assert len(list(tmp_path.glob("*.json"))) == 5
     assert len(list((tmp_path / "audio").iterdir())) == 2 * 5  # two recordings, and what four systems made of each
     page = (tmp_path / "examples.html").read_text()
@@ -74,7 +74,7 @@ def test_a_table_and_its_reports(source, codec, flow, tmp_path, capsys, asked):
     assert "What is known was encoded with silence in the span" in capsys.readouterr().out
     again = Report.read(tmp_path / "last.json")
     assert again.facts["silenced"]
-    assert len(again.clips) == 4
+    assert len(again.clips) == 3
     assert not again.clips["span_mcd"].equals(report.clips["span_mcd"])
 
 
