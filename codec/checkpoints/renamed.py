@@ -45,6 +45,14 @@ CLASSES = {
 # class -> options that are ignored today
 REMOVED_OPTIONS = {"codec.distillation.cosine.Distillation": ("cache",)}
 
+# class -> {option that older checkpoints lack: what was done without it, the class's default}
+ADDED_OPTIONS: dict[str, dict[str, Any]] = {
+    "codec.distillation.cosine.Distillation": {"bias": True, "repeat": False},
+    "codec.losses.adversarial.Hinge": {"clipped": False},
+    "codec.losses.balancer.Balancer": {"reference_batch": None},
+    "codec.quantizers.rvq.RVQ": {"dropout_choices": None},
+}
+
 
 def current_name(target: Any) -> Any:
     """The present name of the class ``target``, a dotted path; other values are returned as they are."""
@@ -60,6 +68,15 @@ def removed_options(config: dict[Any, Any]) -> tuple[str, ...]:
     """The options of a part's configuration that are ignored today."""
     target = current_name(config.get("_target_"))
     return REMOVED_OPTIONS.get(target, ()) if isinstance(target, str) else ()
+
+
+def is_older(saved: Any, config: Any) -> bool:
+    """Whether ``config`` sets an option, other than to what was done without it, that is newer than ``saved``."""
+    if not isinstance(config, dict) or not isinstance(saved, dict):
+        return False
+    added = ADDED_OPTIONS.get(str(current_name(saved.get("_target_"))), {})
+    newer = [key for key, before in added.items() if key not in saved and config.get(key, before) != before]
+    return bool(newer) or any(is_older(saved.get(key), config[key]) for key in config)
 
 
 def with_current_names(config: Any) -> Any:

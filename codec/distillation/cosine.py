@@ -17,7 +17,7 @@ class Distillation(LatentLoss):
     Args:
         teacher: outside the module tree, so that it is in no checkpoint, EMA, optimizer or DDP bucket.
         sample_rate, frame_rate: the codec's, in Hz.
-        dim, target, weight: see :class:`LatentLoss`. Mimi's weight is unpublished; Semantic-VAE's is 1.
+        dim, target, weight, bias: see :class:`LatentLoss`; Semantic-VAE's weight is 1. repeat: :func:`to_frame_rate`.
     """
 
     def __init__(
@@ -28,10 +28,12 @@ class Distillation(LatentLoss):
         frame_rate: float,
         target: str = "semantic",
         weight: float = 1.0,
+        bias: bool = True,
+        repeat: bool = False,
     ):
-        super().__init__(dim, teacher.dim, target, weight)
+        super().__init__(dim, teacher.dim, target, weight, bias)
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
-        self.sample_rate, self.frame_rate = sample_rate, frame_rate
+        self.sample_rate, self.frame_rate, self.repeat = sample_rate, frame_rate, repeat
 
     @property
     def teacher(self) -> Teacher:
@@ -47,5 +49,5 @@ class Distillation(LatentLoss):
                 "give the distillation the codec's own sample_rate and frame_rate."
             )
         features = self.teacher.to(wav.device)(wav, self.sample_rate)
-        target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, latents.shape[-1])
+        target = to_frame_rate(features, self.teacher.frame_rate, self.frame_rate, latents.shape[-1], self.repeat)
         return 1 - F.cosine_similarity(self.projection(latents.transpose(1, 2)), target, dim=-1).mean()

@@ -54,9 +54,17 @@ class Adversarial(nn.Module):
 
 
 class Hinge(Adversarial):
-    """max(0, 1 - real) + max(0, 1 + fake) for the discriminator, -fake for the generator."""
+    """max(0, 1 - real) + max(0, 1 + fake) for the discriminator, -fake for the generator.
+
+    ``clipped``: max(0, 1 - fake) for the generator, as in the papers of SoundStream and EnCodec: logits above 1 get no
+    gradient. audiocraft's code has -fake.
+    """
 
     chance = 2.0
+
+    def __init__(self, reduction: str = "mean", clipped: bool = False):
+        super().__init__(reduction)
+        self.clipped = clipped
 
     def real_loss(self, logits: Tensor) -> Tensor:
         return F.relu(1 - logits).mean()
@@ -65,7 +73,7 @@ class Hinge(Adversarial):
         return F.relu(1 + logits).mean()
 
     def generator_loss(self, logits: Tensor) -> Tensor:
-        return -logits.mean()
+        return self.real_loss(logits) if self.clipped else -logits.mean()
 
 
 class LeastSquares(Adversarial):

@@ -36,19 +36,29 @@ class Balancer(nn.Module):
     """EnCodec's balancer (arXiv 2210.13438, section 3.4): G = total_norm * sum_i w_i / sum(w) * g_i / mean ||g_i||.
 
     The mean is over steps, exponentially decayed. Unlike in audiocraft @ 896ec7c, gradients of exactly zero do not
-    enter it, or a loss that starts late would start with a huge step; and N ranks give the gradient of one rank with
-    the whole batch (there it is divided by N relative to the commitment and the clipping norm). ``shares`` are those of
-    the raw gradients' norms, before balancing.
+    enter it, or a loss that starts late would start with a huge step. ``shares`` are those of the raw gradients' norms.
+
+    The losses are means over the B clips of a device, but audiocraft's G has a norm of about ``total_norm`` at every
+    clip, so that the gradient of the weights is B times a mean over clips (sqrt(B) times without ``per_item``); that of
+    commitment, KL and distillation is a mean. Here this factor's B is ``reference_batch``, whatever the batch,
+    accumulation and number of ranks.
 
     Args:
         decay: of the running mean, which is bias-corrected.
         total_norm: of the combined gradient.
-        per_item: norm of each item's gradient, averaged over the batch of all ranks, instead of the batch's norm.
+        per_item: norm of each clip's gradient, averaged over the batch of all ranks, instead of the root mean square.
+        reference_batch: clips per device at which G is audiocraft's; None: the number on all ranks in one step, and
+            running means divided by it (or its root), as in checkpoints without this option.
     """
 
-    def __init__(self, decay: float = 0.999, total_norm: float = 1.0, per_item: bool = True):
+    def __init__(
+        self, decay: float = 0.999, total_norm: float = 1.0, per_item: bool = True, reference_batch: int | None = None
+    ):
         super().__init__()
-        self.decay, self.total_norm, self.per_item = decay, total_norm, per_item
+        if reference_batch is not None and reference_batch < 1:
+            raise ValueError(f"reference_batch is {reference_batch}, but has to be a number of clips, 1 or more")
+        self.decay, self.total_norm, self.reference_batch = decay, total_norm, reference_batch
+        self.power = 1.0 if per_item else 0.5
         self.shares: dict[str, Tensor] = {}
         self.means = nn.Module()
 
@@ -66,21 +76,18 @@ class Balancer(nn.Module):
         with torch.no_grad():
             means = torch.stack([self._update(name, norm) for name, norm in zip(active, norms, strict=True)])
             self.shares = dict(zip(active, means / means.sum().clamp(min=1e-12), strict=True))
-            total = sum(weights[name] for name in active)
+            total = sum(weights[name] for name in active) / (self.reference_batch or 1) ** self.power
             balanced = torch.zeros_like(estimate)
             for name, grad, mean in zip(active, grads, means, strict=True):
                 balanced += grad * (self.total_norm * weights[name] / total / (mean + 1e-12))
         return balanced
 
     def _norms(self, grads: list[Tensor]) -> list[Tensor]:
-        """Norms of the gradients of the mean over the whole batch; dividing by them compensates for DDP's mean."""
-        norms = [g.flatten(1).norm(dim=1).mean() if self.per_item else g.norm() for g in (g.float() for g in grads)]
-        ranks = world_size()
-        if ranks == 1:
-            return norms
-        if self.per_item:
-            return [norm / ranks for norm in mean_over_ranks(norms)]
-        return [(square / ranks).sqrt() for square in mean_over_ranks([norm.square() for norm in norms])]
+        """Mean or RMS over the clips of all ranks of the norm that the gradient of a clip's own loss has."""
+        clips, power = len(grads[0]), self.power
+        norms = [(clips * g.float().flatten(1).norm(dim=1)).pow(1 / power).mean() for g in grads]
+        clips *= world_size()
+        return [norm**power / (1 if self.reference_batch else clips**power) for norm in mean_over_ranks(norms)]
 
     def _update(self, name: str, norm: Tensor) -> Tensor:
         """The running mean of a loss with one more norm, unless that is 0 or not finite."""

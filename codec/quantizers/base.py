@@ -1,6 +1,7 @@
 """Interface of a quantizer, discrete or continuous."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ class Quantized(NamedTuple):
     loss: Tensor  # scalar: commitment (or KL), weighted by the training step
     metrics: dict[str, Tensor]  # scalars to log, by name
     semantic: Tensor | None = None  # [B, D, F], output of the first codebook, in training: for semantic distillation
+    first: Tensor | None = None  # [B, codebook_dim, F], the same before its projection to D channels
 
 
 class Quantizer(nn.Module):
@@ -29,7 +31,8 @@ class Quantizer(nn.Module):
     n_q: int  # codebooks K; 0 for a continuous bottleneck
     codebook_size: int  # codes per codebook; 0 for a continuous bottleneck
     frame_rate: float  # latent frames per second (Hz), for the bitrates
-    has_semantic: bool = False  # whether Quantized.semantic exists in training
+    has_semantic: bool = False  # whether Quantized.semantic and first exist in training
+    codebook_dim: int  # width of the codes, if has_semantic
     learns: bool = True  # False: codebooks and their statistics do not change in training (freeze=)
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
@@ -123,14 +126,17 @@ class Continuous(Quantizer):
             raise ValueError(f"{type(self).__name__} is continuous and has latents of kind pre only")
 
 
-def dropout_mask(batch: int, n_q: int, rate: float, device: torch.device) -> Tensor:
+def dropout_mask(batch: int, n_q: int, rate: float, device: torch.device, among: Sequence[int] = ()) -> Tensor:
     """Quantizer dropout (SoundStream, section III-B): ``[n_q, B]`` bool, true where an example uses a codebook.
 
-    With probability ``rate`` an example uses the first n codebooks only, n uniform in 1..n_q.
+    With probability ``rate`` an example uses the first n codebooks only, n uniform in 1..n_q, or in those of
+    ``among`` that are at most n_q.
     """
     used = torch.full((batch,), n_q, device=device)
     if rate > 0:
-        fewer = torch.randint(1, n_q + 1, (batch,), device=device)
+        among = [n for n in among if n <= n_q]
+        drawn = torch.randint(len(among) or n_q, (batch,), device=device)
+        fewer = sum(n * (drawn == i) for i, n in enumerate(among)) if among else 1 + drawn
         used = torch.where(torch.rand(batch, device=device) < rate, fewer, used)
     return torch.arange(n_q, device=device)[:, None] < used
 

@@ -5,6 +5,7 @@ detached residual, and the threshold for replacing a code is relative to uniform
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -27,6 +28,7 @@ class RVQ(Quantizer):
         kmeans_iters: of the initialisation on the first training batch.
         dropout: probability, in training, that an example uses only the first n codebooks, n uniform in 1..K
             (SoundStream: 1.0; DAC: 0.5).
+        dropout_choices: n is drawn among those of these that are at most K (EnCodec: five bitrates); None: 1..K.
         quantization_rate: probability, in training, that an example is quantized (Mimi, section 3.3.2: 0.5). The others
             pass through the projections only, but update the codebooks.
     """
@@ -47,13 +49,17 @@ class RVQ(Quantizer):
         kmeans_iters: int = 50,
         dropout: float = 1.0,
         quantization_rate: float = 1.0,
+        dropout_choices: Sequence[int] | None = None,
     ):
         super().__init__()
         self.dim, self.latent_dim, self.frame_rate = dim, dim, frame_rate
         self.n_q, self.codebook_size = n_q, codebook_size
         self.decay, self.dead_below, self.check_every = decay, dead_below, check_every
         self.kmeans_iters, self.dropout, self.quantization_rate = kmeans_iters, dropout, quantization_rate
-        width = codebook_dim or dim
+        if min(dropout_choices or [1]) < 1:
+            raise ValueError(f"dropout_choices is {dropout_choices}: these are numbers of codebooks, from 1 on")
+        self.dropout_choices = dropout_choices or ()
+        self.codebook_dim = width = codebook_dim or dim
         self.project_in = nn.Conv1d(dim, width, 1, bias=False) if codebook_dim else nn.Identity()
         self.project_out = nn.Conv1d(width, dim, 1, bias=False) if codebook_dim else nn.Identity()
         # Moving averages per step: usage[k, s] of the number of vectors assigned to code s of level k, sums[k, s] of
@@ -89,7 +95,7 @@ class RVQ(Quantizer):
         if training and self.learns and self.steps == 0:
             training = self._initialise(vectors.detach())
         if active is None:
-            active = dropout_mask(batch, n_q, self.dropout if self.training else 0.0, z.device)
+            active = dropout_mask(batch, n_q, self.dropout * self.training, z.device, self.dropout_choices)
         if unquantized is None:
             unquantized = unquantized_mask(batch, self.quantization_rate if self.training else 1.0, z.device)
         active = active.repeat_interleave(frames, dim=1)  # [K, N]
@@ -114,18 +120,15 @@ class RVQ(Quantizer):
             if self.learns:
                 self._update(torch.stack(inputs), codes, active)
         total = torch.where(unquantized.repeat_interleave(frames)[:, None], vectors.detach(), total)
+        first = _straight_through(vectors, first, batch) if self.training else None
         return Quantized(
-            z=self._straight_through(vectors, total, batch),
+            z=self.project_out(_straight_through(vectors, total, batch)),
             codes=codes.unflatten(1, (batch, -1)).transpose(0, 1),
             loss=loss,
             metrics=self.metrics() if training and self.learns else {},
-            semantic=self._straight_through(vectors, first, batch) if self.training else None,
+            semantic=None if first is None else self.project_out(first),
+            first=first,
         )
-
-    def _straight_through(self, vectors: Tensor, quantized: Tensor, batch: int) -> Tensor:
-        """``[N, C]`` twice -> values of ``quantized`` with the gradient of ``vectors``, projected: ``[B, D, F]``."""
-        y = vectors + (quantized - vectors).detach()
-        return self.project_out(y.unflatten(0, (batch, -1)).transpose(1, 2))
 
     @fp32
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:
@@ -240,6 +243,11 @@ class RVQ(Quantizer):
                 dist.broadcast(buffer, src=0)
         self.sums.copy_(self.codebooks * self.usage[..., None])
         return True
+
+
+def _straight_through(vectors: Tensor, quantized: Tensor, batch: int) -> Tensor:
+    """``[N, C]`` twice -> values of ``quantized`` with the gradient of ``vectors``, ``[B, C, F]``."""
+    return (vectors + (quantized - vectors).detach()).unflatten(0, (batch, -1)).transpose(1, 2)
 
 
 def kmeans(x: Tensor, clusters: int, iterations: int) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ class SplitRVQ(Quantizer):
         if masks not in ("shared", "independent"):
             raise ValueError(f"masks is {masks!r}; valid are 'shared' and 'independent'")
         self.dim, self.latent_dim, self.frame_rate = dim, dim, frame_rate
-        self.n_q, self.codebook_size = n_q, codebook_size
+        self.n_q, self.codebook_size, self.codebook_dim = n_q, codebook_size, codebook_dim or dim
         self.dropout, self.quantization_rate, self.masks = dropout, quantization_rate, masks
         options = dict(codebook_size=codebook_size, codebook_dim=codebook_dim, decay=decay, kmeans_iters=kmeans_iters)
         self.semantic = RVQ(dim, frame_rate, n_q=1, **options)
@@ -72,6 +72,7 @@ class SplitRVQ(Quantizer):
             loss=(semantic.loss + levels * acoustic.loss) / (1 + levels),  # equal weight for every codebook
             metrics=metrics,
             semantic=semantic.semantic,
+            first=semantic.first,
         )
 
     def encode(self, z: Tensor, n_q: int | None = None) -> Tensor:

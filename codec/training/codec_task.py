@@ -128,7 +128,7 @@ class CodecTask(BaseTask):
         else:
             total = total + zero(self.codec)
         if self.distillation is not None:  # its projection learns before codec_start, too
-            student = self.distillation.select(out.latents, out.quantized.semantic, self.codec.quantizer)
+            student = self.distillation.select(out.latents, out.quantized, self.codec.quantizer)
             distilled = self.distillation(student, wav, phones)
             total = total + self.distillation.weight * distilled
             values["distill"] = distilled.detach()

@@ -1,12 +1,15 @@
 """Resuming: find the checkpoint to resume from, and check that it is intact and matches the model."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch.distributed as dist
 from torch import nn
 
 from codec.checkpoints.load import CheckpointError, load_checkpoint, load_weights
+from codec.checkpoints.renamed import is_older
 from codec.checkpoints.save import LAST, PREVIOUS, damage, step_of
 from codec.utils.distributed import world_size
 
@@ -54,6 +57,15 @@ def check_same_step(path: str | None) -> None:
             "different files, as on a network file system that lags. Start again, or name the checkpoint: "
             "ckpt_path=PATH"
         )
+
+
+def older_parts(path: str, config: dict[str, Any], groups: Iterable[str]) -> dict[str, Any]:
+    """Those ``groups`` of the checkpoint's own configuration that are older than options in ``config``."""
+    saved = load_checkpoint(path)["config"]
+    parts = {group: saved[group] for group in groups if is_older(saved.get(group), config.get(group))}
+    if parts:
+        log.warning("%s is older than options of %s: the run goes on with its own of these", path, ", ".join(parts))
+    return parts
 
 
 def check_fits(task: nn.Module, path: str) -> None:

@@ -8,6 +8,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from codec.checkpoints.convert.init_from import start_from
+from codec.checkpoints.safe_instantiate import STEP
+from codec.checkpoints.safe_instantiate import build as build_safely
 from codec.data.base import Corpus, readable
 from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
@@ -16,7 +18,7 @@ from codec.evaluation.evaluate import evaluate
 from codec.evaluation.html.write import write_pages
 from codec.evaluation.systems import build_systems, find_checkpoints
 from codec.training.codec_task import PARTS, STARTS, CodecTask
-from codec.training.resume import check_fits
+from codec.training.resume import check_fits, older_parts
 from codec.training.setup import check, record, resolved
 from codec.training.wandb import log_now
 from codec.utils.errors import InputError
@@ -28,7 +30,11 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData
     if cfg.distill.get("vocabulary", "") is None:
         cfg.distill.vocabulary = phones_of(instantiate(cfg.dataset, _convert_="all"))
     config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: it is stored in checkpoints
-    built = {part: instantiate(cfg[group], _convert_="all") or None for part, group in PARTS.items()}  # {}: no teacher
+    older = older_parts(ckpt_path, config, PARTS.values()) if ckpt_path else {}
+    config |= older
+    groups = {group: build_safely(part, STEP) for group, part in older.items()}
+    groups |= {group: instantiate(cfg[group], _convert_="all") for group in PARTS.values() if group not in older}
+    built = {part: groups[group] or None for part, group in PARTS.items()}  # {}: no teacher
     steps = {name: cfg[name] for name in STARTS}
     task = CodecTask(**built, **steps, freeze=config.get("freeze", ()), config=config)
     record(cfg.run_dir, config, task)

@@ -10,6 +10,7 @@ from codec.distillation.teachers.random import RandomTeacher
 from codec.quantizers.none import NoQuantizer
 from codec.quantizers.rvq import RVQ
 from codec.quantizers.sigma_vae import SigmaVAE
+from codec.quantizers.split_rvq import SplitRVQ
 from codec.quantizers.vae import VAE
 from codec.utils.errors import InputError
 from tests.helpers.distillation import distilled
@@ -97,11 +98,37 @@ def test_the_teacher_is_outside_the_module_tree():
 
 
 def test_targets_of_a_quantizer_with_codebooks():
-    latents, semantic = torch.zeros(1, 8, 5), torch.ones(1, 8, 5)
-    quantizer = RVQ(8, 100, n_q=2, codebook_size=4)
-    assert made(target="full").select(latents, semantic, quantizer) is latents
-    assert made(target="semantic").select(latents, semantic, quantizer) is semantic
+    latents = torch.zeros(1, 8, 5)
+    quantizer = RVQ(8, 100, n_q=2, codebook_size=4, codebook_dim=3, kmeans_iters=2).train()
+    out = quantizer(latents)
+    assert made(target="full").select(latents, out, quantizer) is latents
+    assert made(target="semantic").select(latents, out, quantizer) is out.semantic
+    assert made(target="codebook").select(latents, out, quantizer) is out.first
     assert torch.equal(made(target="bottleneck").select(latents, None, quantizer), latents)
+
+
+def test_mimis_student_is_the_first_codebook_in_the_space_of_its_codes():
+    torch.manual_seed(0)
+    quantizer = SplitRVQ(8, 100, n_q=3, codebook_size=4, codebook_dim=3, kmeans_iters=2).train()
+    distillation = Distillation(RandomTeacher(16, 1), 8, 800, 100, "codebook", bias=False)
+    task = distilled(quantizer, distillation)
+    assert [tuple(p.shape) for p in task.distillation.parameters()] == [(16, 3)]
+    z = torch.randn(2, 8, 5, requires_grad=True)
+    quantizer(z)
+    books = quantizer.semantic.codebooks.clone()
+    out = quantizer(z)
+    student = distillation.select(z, out, quantizer)
+    torch.testing.assert_close(student, books[0][out.codes[:, 0]].transpose(1, 2))
+    (gradient,) = torch.autograd.grad(student.sum(), z, retain_graph=True)  # straight through, to the input projection
+    inwards = quantizer.semantic.project_in.weight[..., 0].sum(0)
+    torch.testing.assert_close(gradient, inwards[None, :, None].expand(2, 8, 5))
+    torch.testing.assert_close(out.semantic, quantizer.semantic.project_out(student))
+    task.one_pass(tone_batch(2, 800))[0].backward()
+    semantic = task.codec.quantizer.semantic
+    assert semantic.project_in.weight.grad.any()
+    assert not semantic.project_out.weight.grad.any()
+    with pytest.raises(InputError, match="distill"):
+        distilled(VAE(8, 100, channels=6), Distillation(RandomTeacher(16, 1), 8, 800, 100, "codebook"))
 
 
 CONTINUOUS = {

@@ -39,6 +39,16 @@ def test_mimis_case_is_kernel_8_stride_4_centred():
     torch.testing.assert_close(found[:, 0], x[:, :6].mean(1))
 
 
+@pytest.mark.parametrize("given", [37, 40, 41])
+@pytest.mark.parametrize(("r", "frames"), [(2, 20), (3, 13), (4, 10)])
+def test_at_repeated_edges_as_many_features_count(r, frames, given):
+    x = features(2, given, 3)
+    found, inner = (to_frame_rate(x, 50.0, 50.0 / r, frames, repeat=edges) for edges in (True, False))
+    torch.testing.assert_close(found[:, 1:-1], inner[:, 1:-1])
+    held = torch.cat([x[:, :1]] * r + [x] + [x[:, -1:]] * 4 * r, 1).repeat_interleave(2, dim=1)
+    torch.testing.assert_close(found[:, 0], held[:, r : 5 * r].mean(1))  # half features: from -r / 2 to 3 r / 2
+
+
 def test_equal_rates_copy_and_repeat_the_last():
     x = features(1, 49, 2)
     for frames in (48, 49, 50):

@@ -6,6 +6,8 @@ import urllib.error
 import pytest
 import torch
 import torch.nn.functional as F
+from omegaconf import OmegaConf
+from torchaudio.models.wav2vec2.utils import import_huggingface_model
 
 from codec.data.espeak import EspeakCorpus
 from codec.data.folder import FolderCorpus
@@ -20,6 +22,7 @@ from codec.distillation.teachers.wavlm import WavLM
 from codec.utils.fitting import shift_bands
 from tests.helpers.signals import speechlike
 from tests.helpers.tones import Tones
+from tests.helpers.training import CONF
 
 RATE = 16_000
 pytestmark = pytest.mark.usefixtures("_tiny_wavlm")
@@ -137,6 +140,39 @@ def test_each_begun_hop_has_a_frame_centred_as_a_codecs():
 
 
 # WavLM
+
+
+def test_mimis_target_is_transformers_last_hidden_state_pooled(monkeypatch):
+    """kyutai-labs/moshi @ e803d4d: WavLMModel(raw wav)[0] and a constant convolution k8 s4 with replicate padding."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes |= {"conv_dim": (8,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
+    large = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "layerdrop": 0.0}
+    torch.manual_seed(0)
+    theirs = transformers.WavLMModel(transformers.WavLMConfig(**sizes, **large)).eval()
+    for p in theirs.encoder.layer_norm.parameters():
+        torch.nn.init.normal_(p)
+    monkeypatch.setattr(wavlm, "load_pretrained", lambda bundle: import_huggingface_model(theirs))
+    options = OmegaConf.load(CONF / "teacher" / "wavlm.yaml")
+    ours = WavLM("tiny-large", layer=options.layer, normalize=options.normalize)
+    wav = 0.3 + 0.1 * noise(2, 3 * RATE)  # neither of mean 0 nor of variance 1
+    with torch.no_grad():
+        hidden = theirs(wav[:, 0]).last_hidden_state
+        padded = F.pad(hidden.transpose(1, 2), (2, 2 + -hidden.shape[1] % 4), "replicate")
+        kernel = torch.full((16, 1, 8), 1 / 8)
+        target = F.conv1d(padded, kernel, stride=4, groups=16).transpose(1, 2)  # [2, 38, 16] at 12.5 Hz
+    features = ours(wav, RATE)
+    torch.testing.assert_close(features, hidden, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(to_frame_rate(features, 50.0, 12.5, 38, True), target, atol=1e-4, rtol=1e-4)
+    for other in ({"layer": 3, "normalize": False}, {"layer": "final"}):
+        changed = WavLM("tiny-large", **other)
+        assert not torch.allclose(changed(wav, RATE), hidden, atol=1e-2)
+        assert changed.identity != ours.identity
+
+
+def test_the_output_of_base_is_its_last_layer():
+    wav = noise(1, RATE)
+    assert torch.equal(tiny_wavlm("base", layer="final")(wav, RATE), tiny_wavlm("base", layer="last")(wav, RATE))
 
 
 @pytest.mark.parametrize("kind", ["base", "large"])

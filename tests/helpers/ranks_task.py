@@ -100,7 +100,7 @@ def given(rank: int, folder: str, exact: bool, world: int = 2) -> dict[str, Any]
     times as long as itself.
     """
     lightning.seed_everything(0, verbose=False)
-    task = small_task(Balancer()) if exact else small_task(None, LeastSquares())
+    task = small_task(Balancer(reference_batch=8)) if exact else small_task(None, LeastSquares())
     task.distillation = Distillation(RandomTeacher(8, 1), 8, RATE, 100)
     quantizer = task.codec.quantizer
     quantizer.check_every = 0

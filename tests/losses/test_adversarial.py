@@ -14,6 +14,8 @@ FAKE = [torch.tensor([-2.0, 0.5]), torch.tensor([[1.0]])]
     [
         # real: (0 + 0.5) / 2 and 2; fake: (0 + 1.5) / 2 and 2; generator: 0.75 and -1
         (Hinge(), (0.25 + 0.75 + 2 + 2) / 2, (0.75 - 1) / 2),
+        # generator: (3 + 0.5) / 2 and 0
+        (Hinge(clipped=True), (0.25 + 0.75 + 2 + 2) / 2, 1.75 / 2),
         # real: (1 + 0.25) / 2 and 4; fake: (4 + 0.25) / 2 and 1; generator: (9 + 0.25) / 2 and 0
         (LeastSquares(), (0.625 + 2.125 + 4 + 1) / 2, 4.625 / 2),
         (LeastSquares(reduction="sum"), 0.625 + 2.125 + 4 + 1, 4.625),
@@ -26,13 +28,19 @@ def test_values_by_hand(loss, discriminator, generator):
     assert loss.generator(low).dtype == loss.discriminator(low, low).dtype == torch.float32
 
 
-@pytest.mark.parametrize("loss", [Hinge(), LeastSquares()])
+@pytest.mark.parametrize("loss", [Hinge(), Hinge(clipped=True), LeastSquares()])
 def test_generator_raises_and_discriminator_lowers_the_logits_of_fakes(loss):
     fake = [torch.full((3,), 0.5, requires_grad=True)]
     (down,) = torch.autograd.grad(loss.discriminator([torch.zeros(3)], fake), fake)
     (up,) = torch.autograd.grad(loss.generator(fake), fake)
     assert (up < 0).all()
     assert (down > 0).all()
+
+
+def test_only_the_clipped_hinge_lets_go_of_a_fooled_discriminator():
+    fake = torch.tensor([0.5, 1.5], requires_grad=True)
+    for loss, gradient in ((Hinge(), [-0.5, -0.5]), (Hinge(clipped=True), [-0.5, 0.0])):
+        assert torch.autograd.grad(loss.generator([fake]), fake)[0].tolist() == gradient
 
 
 def maps(seed, scale=1.0):

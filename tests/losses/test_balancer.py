@@ -108,20 +108,56 @@ def test_a_loss_that_starts_late_has_its_share_at_once(absent):
     assert (large / small).item() == pytest.approx(3, rel=0.2)
 
 
-def balanced(rank, part, per_item):
+def audiocraft(found, wav, per_item):
+    """Balancer.backward of audiocraft @ 896ec7c in its first step, by its formulas."""
+    grads = {name: torch.autograd.grad(loss, wav, retain_graph=True)[0] for name, loss in found.items()}
+    norms = {name: g.norm(dim=(1, 2)).mean() if per_item else g.norm() for name, g in grads.items()}
+    return sum(WEIGHTS[name] / sum(WEIGHTS.values()) * grads[name] / norms[name] for name in grads)
+
+
+@pytest.mark.parametrize("per_item", [True, False])
+def test_the_gradient_of_weights_is_audiocrafts_at_the_reference_batch_whatever_the_batch(per_item):
+    """Of a model with one weight; one and the same clip, repeated."""
+
+    def gradient(clips, combine):
+        weight = torch.tensor(0.5, requires_grad=True)
+        output = weight * leaf()[:1].detach().expand(clips, -1, -1)
+        wav = output.detach().requires_grad_()
+        return torch.autograd.grad((output * combine(losses(wav), wav)).sum(), weight)[0]
+
+    theirs = gradient(8, lambda found, wav: audiocraft(found, wav, per_item))
+    for clips in (1, 2, 4, 8, 16):
+        ours = balancer(per_item=per_item, reference_batch=8)
+        torch.testing.assert_close(gradient(clips, lambda found, wav, ours=ours: ours(found, WEIGHTS, wav)), theirs)
+    assert not torch.allclose(gradient(4, lambda found, wav: audiocraft(found, wav, per_item)), theirs)
+
+
+def test_running_means_of_one_batch_size_serve_another():
+    small, large = balancer(reference_batch=8), balancer(reference_batch=8)
+    small(losses(wav := leaf()), WEIGHTS, wav)
+    twice = wav.detach().repeat(2, 1, 1).requires_grad_()
+    large(losses(twice), WEIGHTS, twice)
+    torch.testing.assert_close(small.state_dict(), large.state_dict())
+    with pytest.raises(ValueError, match="reference_batch"):
+        balancer(reference_batch=0)
+
+
+def balanced(rank, part, options):
     """The gradient at this rank's part of a batch of which each example is louder than the one before."""
     loudness = torch.arange(1.0, 5.0)[:, None, None]
-    combine, wav = balancer(per_item=per_item), (leaf().detach() * loudness)[part[rank]].requires_grad_()
+    combine, wav = balancer(**options), (leaf().detach() * loudness)[part[rank]].requires_grad_()
     for _ in range(2):
         grad = combine(losses(wav), WEIGHTS, wav)
     return {"grad": grad, **combine.state_dict()}
 
 
+@pytest.mark.parametrize("reference_batch", [8, None])
 @pytest.mark.parametrize("per_item", [True, False])
-def test_two_ranks_balance_as_one_with_the_whole_batch(pair, per_item):
+def test_two_ranks_balance_as_one_with_the_whole_batch(pair, per_item, reference_batch):
     """DDP halves their gradients, so they are twice as long; the running means are the same."""
-    first, second = pair(balanced, [slice(2), slice(2, 4)], per_item)
-    alone = balanced(0, [slice(4)], per_item)
+    options = {"per_item": per_item, "reference_batch": reference_batch}
+    first, second = pair(balanced, [slice(2), slice(2, 4)], options)
+    alone = balanced(0, [slice(4)], options)
     torch.testing.assert_close(torch.cat([first.pop("grad"), second.pop("grad")]) / 2, alone.pop("grad"))
     for key, value in alone.items():
         assert torch.equal(first[key], second[key])

@@ -49,7 +49,7 @@ def commitment(rank: int, parts: list[slice], split: bool) -> torch.Tensor:
     used = torch.tensor([3, 3, 2, 3, 1, 1, 2, 1])[parts[rank]]
     z = latents(0)[parts[rank]].requires_grad_()
     with pytest.MonkeyPatch.context() as patch:
-        masks = lambda batch, n_q, rate, device: torch.arange(n_q)[:, None] < used  # noqa: E731
+        masks = lambda batch, n_q, rate, device, choices=None: torch.arange(n_q)[:, None] < used  # noqa: E731
         for module in (rvq, split_rvq):
             patch.setattr(module, "dropout_mask", masks)
         return torch.autograd.grad(quantizer(z).loss, z)[0]

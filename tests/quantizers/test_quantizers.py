@@ -150,10 +150,28 @@ def test_masks_have_their_rates():
     torch.testing.assert_close(mask.float().mean(1), torch.tensor([1.0, 0.75, 0.5, 0.25]), atol=0.02, rtol=0)
     half = dropout_mask(20_000, 4, 0.5, CPU).float().mean(1)
     torch.testing.assert_close(half, torch.tensor([1.0, 0.875, 0.75, 0.625]), atol=0.02, rtol=0)
+    some = dropout_mask(20_000, 8, 1.0, CPU, [2, 4, 16]).sum(0)
+    assert set(some.tolist()) == {2, 4}
+    assert abs(float((some == 2).float().mean()) - 0.5) < 0.02
     assert dropout_mask(10, 4, 0.0, CPU).all()
     assert not unquantized_mask(10, 1.0, CPU).any()
     assert unquantized_mask(10, 0.0, CPU).all()
     assert abs(float(unquantized_mask(20_000, 0.3, CPU).float().mean()) - 0.7) < 0.02
+
+
+def test_an_rvq_draws_among_the_bitrates_of_encodec():
+    torch.manual_seed(0)
+    quantizer = RVQ(4, 75, n_q=8, codebook_size=4, kmeans_iters=2, dropout_choices=[2, 4, 32]).train()
+    z = torch.randn(64, 4, 2)
+    quantizer(z)
+    quantizer.check_every, quantizer.decay, books = 0, 1.0, quantizer.codebooks.clone()
+    out = quantizer(z)
+    parts = torch.stack([books[k][out.codes[:, k]] for k in range(8)])  # [K, B, F, C]
+    distances = (parts.cumsum(0) - out.z.transpose(1, 2)).abs().amax((2, 3))  # [K, B], 0 where so many are used
+    assert set((1 + distances.argmin(0)).tolist()) == {2, 4}
+    for wrong in ([0], [0, 2]):
+        with pytest.raises(ValueError, match="dropout_choices"):
+            RVQ(4, 75, dropout_choices=wrong)
 
 
 def test_dropped_levels_learn_nothing_and_add_nothing():

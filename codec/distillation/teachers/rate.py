@@ -5,11 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: int) -> Tensor:
+def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: int, repeat: bool = False) -> Tensor:
     """Resample features ``[B, F', C]`` at ``rate_from`` Hz to ``[B, frames, C]`` at ``rate_to`` Hz, non-causally.
 
-    For an integer ratio r > 1, each output is the mean of the 2 r features around its centre, fewer at the ends (Mimi,
-    from 50 to 12.5 Hz: kernel 8, stride 4). Other ratios: linear interpolation. The last feature pads a short input.
+    For an integer ratio r > 1, each output is the mean of the 2 r features around its centre (Mimi, from 50 to 12.5 Hz:
+    kernel 8, stride 4); at the ends of fewer, or, with ``repeat``, of repetitions of the first and the last one (Mimi).
+    Other ratios: linear interpolation. The last feature pads a short input.
     """
     ratio = rate_from / rate_to
     r = round(ratio)
@@ -24,5 +25,6 @@ def to_frame_rate(features: Tensor, rate_from: float, rate_to: float, frames: in
         return features
     if r % 2:  # the window of an odd r begins in the middle of a feature
         features, r = features.repeat_interleave(2, dim=1), 2 * r
-    x = F.avg_pool1d(features.transpose(1, 2), 2 * r, r, padding=r // 2, count_include_pad=False)
+    x = F.pad(features.transpose(1, 2), (r // 2, r // 2) if repeat else (0, 0), "replicate")
+    x = F.avg_pool1d(x, 2 * r, r, padding=0 if repeat else r // 2, count_include_pad=False)
     return x.transpose(1, 2)

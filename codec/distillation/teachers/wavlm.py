@@ -1,6 +1,6 @@
 """WavLM as the teacher (Chen et al., arXiv 2110.13900), through torchaudio.
 
-Each example is normalised by itself, as in WavLM's training; torchaudio's large model normalises a batch as a whole.
+Each example is normalised by itself (torchaudio's large model does so with a batch as a whole), as in WavLM's training.
 The licence of the weights is unclear (torchaudio: MIT, the model's card: CC BY-SA): they are not redistributed.
 """
 
@@ -25,30 +25,41 @@ class WavLM(Teacher):
 
     Args:
         bundle: "base" or "base+" (94 M parameters, 12 layers, C = 768), or "large" (316 M, 24 layers, C = 1024).
-        layer: a number from 1, "last", "mean" (of all layers) or [first, last] (the mean of that range). Mimi's paper
-            uses large without stating the layer. Semantic-VAE, the one published comparison on latents distilled with a
-            cosine, reports a word error rate of synthesised speech of 2.10 % for 23, 2.31 % for mean, 2.62 % for last.
+        layer: "final", the network's output, which in large has passed a last LayerNorm (Mimi: kyutai-labs/moshi @
+            e803d4d); without that, a number from 1, "last", "mean" (of all layers) or [first, last] (the mean of that
+            range). Semantic-VAE, the one published comparison on latents distilled with a cosine, reports a word error
+            rate of synthesised speech of 2.10 % for 23, 2.31 % for mean, 2.62 % for last.
         pretrained: False for random weights from ``seed``, a placebo control.
+        normalize: whether waveforms are normalised; None: as in WavLM's training (large: yes). Mimi: no.
     """
 
     def __init__(
-        self, bundle: str = "large", layer: int | str | Sequence[int] = 23, pretrained: bool = True, seed: int = 0
+        self,
+        bundle: str = "large",
+        layer: int | str | Sequence[int] = 23,
+        pretrained: bool = True,
+        seed: int = 0,
+        normalize: bool | None = None,
     ):
         if bundle not in BUNDLES:
             raise ValueError(f"WavLM bundle {bundle!r} is unknown; valid: {', '.join(BUNDLES)}.")
         chosen = BUNDLES[bundle]
         sizes = chosen._params  # documented, but available only here
-        first, last = layer_range(layer, bundle, sizes["encoder_num_layers"])
+        first, last = (0, 0) if layer == "final" else layer_range(layer, bundle, sizes["encoder_num_layers"])
         with seeded(seed):
             network = load_pretrained(chosen) if pretrained else torchaudio.models.wavlm_model(**sizes)
         weights = "pretrained" if pretrained else f"seed{seed}"
-        identity = f"wavlm-{bundle}-layer{first}-{last}-{weights}"
+        usual = chosen._normalize_waveform
+        changed = "" if normalize in (None, usual) else f"-normalize{normalize}"
+        identity = f"wavlm-{bundle}-layer{first}-{last}-{weights}{changed}"
         super().__init__(network, sizes["encoder_embed_dim"], FRAME_RATE, identity, int(chosen.sample_rate))
-        self.normalize, self.first, self.last = chosen._normalize_waveform, first, last
+        self.first, self.last, self.normalize = first, last, usual if normalize is None else normalize
 
     def features(self, wav: Tensor) -> Tensor:
         if self.normalize:
             wav = F.layer_norm(wav, wav.shape[-1:])
+        if not self.last:
+            return self.network(wav)[0]
         layers, _ = self.network.extract_features(wav, num_layers=self.last)
         return torch.stack(layers[self.first - 1 :]).mean(0)
 
@@ -62,7 +73,7 @@ def layer_range(layer: int | str | Sequence[int], bundle: str, count: int) -> tu
             return number, number
     raise ValueError(
         f"WavLM {bundle} has no layer {layer!r}: choose one from 1 to {count}, last, mean, or a range [first, last] of "
-        "these numbers."
+        "these numbers, or final."
     )
 
 
