@@ -81,10 +81,11 @@ def add_model(parser: argparse.ArgumentParser, prompt: str) -> None:
 
 
 def run_inpaint(options: argparse.Namespace) -> None:
+    from codec.data import audio
     from codec.data.espeak import pronounce
 
     generator = load_generator(options)
-    wav = read_audio(options.source, generator.sample_rate)
+    wav = audio.read(options.source, generator.sample_rate)
     text, phones = transcript(options)
     check_conditioning(generator, text=options.text, phones=options.phones, prompt=options.prompt)
     condition = generator.flow.condition
@@ -128,6 +129,7 @@ def run_tts(options: argparse.Namespace) -> None:
 
 
 def run_edit(options: argparse.Namespace) -> None:
+    from codec.data import audio
     from codec.data.espeak import pronounce
     from codec.flow.editing import find_words, plan_edit
 
@@ -136,7 +138,7 @@ def run_edit(options: argparse.Namespace) -> None:
     after = text[: place.begin] + not_empty(options.new) + text[place.end :]
     generator = load_generator(options)
     check_conditioning(generator, prompt=options.prompt)
-    wav = read_audio(options.source, generator.sample_rate)
+    wav = audio.read(options.source, generator.sample_rate)
     spoken = pronounce(text, options.voice), pronounce(after, options.voice)
     seconds = len(wav) / generator.sample_rate
     check_within(phones, seconds)
@@ -158,20 +160,10 @@ def load_generator(options: argparse.Namespace) -> "Generator":
     return Generator.load(options.ckpt, options.codec_ckpt, usable_device(options.device), not options.raw)
 
 
-def read_audio(path: Path, sample_rate: int) -> "np.ndarray":
-    """Mono samples ``[T]`` of an audio file, resampled to ``sample_rate`` (Hz). Raises InputError."""
-    from codec.data.audio import AudioError, read
-
-    if not path.is_file():
-        raise InputError(f"there is no audio file at {path}")
-    try:
-        return read(path, sample_rate)
-    except AudioError as error:
-        raise InputError(f"{path} {error.reason}") from None
-
-
 def read_prompt(options: argparse.Namespace, generator: "Generator") -> "np.ndarray | None":
-    return read_audio(options.prompt, generator.sample_rate) if options.prompt else None
+    from codec.data import audio
+
+    return audio.read(options.prompt, generator.sample_rate) if options.prompt else None
 
 
 def transcript(options: argparse.Namespace) -> tuple[str, Phones]:

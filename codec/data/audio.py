@@ -104,7 +104,8 @@ def blocks(file: AudioFile, first: int, last: int, name: str, most: int = BLOCK)
 def format_of(path: str | Path) -> tuple[str, str]:
     """(format, subtype) in libsndfile's names of the ending of a path. Raises AudioError if it cannot be written."""
     ending = Path(path).suffix[1:].upper()
-    default = soundfile.default_subtype(ending) if ending in soundfile.available_formats() else ""
+    known = ending in soundfile.available_formats() and ending != "SD2"  # which has a second file
+    default = soundfile.default_subtype(ending) if known else ""
     kind, subtype = ENDINGS.get(ending, (ending, default))
     if not subtype:
         raise AudioError(str(path), "cannot be written: its ending names no audio format (wav, flac, ogg, opus, ...)")
@@ -141,11 +142,11 @@ def length(frames: int, rate: int, sample_rate: int) -> int:
 
 def opened(source: str | Path | bytes, name: str, claimed: float = CLAIMED) -> AudioFile:
     """Open an audio file. Raises AudioError if it is invalid, empty, beyond RATES, or longer than `claimed` seconds."""
+    if not isinstance(source, bytes) and not os.path.isfile(source):  # opening a pipe would block
+        raise AudioError(name, "is no regular file" if os.path.exists(source) else "is missing")
     try:
         file = AudioFile(source)
     except (soundfile.LibsndfileError, ContainerError, OSError, TypeError, UnicodeError) as error:  # of the name
-        if not isinstance(source, bytes) and not os.path.exists(source):
-            raise AudioError(name, "is missing") from None
         raise AudioError(name, _reason(error)) from None
     problem = ""
     if file.frames <= 0:

@@ -203,24 +203,27 @@ def _found(find: Callable[[BinaryIO, int], list[Part]], path: str, end: int, mod
 
 
 def _chunks(file: BinaryIO, end: int, kind: bytes) -> list[Part]:
-    """A WAV file whose audio has length 0 in the header gets its length; that of AIFF is not believed by libsndfile."""
+    """A WAV file with audio behind what its header claims gets the length of all; libsndfile does not believe AIFF."""
     order, audio = ("<", b"data") if kind[:1] == b"R" else (">", b"SSND")
-    at, claimed, name = 12, 0, b""
+    at, known, name = 12, 0, b""  # `known`: length in the ds64 chunk of RF64
     while at + 8 <= end and name != audio:
         file.seek(at)
         name, length = struct.unpack(f"{order}4sI", file.read(8))
-        body = file.read(16)
-        if name == b"ds64":  # of RF64
-            claimed = int.from_bytes(body[8:16], "little")
+        if name == b"ds64":
+            known = int.from_bytes(file.read(16)[8:], "little")
         at += 8 + (0 if name == audio else length + length % 2)
+    present, claimed = end - at, known if length == 0xFFFFFFFF else length
     if name != audio:
         return []
-    present = end - at
-    if length < 0xFFFFFFFF:
-        claimed = length
     if present + SLACK < claimed < UNKNOWN:
         raise ContainerError(f"is truncated: {present:,} of {claimed:,} bytes of audio are there")
-    if claimed or order == ">" or present < 8 or re.match(rb"[A-Za-z ]{4}", body):  # another chunk follows
+    file.seek(at + claimed)
+    behind = file.read(8)
+    if (
+        order == ">"
+        or present <= claimed + SLACK
+        or re.match(rb".?[\w ]{4}" if claimed == 0 else rb".?[\w ]{4}|\0{8}", behind)
+    ):
         return []
     file.seek(8)
     head = b"RIFF" + b"\xff" * 4 + file.read(at - 12) + b"\xff" * 4  # libsndfile looks how much there is

@@ -15,19 +15,14 @@ from codec.data.audio import AudioError, blocks, opened
 from codec.latents.token_file import TokenError, Tokens, checked_n_q, codebook_fingerprint, load_tokens, save_tokens
 from codec.layers.streaming import in_blocks
 from codec.model import Codec
-from codec.utils.errors import InputError
 
 BLOCK = 2.0  # seconds
-
-
-class FileError(InputError):
-    """An audio file cannot be read or written."""
 
 
 @torch.inference_mode()
 def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
     """Encode an audio file (any rate; channels are averaged) into a token file, in bounded memory if the encoder is
-    causal or declares its context. Raises FileError if the source is unreadable or empty, TokenError if the target
+    causal or declares its context. Raises AudioError if the source is unreadable or empty, TokenError if the target
     cannot be written, ValueError if the codec has fewer than ``n_q`` codebooks, or none."""
     n_q = checked_n_q(codec.quantizer, n_q)
     Path(target).parent.mkdir(parents=True, exist_ok=True)  # fails before the work, not after it
@@ -38,7 +33,7 @@ def encode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
         codes = codec.quantizer.encode(latents, n_q)[0]
         frames += codes.t().cpu().numpy().astype(np.int32).tobytes()
     if not wav.length:
-        raise FileError(f"{source} holds no sample")
+        raise AudioError(str(source), "holds no sample")
     codes = torch.from_numpy(np.frombuffer(frames, np.int32).reshape(-1, n_q).T.astype(np.int64))
     tokens = Tokens(codes, wav.length, codec.sample_rate, codec.hop_length, codebook_fingerprint(codec.quantizer, n_q))
     save_tokens(target, tokens)
@@ -69,7 +64,7 @@ class _Framed:
 
 def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int | None = None) -> Tokens:
     """Decode a token file (its first ``n_q`` codebooks) into an audio file, in the format of the target's ending.
-    Raises TokenError if the token file is invalid, of another model, or has fewer than ``n_q`` codebooks; FileError if
+    Raises TokenError if the token file is invalid, of another model, or has fewer than ``n_q`` codebooks; AudioError if
     the target cannot be written."""
     tokens = load_tokens(source)
     has, quantizer = tokens.codes.shape[0], codec.quantizer
@@ -80,10 +75,7 @@ def decode_file(codec: Codec, source: str | Path, target: str | Path, n_q: int |
         raise TokenError(f"{source} has codes beyond the codebooks of this model: encode the recording again")
     if n_q is not None and not 1 <= n_q <= has:
         raise TokenError(f"{source} has {has} codebooks: choose n_q from 1 to {has}, not {n_q}")
-    try:
-        audio.write(target, _decoded(codec, tokens.codes[None, :n_q], tokens.length), tokens.sample_rate)
-    except AudioError as error:
-        raise FileError(f"{target} {error.reason}") from error
+    audio.write(target, _decoded(codec, tokens.codes[None, :n_q], tokens.length), tokens.sample_rate)
     return tokens
 
 
@@ -98,21 +90,16 @@ def _decoded(codec: Codec, codes: Tensor, left: int) -> Iterator[np.ndarray]:
 
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
-    """Mono float32 blocks of an audio file, resampled to ``sample_rate`` (Hz) as one stream. Raises FileError if the
+    """Mono float32 blocks of an audio file, resampled to ``sample_rate`` (Hz) as one stream. Raises AudioError if the
     file is missing, unreadable, shorter than its header says, or not finite."""
-    if not Path(path).is_file():
-        raise FileError(f"there is no audio file at {path}")
-    try:
-        with opened(path, str(path), math.inf) as file:
-            resample = None
-            if file.samplerate != sample_rate:
-                resample = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-            for block in blocks(file, 0, file.frames, str(path), max(1, round(BLOCK * file.samplerate))):
-                yield block if resample is None else resample.resample_chunk(block)
-            if resample is not None:
-                yield resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-    except AudioError as error:
-        raise FileError(f"{path} {error.reason}") from None
+    with opened(path, str(path), math.inf) as file:
+        resample = None
+        if file.samplerate != sample_rate:
+            resample = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
+        for block in blocks(file, 0, file.frames, str(path), max(1, round(BLOCK * file.samplerate))):
+            yield block if resample is None else resample.resample_chunk(block)
+        if resample is not None:
+            yield resample.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
 
 
 def _for_inference(codec: Codec) -> Codec:

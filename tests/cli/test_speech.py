@@ -148,7 +148,7 @@ BAD = [
     ("characters", [*INPAINT, *SPAN, "--text", "a", "--sampler", "rk4"], "sampler=rk4: choose euler or midpoint"),
     ("characters", ["inpaint", "bad.wav", *SPAN, "--text", "a"], "bad.wav cannot be decoded"),
     ("aligned_phones+prompt", ["tts", "abc", "--prompt", "short.wav"], "the prompt is shorter than a latent frame"),
-    ("aligned_phones+prompt", ["tts", "abc", "--prompt", "no.wav"], "there is no audio file at no.wav"),
+    ("aligned_phones+prompt", ["tts", "abc", "--prompt", "no.wav"], "no.wav: is missing"),
     ("aligned_phones+prompt", ["tts", "abc"], "give a recording of the voice"),
     ("aligned_phones", ["tts", "\n"], "the text is empty"),
     ("aligned_phones", ["tts", "dog"], "not trained on the phone 'x'"),

@@ -80,6 +80,7 @@ LYING = {  # name: (seconds that are there, the file)
     "joined.opus": (12, lambda: 3 * encoded("OGG", subtype="OPUS")),
     "zero.wav": (4, lambda: with_length(encoded("WAV"), 0)),
     "zero_everywhere.wav": (4, lambda: with_length(with_length(encoded("WAV"), 0), 0, b"RIFF")),
+    "stale.wav": (4, lambda: with_length(encoded("WAV"), RATE)),  # a recorder that crashed
     "unknown.wav": (4, lambda: with_length(encoded("WAV"), 2**32 - 1)),
     "sox.wav": (4, lambda: with_length(encoded("WAV"), 0x7FFFF000)),
     "pipe.rf64.wav": (4, lambda: rf64(encoded("WAV"))),
@@ -176,6 +177,13 @@ def test_half_a_file_is_an_error_or_ends_where_it_does(tmp_path, name):
         return
     with pytest.raises(AudioError, match=r"truncated|lost sync"):
         audio.read(tmp_path / f"a.{name}", RATE)
+
+
+@pytest.mark.parametrize(
+    "behind", [b"LIST" + (3000).to_bytes(4, "little") + b"\xd1" * 3000, bytes(3000), b"\xd1" * 500]
+)
+def test_what_is_behind_the_audio_of_a_wav_file_is_none(behind):
+    assert audio.probe(encoded("WAV") + behind) == (4 * RATE, RATE)
 
 
 def test_recordings_of_different_rates_are_not_joined(tmp_path):

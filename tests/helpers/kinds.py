@@ -14,6 +14,7 @@ from codec.checkpoints.convert.lyra import import_lyra
 from codec.checkpoints.convert.mimi import FILES, export_mimi, import_mimi
 from codec.checkpoints.load import CheckpointError, load_codec
 from codec.checkpoints.save import write
+from codec.data.audio import AudioError
 from codec.data.base import CorpusError, readable
 from codec.data.folder import FolderCorpus
 from codec.data.shard_corpus import ShardCorpus
@@ -26,7 +27,7 @@ from codec.evaluation.report import Report, ReportError
 from codec.evaluation.runs.run_folder import RunError, find_runs, run_names
 from codec.evaluation.systems import find_checkpoints
 from codec.flow.load import load_with_config, statistics_of
-from codec.latents.audio_files import FileError, encode_file, read_blocks
+from codec.latents.audio_files import encode_file, read_blocks
 from codec.latents.export import LatentExtractor
 from codec.latents.extract import TOKENS, Extractor, TokenExtractor, extract, read_token_shard
 from codec.latents.features import FEATURES, FeatureExtractor
@@ -260,7 +261,7 @@ RUN += ["csv/metrics.csv", "train.log"]
 UNIT = "train-000000.safetensors"
 AUDIO: dict[str, dict[str, str]] = {f"a.{suffix}": {} for suffix in ("wav", "flac", "mp3", "ogg")}
 AUDIO |= {"a.opus": {"format": "OGG", "subtype": "OPUS"}, "float.wav": {"subtype": "FLOAT"}}
-LISTENERS = {"trained on": (_listen, CorpusError), "encoded": (_encode, FileError), "on a page": (_show, ReportError)}
+LISTENERS = {"trained on": (_listen, CorpusError), "encoded": (_encode, AudioError), "on a page": (_show, ReportError)}
 _tokens_of, _latents_of = (partial(_unit, encoding=each, name=UNIT) for each in (TokenExtractor, LatentExtractor))
 _features_of = partial(_unit, encoding=_features, name=UNIT)
 _latents_index = partial(_unit, encoding=LatentExtractor, name="index.json")

@@ -12,9 +12,10 @@ import soxr
 import torch
 from safetensors.numpy import load_file, save
 
+from codec.data.audio import AudioError
 from codec.decoders.istft import ISTFTDecoder
 from codec.encoders.stft import STFTEncoder
-from codec.latents.audio_files import FileError, decode_file, encode_file, read_blocks
+from codec.latents.audio_files import decode_file, encode_file, read_blocks
 from codec.latents.token_file import TokenError, Tokens, codebook_fingerprint, load_tokens, save_tokens
 from codec.model import Codec
 from codec.quantizers.rvq import RVQ
@@ -156,8 +157,8 @@ def test_memory_does_not_grow_with_the_recording(tmp_path, kind):
 def test_files_that_are_no_audio_are_refused(codec, tmp_path):
     (tmp_path / "text.wav").write_text("not audio")
     soundfile.write(tmp_path / "empty.wav", np.zeros(0), 1600)
-    for name, reason in (("no.wav", "there is no audio"), ("text.wav", "decoded"), ("empty.wav", "no samples")):
-        with pytest.raises(FileError, match=reason):
+    for name, reason in (("no.wav", "missing"), ("text.wav", "decoded"), ("empty.wav", "no samples")):
+        with pytest.raises(AudioError, match=reason):
             encode_file(codec, tmp_path / name, tmp_path / "a.codes")
     assert not (tmp_path / "a.codes").exists()
 
@@ -170,7 +171,7 @@ def test_targets_that_cannot_be_written(codec, recording, tmp_path, monkeypatch)
         save_tokens(tmp_path / "b.codes", Tokens(torch.tensor([[70_000]]), 8, 1600, 8, ""))
     with pytest.raises(OSError, match=r"in\.wav"):
         encode_file(codec, recording, recording / "a.codes")
-    with pytest.raises(FileError, match="cannot be written"):
+    with pytest.raises(AudioError, match="cannot be written"):
         decode_file(codec, tmp_path / "new" / "folder" / "a.codes", tmp_path / "a.xyz")
     monkeypatch.setattr("codec.latents.audio_files.in_blocks", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
