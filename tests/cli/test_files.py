@@ -123,7 +123,7 @@ def test_choices_that_do_not_fit(imported, here):
     fails(["encode", "in.wav", "in.wav/a.codes", *ckpt], "in.wav")
     main(["encode", "in.wav", "a.codes", "--ckpt", str(imported)])
     fails(["decode", "a.codes", "a.wav", *ckpt, "--n-q", "7"], "has 6 codebooks")
-    fails(["decode", "a.codes", "a.xyz", *ckpt], "a.xyz cannot be written")
+    fails(["decode", "a.codes", "a.xyz", *ckpt], "a.xyz: cannot be written")
     assert not Path("a.wav").exists()
 
 

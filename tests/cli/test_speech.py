@@ -146,7 +146,7 @@ BAD = [
     ("characters", [*INPAINT, *SPAN, "--text", "abd"], "not trained on the character 'd'"),
     ("phones", [*INPAINT, *SPAN], "the text is empty"),
     ("characters", [*INPAINT, *SPAN, "--text", "a", "--sampler", "rk4"], "sampler=rk4: choose euler or midpoint"),
-    ("characters", ["inpaint", "bad.wav", *SPAN, "--text", "a"], "bad.wav cannot be decoded"),
+    ("characters", ["inpaint", "bad.wav", *SPAN, "--text", "a"], "bad.wav: cannot be decoded"),
     ("aligned_phones+prompt", ["tts", "abc", "--prompt", "short.wav"], "the prompt is shorter than a latent frame"),
     ("aligned_phones+prompt", ["tts", "abc", "--prompt", "no.wav"], "no.wav: is missing"),
     ("aligned_phones+prompt", ["tts", "abc"], "give a recording of the voice"),
