@@ -100,7 +100,7 @@ def judged(out: Path, name: str, scores: dict[str, list[float]], kind: str = "ju
         for metric in TABLES.METRICS:
             if metric != "frechet":
                 table[metric] = values
-        table.loc[1:, "span_f0_error"] = float("nan")
+        table.loc[1:, "span_f0_rmse"] = float("nan")
         Report(table, [], {"frechet": 1.5}).write(out / kind / name, stem)
     (out / kind / name / "ended").touch()
 
@@ -155,9 +155,9 @@ def test_what_could_not_be_measured_in_every_report_is_left_out(tmp_path):
         reports = []
         for seed, there in enumerate([range(22), range(22 - both, 44 - both)]):
             table = pandas.DataFrame({"clip": names, "speaker": [name[-1] for name in names], "seconds": 1.0})
-            table["span_f0_error"] = [2.0 if n in there else float("nan") for n in range(30)]
+            table["span_f0_rmse"] = [2.0 if n in there else float("nan") for n in range(30)]
             reports.append(TABLES.Judged("a0", "none", seed, "last", Report(table, [], {})))
-        assert TABLES._cell(reports, "span_f0_error").replace(" [2, 2]", "") == shown
+        assert TABLES._cell(reports, "span_f0_rmse").replace(" [2, 2]", "") == shown
 
 
 def test_an_arm_with_the_codec_of_another_has_its_bounds(tmp_path):

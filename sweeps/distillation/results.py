@@ -20,7 +20,7 @@ METRICS = {
     CONTENT: "phone error rate",
     "span_speaker": "speaker similarity",
     "span_mcd": "MCD (dB)",
-    "span_f0_error": "F0 error (cents)",
+    "span_f0_rmse": "F0 error (cents)",
     "frechet": "Frechet distance",
 }
 BOUNDS = {"recording": "recording", "ceiling": "copy_synthesis_ceiling", "floor": "interpolation_floor"}

@@ -40,7 +40,7 @@ from results import (  # noqa: E402
 from codec.evaluation.metrics.intervals import Interval  # noqa: E402
 from codec.evaluation.report import Report  # noqa: E402
 
-DIGITS = {"span_mcd": 2, "span_f0_error": 0, "frechet": 2, "pesq_wb": 2, "mel_distance": 2}  # of all others 3
+DIGITS = {"span_mcd": 2, "span_f0_rmse": 0, "frechet": 2, "pesq_wb": 2, "mel_distance": 2}  # of all others 3
 FEWEST = 20  # recordings: a mean over fewer is not shown; of many spans no F0 can be measured
 
 
@@ -123,7 +123,7 @@ def _bounds(found: Sequence[Judged], plan: Mapping) -> list[str]:
     """Table of each codec's ceiling and floor, on recordings of one condition, as those of others differ a little."""
     condition = min(one.condition for one in found)
     columns = [("ceiling", CONTENT), ("floor", CONTENT)]
-    columns += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_error")]
+    columns += [("ceiling", metric) for metric in ("span_speaker", "span_mcd", "span_f0_rmse")]
     mine: dict[str, list[Judged]] = {}
     for one in codecs(select(found, condition=condition), plan):
         mine.setdefault(codec_of(one.arm, plan), []).append(one)
@@ -168,7 +168,7 @@ def scores(found: Sequence[Judged], quiet: Sequence[Judged]) -> pandas.DataFrame
         for one in reports:
             row = {"condition": one.condition, "arm": one.arm, "seed": one.seed, "system": one.system}
             row |= {"silenced": silenced} | {name: round(one.score(name), 5) for name in METRICS}
-            rows.append(row | {"spans_with_f0": int(one.report.clips["span_f0_error"].notna().sum())})
+            rows.append(row | {"spans_with_f0": int(one.report.clips["span_f0_rmse"].notna().sum())})
     return pandas.DataFrame(rows)
 
 

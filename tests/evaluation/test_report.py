@@ -8,6 +8,8 @@ import pandas
 import pytest
 
 from codec.evaluation.evaluate import evaluate
+from codec.evaluation.metrics.base import MissingError
+from codec.evaluation.metrics.table import choose
 from codec.evaluation.report import LARGEST, Report, ReportError, overview
 from tests.helpers.speech import RATE, Rounding, clip
 from tests.helpers.systems import FAST
@@ -164,3 +166,18 @@ def test_only_undamaged_present_and_small_reports_are_read(tmp_path):
         file.truncate(LARGEST + 1)  # takes no room on the disk
     with pytest.raises(ReportError, match="more than 64,000,000 bytes"):
         Report.read(path)
+
+
+def test_a_report_with_the_former_f0_error_reads_and_is_not_mixed_with_the_new(tmp_path):
+    report = made_report()
+    report.clips["f0_error"] = [100.0, 300.0, math.nan]
+    path = report.write(tmp_path)
+    content = json.loads(path.read_text())
+    for row in content["summary"].values():  # reports of before had no speakers
+        del row["speakers"]
+    path.write_text(json.dumps(content))
+    found = Report.read(path)
+    assert found.summary()["f0_error"]["n"] == 2
+    assert "gross errors (cents) ↓" in found.table()
+    with pytest.raises(MissingError, match="f0_rmse"):
+        choose("f0_error")

@@ -12,7 +12,7 @@ from codec.evaluation.judges.mel import SAMPLE_RATE
 from codec.evaluation.judges.recogniser import Recogniser
 from codec.evaluation.judges.speaker import SpeakerProbe
 from codec.evaluation.metrics.base import MetricError
-from codec.evaluation.metrics.pitch import f0_error, voicing_error
+from codec.evaluation.metrics.pitch import f0_rmse, gross_pitch_error, voicing_error
 from codec.evaluation.metrics.spectral import mel_cepstral_distortion
 from codec.flow.evaluation.spans import Recording
 from codec.utils.errors import InputError
@@ -66,7 +66,8 @@ class Panel:
             "span_per": lambda: self._phone_error_rate(recording, decoded, sample_rate),
             "span_speaker": lambda: self.speaker.similarity(decoded, recording.wav, sample_rate, recording.span),
             "span_mcd": lambda: mel_cepstral_distortion(*inside),
-            "span_f0_error": lambda: f0_error(*inside),
+            "span_f0_rmse": lambda: f0_rmse(*inside),
+            "span_gross_pitch_error": lambda: gross_pitch_error(*inside),
             "span_voicing_error": lambda: voicing_error(*inside),
         }
         values, reasons = {}, {}
