@@ -67,7 +67,7 @@ def test_track_of_noise_and_silence_is_unvoiced():
 
 
 def vowel(pitch: np.ndarray, formants=((850, 90), (1220, 110), (2810, 170), (3800, 250))) -> np.ndarray:
-    """[T] a female /a/ (Peterson and Barney 1952) of the pitch [T] in Hz: harmonics, 6 dB per octave, two-pole formants."""
+    """[T] a female /a/ (Peterson and Barney 1952) of the pitch [T] in Hz: harmonics through two-pole formants."""
     wav, phase = np.zeros(len(pitch)), 2 * np.pi * np.cumsum(pitch) / RATE
     for k in range(1, 1 + int(7_500 / pitch.max())):
         z, response = np.exp(-2j * np.pi * k * pitch / RATE), 1 / k
