@@ -2,16 +2,19 @@
 
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from codec.checkpoints.save import step_of
 from codec.cli.app import RENAMED, renamed
 from codec.training.setup import with_current_classes
+from codec.utils.quoting import override
 from tests.helpers.programs import call, start
 from tests.helpers.training import SMALL_RUN, composed
 
@@ -43,7 +46,7 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch, 
         "disc.members.msd.scales=1",
         "adversarial_start=1",
     ]
-    whole, second = tmp_path / "whole", tmp_path / "second"
+    whole, second = tmp_path / "whole", tmp_path / "second=2 é"
 
     assert call("train.py", *small, "max_steps=4", f"run_dir={whole}") == 0
     config = yaml.safe_load((whole / "config.yaml").read_text())
@@ -61,16 +64,18 @@ def test_train_report_resume_and_evaluate(speech_folder, tmp_path, monkeypatch, 
 
     # Another run goes on where it ended; that it ends as an undisturbed one would is tested in training/test_resume.py.
     capfd.readouterr()
-    resume = [f"ckpt_path={last}", f"run_dir={second}", "report.clips=1", "report.audio=0"]
+    resume = [f"ckpt_path={last}", override("run_dir", second), "report.clips=1", "report.audio=0"]
     assert call("train.py", *small, "max_steps=6", *resume) == 0
     shown = capfd.readouterr().out
     assert all(text in shown for text in ("95 % interval", "report.html", "tensorboard --logdir", "python eval.py"))
+    (line,) = (line for line in shown.splitlines() if line.startswith("evaluate"))
+    assert OverridesParser.create().parse_override(shlex.split(line)[-1]).value() == str(second)
     assert (steps(whole), steps(second)) == ([0, 1, 2, 3], [4, 5])
     assert step_of(second / "checkpoints" / "last.ckpt") == 6
 
     # Several checkpoints and baselines on other recordings.
     several = ["clips=1", "workers=0", "baseline=[identity,low_pass]", "listening=1", f"out={tmp_path / 'out'}"]
-    assert call("eval.py", *several, f"ckpt=[{whole},{second}]", *data[:2], "dataset.holdout=1") == 0
+    assert call("eval.py", *several, f"ckpt=[{whole},'{second}']", *data[:2], "dataset.holdout=1") == 0
     files = sorted(path.name for path in (tmp_path / "out").glob("*.json"))
     assert files == ["identity.json", "low_pass.json", "max_steps=4.json", "max_steps=6.json", "timing.json"]
     assert read(tmp_path / "out" / "identity.json")["summary"]["mel_distance"]["mean"] == 0

@@ -69,13 +69,11 @@ def as_text(value: Any) -> str:
 
 def _wav(array: Any, rate: Any, name: str) -> bytes:
     """WAV file of samples [T], [C, T] or [T, C]; whole numbers are of 16 bits. Raises AudioError."""
+    file = io.BytesIO()
     try:
         wav = np.atleast_2d(np.asarray(array))
-        wav = wav.astype(np.int16 if wav.dtype.kind == "i" else np.float32, casting="same_kind")
-        file = io.BytesIO()
-        subtype = "PCM_16" if wav.dtype == np.int16 else "FLOAT"
-        wav = wav.T if wav.shape[0] < wav.shape[1] else wav
-        soundfile.write(file, wav, rate, format="WAV", subtype=subtype)
+        wav = wav / 32768 if wav.dtype.kind in "iu" else wav.astype(np.float32)
+        soundfile.write(file, wav.T if wav.shape[0] < wav.shape[1] else wav, rate, format="WAV", subtype="FLOAT")
     except (ValueError, TypeError, soundfile.LibsndfileError) as error:
         raise AudioError(name, f"has an array that is no waveform ({reason(error)})") from None
     return file.getvalue()
@@ -117,11 +115,9 @@ def store_files_without_torchcodec() -> None:
     encode = Audio.encode_example
 
     def stored(self: Audio, value: Any) -> dict[str, Any]:
-        if isinstance(value, str | Path):
-            return {"bytes": None, "path": str(value)}
-        if isinstance(value, bytes):
-            return {"bytes": value, "path": None}
-        if isinstance(value, dict) and value.get("array") is None and (value.get("bytes") or value.get("path")):
+        if isinstance(value, str | Path | bytes):
+            value = {"bytes": value} if isinstance(value, bytes) else {"path": str(value)}
+        if isinstance(value, dict) and value.get("array") is None:
             return {"bytes": value.get("bytes"), "path": value.get("path")}
         return encode(self, value)
 
