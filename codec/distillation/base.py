@@ -42,9 +42,8 @@ class LatentLoss(nn.Module):
         """Fit the projection to the quantizer's channels of the target; raises InputError if it has none."""
         if self.target in ("codebook", "semantic") and not quantizer.has_semantic:
             raise InputError(
-                f"distill.target={self.target} needs the output of the first codebook alone, which this quantizer does "
-                "not have: set distill.target=full for the latents before it, or bottleneck for the channels of a "
-                "continuous one"
+                f"distill.target={self.target} needs the output of the first codebook, which this quantizer does not "
+                "have: set distill.target=full for the latents before it, or bottleneck for a continuous one's channels"
             )
         if self.target == "split" and quantizer.latent_dim < 2:
             raise InputError("distill.target=split has one channel to divide: set distill.target=bottleneck")
@@ -54,8 +53,7 @@ class LatentLoss(nn.Module):
             self.projection = nn.Linear(width, self.projection.out_features, self.projection.bias is not None)
 
     def select(self, latents: Tensor, quantized: Quantized, quantizer: Quantizer) -> Tensor:
-        """The target's latents ``[B, channels, F]``, from latents ``[B, D, F]`` before quantization and what became of
-        them."""
+        """The target's latents ``[B, channels, F]``, from those before and after quantization."""
         if self.target in ("full", "semantic", "codebook"):
             return {"full": latents, "semantic": quantized.semantic, "codebook": quantized.first}[self.target]
         channels = quantizer.to_latents(latents)

@@ -54,11 +54,8 @@ class Adversarial(nn.Module):
 
 
 class Hinge(Adversarial):
-    """max(0, 1 - real) + max(0, 1 + fake) for the discriminator, -fake for the generator.
-
-    ``clipped``: max(0, 1 - fake) for the generator, as in the papers of SoundStream and EnCodec: logits above 1 get no
-    gradient. audiocraft's code has -fake.
-    """
+    """max(0, 1 - real) + max(0, 1 + fake) for the discriminator; for the generator -fake (audiocraft), or, ``clipped``,
+    max(0, 1 - fake) (the papers of SoundStream and EnCodec)."""
 
     chance = 2.0
 

@@ -38,17 +38,16 @@ class Balancer(nn.Module):
     The mean is over steps, exponentially decayed. Unlike in audiocraft @ 896ec7c, gradients of exactly zero do not
     enter it, or a loss that starts late would start with a huge step. ``shares`` are those of the raw gradients' norms.
 
-    The losses are means over the B clips of a device, but audiocraft's G has a norm of about ``total_norm`` at every
-    clip, so that the gradient of the weights is B times a mean over clips (sqrt(B) times without ``per_item``); that of
-    commitment, KL and distillation is a mean. Here this factor's B is ``reference_batch``, whatever the batch,
-    accumulation and number of ranks.
+    In audiocraft, G has a norm of about ``total_norm`` at each of the B clips of a device, so that the gradient of the
+    weights is B times a mean over clips (sqrt(B) times without ``per_item``); that of commitment, KL and distillation
+    is a mean. Here this B is ``reference_batch``, whatever the batch, accumulation and number of ranks.
 
     Args:
         decay: of the running mean, which is bias-corrected.
         total_norm: of the combined gradient.
         per_item: norm of each clip's gradient, averaged over the batch of all ranks, instead of the root mean square.
-        reference_batch: clips per device at which G is audiocraft's; None: the number on all ranks in one step, and
-            running means divided by it (or its root), as in checkpoints without this option.
+        reference_batch: clips; None: the number on all ranks in one step, which divides the running means, too (or its
+            root), as in checkpoints without this option.
     """
 
     def __init__(

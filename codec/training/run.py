@@ -7,9 +7,8 @@ import lightning
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from codec.checkpoints import safe_instantiate
 from codec.checkpoints.convert.init_from import start_from
-from codec.checkpoints.safe_instantiate import STEP
-from codec.checkpoints.safe_instantiate import build as build_safely
 from codec.data.base import Corpus, readable
 from codec.data.codec_datamodule import SpeechData
 from codec.data.folder import FolderCorpus
@@ -32,7 +31,7 @@ def build(cfg: DictConfig, ckpt_path: str | None) -> tuple[CodecTask, SpeechData
     config = resolved(cfg) | {"ckpt_path": ckpt_path}  # plain, without secrets: it is stored in checkpoints
     older = older_parts(ckpt_path, config, PARTS.values()) if ckpt_path else {}
     config |= older
-    groups = {group: build_safely(part, STEP) for group, part in older.items()}
+    groups = {group: safe_instantiate.build(part, safe_instantiate.STEP) for group, part in older.items()}
     groups |= {group: instantiate(cfg[group], _convert_="all") for group in PARTS.values() if group not in older}
     built = {part: groups[group] or None for part, group in PARTS.items()}  # {}: no teacher
     steps = {name: cfg[name] for name in STARTS}

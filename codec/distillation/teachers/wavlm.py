@@ -25,10 +25,9 @@ class WavLM(Teacher):
 
     Args:
         bundle: "base" or "base+" (94 M parameters, 12 layers, C = 768), or "large" (316 M, 24 layers, C = 1024).
-        layer: "final", the network's output, which in large has passed a last LayerNorm (Mimi: kyutai-labs/moshi @
-            e803d4d); without that, a number from 1, "last", "mean" (of all layers) or [first, last] (the mean of that
-            range). Semantic-VAE, the one published comparison on latents distilled with a cosine, reports a word error
-            rate of synthesised speech of 2.10 % for 23, 2.31 % for mean, 2.62 % for last.
+        layer: "final", the network's output, in large after a last LayerNorm (Mimi: kyutai-labs/moshi @ e803d4d);
+            before it, a number from 1, "last", "mean" (of all layers) or [first, last] (the mean of that range).
+            Semantic-VAE reports a word error rate of synthesised speech of 2.10 % for 23, 2.31 % mean, 2.62 % last.
         pretrained: False for random weights from ``seed``, a placebo control.
         normalize: whether waveforms are normalised; None: as in WavLM's training (large: yes). Mimi: no.
     """
