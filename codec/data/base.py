@@ -7,6 +7,7 @@ An item is a dict:
     phones   list of (symbol, start in seconds from the first sample of `wav`), [] if unknown
     file     str, the name of the recording in reports
     skipped  list of (file, reason): unreadable recordings that this one replaces (crops only)
+    padding  share of the crop that repeats its own sound (crops only, see filling.py)
 """
 
 from abc import ABC, abstractmethod
@@ -47,12 +48,11 @@ class Recording:
         """Mono float32 [T], see `audio.read`. Raises AudioError."""
         return audio.read(self.source, sample_rate, start, samples, self.name)
 
-    def item(self, wav: np.ndarray, start: int, samples: int, sample_rate: int) -> dict:
-        """The item (see above) of `wav` [T] from sample `start` of the recording, zero-padded to `samples`."""
-        padded = torch.zeros(1, max(samples, len(wav)))
-        padded[0, : len(wav)] = torch.from_numpy(wav)
+    def item(self, wav: np.ndarray, start: int, sample_rate: int) -> dict:
+        """The item (see above) of `wav` [T] from sample `start` of the recording."""
         phones = phones_within(self.phones, start / sample_rate, len(wav) / sample_rate)
-        return {"wav": padded, "speaker": self.speaker, "text": self.text, "phones": phones, "file": self.name}
+        sound = torch.from_numpy(np.asarray(wav, np.float32))[None]
+        return {"wav": sound, "speaker": self.speaker, "text": self.text, "phones": phones, "file": self.name}
 
 
 def phones_within(phones: str, start: float, seconds: float) -> list[tuple[str, float]]:
@@ -81,7 +81,8 @@ class Corpus(ABC):
     @abstractmethod
     def crops(self, samples: int, seed: int) -> Dataset:
         """Endless training crops of `samples` samples: a `Stream`, or map-style: `ds[n]`, n >= 0, depends on (seed, n)
-        alone. An unreadable recording is replaced by another one and listed under the item's "skipped"."""
+        alone. An unreadable recording is replaced by another one and listed under the item's "skipped". A crop longer
+        than its recording goes on with others of the same speaker (filling.py)."""
 
     @abstractmethod
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:

@@ -1,18 +1,22 @@
 """LightningDataModule of codec training: batches of crops, and clips for validation."""
 
 import logging
+from collections import deque
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from codec.data.augment import Augment, AugmentedCrops, AugmentedStream
 from codec.data.base import Corpus, CorpusError, Stream, readable
+from codec.data.filling import filled
 from codec.data.infinite_datamodule import InfiniteDataModule
 from codec.data.read_errors import ReadErrors
 
 log = logging.getLogger(__name__)
+
+ENOUGH_CROPS = 16  # for a share of padding
+MUCH_PADDING = 0.1  # share
 
 
 class SpeechData(InfiniteDataModule):
@@ -53,13 +57,18 @@ class SpeechData(InfiniteDataModule):
         self.val_clips, self.val_seconds = val_clips, val_seconds
         self.read_errors = ReadErrors(corpus.size)
         self._val_items: list[dict] | None = None
+        self._padding: deque[float] = deque(maxlen=ENOUGH_CROPS)
+        self._padding_said = False
 
     def setup(self, stage: str) -> None:
         self.read_errors.add(self.corpus.bad)
         if self._val_items is None:
             skipped: list[tuple[str, str]] = []
-            clips = self.corpus.clips("val", self.val_seconds)
-            self._val_items = [self._at_least_a_segment(item) for item in readable(clips, skipped, self.val_clips)]
+            clips, self._val_items = self.corpus.clips("val", self.val_seconds), []
+            for item in readable(clips, skipped, self.val_clips):
+                # A clip of 5 ms may be shorter than the windows of model and losses; a segment is not.
+                samples = max(self.samples, item["wav"].shape[-1])
+                self._val_items.append(filled(item, (), samples, self.corpus.sample_rate))
             self.read_errors.add(skipped, [item["file"] for item in self._val_items])
 
     def train_dataloader(self) -> DataLoader:
@@ -84,21 +93,30 @@ class SpeechData(InfiniteDataModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         if isinstance(batch, dict):
             self.read_errors.add(batch.pop("skipped", ()), batch.get("file", ()))
+            if self.trainer and self.trainer.training and self.trainer.is_global_zero:
+                self._watch_padding(batch["padding"])
         return batch
 
     def teardown(self, stage: str) -> None:
         if self.read_errors.bad:
             log.warning(self.read_errors.summary())
 
-    def _at_least_a_segment(self, item: dict) -> dict:
-        # A clip of 5 ms may be shorter than the windows of model and losses; a segment is not.
-        missing = self.samples - item["wav"].shape[-1]
-        return item | {"wav": F.pad(item["wav"], (0, max(0, missing)))}
+    def _watch_padding(self, padding: torch.Tensor) -> None:
+        """Warn once if crops repeat much of their own sound."""
+        self._padding.extend(padding.tolist())
+        share = sum(self._padding) / len(self._padding)
+        if len(self._padding) == self._padding.maxlen and share > MUCH_PADDING and not self._padding_said:
+            self._padding_said = True
+            log.warning(
+                f"{share:.0%} of the training sound is repeated, as recordings are shorter than segment= and no more "
+                "of their speakers is known: lower segment, or name the speakers (dataset.speaker_from, a manifest)"
+            )
 
 
 def collate(items: list[dict]) -> dict:
     """Collate items of one length into a batch."""
     batch: dict[str, Any] = {name: [item[name] for item in items] for name in ("speaker", "text", "phones", "file")}
     batch["wav"] = torch.stack([item["wav"] for item in items])  # [B, 1, T]
+    batch["padding"] = torch.tensor([item.get("padding", 0.0) for item in items])
     batch["skipped"] = [bad for item in items for bad in item.get("skipped", ())]
     return batch

@@ -4,6 +4,7 @@ of the ranks."""
 
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ import numpy as np
 
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording, Stream
+from codec.data.filling import filled
 from codec.data.retry import reason, retried
 
 if TYPE_CHECKING:  # `datasets` takes seconds to import
@@ -19,6 +21,7 @@ if TYPE_CHECKING:  # `datasets` takes seconds to import
 
 log = logging.getLogger(__name__)
 
+RECENT = 64  # recordings of a reader of which a crop is kept, to fill crops of the same speakers
 SHUFFLE = 256  # crops in the shuffle buffer of a reader
 CROPS = 8  # of one recording in one pass, at most
 HOPELESS = 1000  # unreadable recordings in a row
@@ -55,7 +58,7 @@ class HubStream(Corpus):
     def clips(self, split: str, max_seconds: float | None = None) -> Sequence[dict]:
         samples = None if max_seconds is None else int(max_seconds * self.sample_rate)
         recordings = self.part_of(split)
-        return [r.item(r.read(self.sample_rate, 0, samples), 0, 0, self.sample_rate) for r in recordings]
+        return [r.item(r.read(self.sample_rate, 0, samples), 0, self.sample_rate) for r in recordings]
 
     def part_of(self, split: str) -> list[Recording]:
         """The held-out recordings of "val" or "test"."""
@@ -149,6 +152,7 @@ class StreamCrops(Stream):
 
     def _crops(self, rng: np.random.Generator, skipped: list[tuple[str, str]]) -> Iterator[dict]:
         rate, failures, held = self.corpus.sample_rate, 0, 0
+        recent: deque[dict] = deque(maxlen=RECENT)
         for content, place in self._passes():
             try:
                 recording = self.corpus.recording(content, place)
@@ -172,7 +176,10 @@ class StreamCrops(Stream):
             count = min(CROPS, -(-len(wav) // self.samples))
             for k in range(count):
                 start = int((k + rng.random()) / count * (last + 1))
-                yield recording.item(wav[start : start + self.samples], start, self.samples, rate)
+                item = recording.item(wav[start : start + self.samples], start, rate)
+                known = [one for one in recent if one["speaker"] == item["speaker"] != ""]
+                yield filled(item, known, self.samples, rate)
+            recent.append(item)
 
     def _passes(self) -> Iterator[tuple[dict[str, Any], str]]:
         """(row, place) of this reader, pass after pass."""

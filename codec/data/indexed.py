@@ -2,8 +2,9 @@
 
 import logging
 from abc import abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 from codec.data.audio import AudioError
 from codec.data.base import TRIES, Corpus, CorpusError, Recording
 from codec.data.crop_index import CropIndex
+from codec.data.filling import filled
 from codec.utils.cache import cache_key
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,13 @@ class Crops(CropIndex):
         super().__init__(numbers, corpus.lengths[numbers], samples, seed)
         self.corpus = corpus
 
+    @cached_property
+    def _of_speaker(self) -> dict[str | int, list[int]]:
+        found = defaultdict(list)
+        for number in self.numbers.tolist():
+            found[self.corpus.speakers[number]].append(number)
+        return found
+
     def __getitem__(self, n: int) -> dict:
         rng = np.random.default_rng((self.seed, 1, n))
         slot, skipped = self.slot(n), []
@@ -67,9 +76,23 @@ class Crops(CropIndex):
                 at = int(rng.integers(len(self.numbers)))
                 slot = int(rng.integers(self.ends[at - 1] if at else 0, self.ends[at]))
             else:
-                return recording.item(wav, start, self.size, self.corpus.sample_rate) | {"skipped": skipped}
+                item = recording.item(wav, start, self.corpus.sample_rate)
+                further = self._further(number, rng, skipped)
+                return filled(item, further, self.size, self.corpus.sample_rate) | {"skipped": skipped}
         last = " ".join(skipped[-1])
         raise CorpusError(f"{TRIES} recordings in a row cannot be read (last: {last}): check the corpus.")
+
+    def _further(self, number: int, rng: np.random.Generator, skipped: list[tuple[str, str]]) -> Iterator[dict]:
+        """Crops of the other training recordings by a known speaker, in random order."""
+        rate = self.corpus.sample_rate
+        others = self._of_speaker[speaker] if (speaker := self.corpus.speakers[number]) else []
+        for other in (others[i] for i in rng.permutation(len(others)) if others[i] != number):
+            start = int(rng.random() * (max(0, int(self.corpus.lengths[other]) - self.size) + 1))
+            try:
+                recording = self.corpus.recording(other)
+                yield recording.item(recording.read(rate, start, self.size), start, rate)
+            except AudioError as error:
+                skipped.append((error.file, error.reason))
 
 
 class Clips(Sequence):
@@ -84,7 +107,7 @@ class Clips(Sequence):
     def __getitem__(self, i: int) -> dict:
         recording = self.corpus.recording(int(self.numbers[i]))
         rate = self.corpus.sample_rate
-        return recording.item(recording.read(rate, 0, self.samples), 0, 0, rate)
+        return recording.item(recording.read(rate, 0, self.samples), 0, rate)
 
 
 def split(

@@ -92,12 +92,17 @@ class Recordings:
         return np.concatenate([lengths(self.place(at), self.sample_rate) for at in range(len(self.shards))])
 
     def place(self, at: int) -> np.ndarray:
-        """`place` [n, 4] of shard `at` (shard_index.py); those of the last `in_memory` shards stay in memory."""
+        """`place` [n, 5] of shard `at` (shard_index.py); those of the last `in_memory` shards stay in memory."""
         if at not in self._places:
             if len(self._places) >= self.in_memory:
                 del self._places[next(iter(self._places))]
             self._places[at] = entries(self.folder, self.shards[at])
         return self._places[at]
+
+    @cached_property
+    def speakers(self) -> np.ndarray:
+        """Numbers of the speakers [recordings] int64, 0 if unknown."""
+        return np.concatenate([self.place(at)[:, 4] for at in range(len(self.shards))])
 
     def recording(self, i: int) -> Recording:
         """Recording i. Raises AudioError if the bytes at its place are anything else."""
@@ -150,14 +155,14 @@ class ShardCrops(Dataset):
 
 
 def lengths(place: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Samples at `sample_rate`, [n] int64, of the recordings in `place` [n, 4]."""
+    """Samples at `sample_rate`, [n] int64, of the recordings in `place` [n, 5]."""
     frames, rates = place[:, 2], place[:, 3]
     whole, rest = np.divmod(frames, rates)
     return np.maximum(1, whole * sample_rate + rest * sample_rate // rates)
 
 
 def entries(folder: RemoteFolder, shard: Shard) -> np.ndarray:
-    """Read `place` [n, 4] of a shard (shard_index.py), verified by its sha256 and the index."""
+    """Read `place` [n, 5] of a shard (shard_index.py), verified by its sha256 and the index."""
     name = f"{shard.name}.entries"
     content, where = folder.read(name, entries_bytes(shard)), f"{folder.label}/{name}"
     if hashlib.sha256(content).hexdigest() != shard.entries:

@@ -3,10 +3,12 @@
 index.json      format, version, `shards` (a list of the facts below) and `splits` (train, val, test: which shards)
 NAME.tar        WebDataset's layout: KEY.flac and KEY.json (file, speaker, text, phones) of each recording
 NAME.entries    safetensors: `place` [n, 4] int64, of each recording its first byte in the tar and its size there, its
-                frames and its rate in Hz; the facts of the shard as metadata
+                frames and its rate in Hz; `speaker` [n] int64, a number of its speaker, 0 if unknown (absent in older
+                files); the facts of the shard as metadata
 """
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -18,6 +20,7 @@ from codec.data.audio import RATES
 from codec.data.base import CorpusError
 from codec.data.index_schema import CorpusIndex, Part, Sha256, parse_index
 from codec.data.remote_files import RemoteFolder
+from codec.utils.cache import cache_key
 
 INDEX = "index.json"
 SHARDS = 200_000  # in an index, at most; each takes 280 bytes of it, and 1 kB in memory
@@ -62,18 +65,23 @@ def load_index(folder: RemoteFolder) -> Index:
     return parse_index(content, Index, f"{folder.label}/{INDEX}", "write shards with python -m codec pack")
 
 
-def save_entries(place: np.ndarray, facts: dict[str, str]) -> bytes:
-    """The content of NAME.entries for `place` [n, 4]."""
-    return save({"place": np.ascontiguousarray(place, np.int64).reshape(-1, 4)}, facts)
+def save_entries(place: np.ndarray, facts: dict[str, str], speakers: Sequence[str] = ()) -> bytes:
+    """The content of NAME.entries for `place` [n, 4] and the speakers' names [n]."""
+    numbers = [int(cache_key(speaker), 16) >> 1 if speaker else 0 for speaker in speakers]
+    tensors = {"place": np.ascontiguousarray(place, np.int64).reshape(-1, 4)}
+    return save(tensors | ({"speaker": np.array(numbers, np.int64)} if any(numbers) else {}), facts)
 
 
 def load_entries(content: bytes, shard: Shard, where: str) -> np.ndarray:
-    """Parse `place` [n, 4] of a shard and check it against the index. Raises CorpusError."""
+    """Parse `place` and `speaker` of a shard, [n, 5] together, and check them against the index. Raises CorpusError."""
     try:
-        place = load(content)["place"]
+        tensors = load(content)
+        place = tensors["place"]
+        speaker = tensors.get("speaker", np.zeros(shard.recordings, np.int64))
     except (SafetensorError, KeyError, ValueError, TypeError, AttributeError):
         raise CorpusError(f"{where} is damaged: pack the corpus again.") from None
-    if place.dtype != np.int64 or place.shape != (shard.recordings, 4):
+    shapes = place.shape, speaker.shape
+    if not place.dtype == speaker.dtype == np.int64 or shapes != ((shard.recordings, 4), (shard.recordings,)):
         raise CorpusError(f"{where} does not list the {shard.recordings} recordings that the index counts.")
     first, size, frames, rates = place.T
     valid = (first >= 0) & (size > 0) & (size <= RECORDING) & (first <= shard.bytes) & (size <= shard.bytes - first)
@@ -83,12 +91,12 @@ def load_entries(content: bytes, shard: Shard, where: str) -> np.ndarray:
         raise CorpusError(f"{where} places recording {number} outside its shard, or gives it an impossible length.")
     if abs(seconds(place) - shard.seconds) > 1:
         raise CorpusError(f"{where} has recordings of {seconds(place)} s, where the index says {shard.seconds} s.")
-    return place
+    return np.column_stack([place, speaker])
 
 
 def entries_bytes(shard: Shard) -> int:
     """Upper bound of the size of NAME.entries."""
-    return 32 * shard.recordings + 2**20
+    return 40 * shard.recordings + 2**20
 
 
 def seconds(place: np.ndarray) -> float:

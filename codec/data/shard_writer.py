@@ -65,7 +65,7 @@ class _Shards(Dataset):
         self.units, self.folder, self.sample_rate = units, folder, sample_rate
 
     def __getitem__(self, unit: int) -> tuple[str, list[tuple[str, str]], list[str]]:
-        name, place, skipped, read = self.units.names[unit], [], [], []
+        name, place, speakers, skipped, read = self.units.names[unit], [], [], [], []
         with atomic_file(self.folder / f"{name}.tar") as file:
             # `encoder=False` takes bytes as they are; the default would pickle, and the default times differ
             with TarWriter(file, user="", group="", mode=0o644, mtime=0, compress=False, encoder=False) as tar:
@@ -81,6 +81,7 @@ class _Shards(Dataset):
                     tar.write({"__key__": f"{name}-{len(place):06d}", "flac": sound, "json": _about(recording)})
                     place.append((first, tar.tarstream.offset - first, frames, rate))
                     read.append(recording.name)
+                    speakers.append(recording.speaker)
             file.flush()
             with open(file.name, "rb") as written:
                 sha256, size = hashlib.file_digest(written, "sha256").hexdigest(), written.tell()
@@ -90,7 +91,7 @@ class _Shards(Dataset):
         if not place:
             (self.folder / f"{name}.tar").unlink()
         with atomic_file(self.folder / f"{name}.entries") as file:
-            file.write(save_entries(table, {"facts": json.dumps(facts)}))
+            file.write(save_entries(table, {"facts": json.dumps(facts)}, speakers))
         return name, skipped, read
 
 

@@ -95,6 +95,8 @@ class CodecTask(BaseTask):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
         total, values = self.one_pass(batch["wav"], batch.get("phones"))
+        if "padding" in batch:
+            values["padding"] = batch["padding"].mean()
         if self.logs:
             self.log_dict({f"train/{name}": value for name, value in values.items()}, batch_size=len(batch["wav"]))
         return {"loss": total, "values": values}

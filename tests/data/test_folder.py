@@ -62,12 +62,12 @@ def test_crops_reach_every_part_of_a_file(tmp_path, write):
     assert starts == sorted(starts)
 
 
-def test_a_clip_of_5_ms_is_padded_on_the_right(tmp_path, write):
+def test_a_clip_of_5_ms_is_repeated(tmp_path, write):
     write(tmp_path / "a.wav", 0.005)
-    wav = FolderCorpus(tmp_path, RATE, holdout=0).crops(4000, 0)[0]["wav"]
-    assert wav.shape == (1, 4000)
-    assert wav[0, :80].any()
-    assert not wav[0, 80:].any()
+    item = FolderCorpus(tmp_path, RATE, holdout=0).crops(4000, 0)[0]
+    assert item["wav"].shape == (1, 4000)
+    assert torch.equal(item["wav"][0].view(50, 80), item["wav"][0, :80].expand(50, 80))
+    assert item["padding"] == 1 - 80 / 4000
 
 
 def test_clips_are_whole_in_fixed_order_or_cut(folder):
