@@ -57,6 +57,10 @@ class View(io.RawIOBase):
 class Stream(soundfile.SoundFile):
     """A file to read in order: soundfile would seek after each block, behind which libmpg123 lacks bits of frames."""
 
+    @property
+    def can_seek(self) -> bool:
+        return super().seekable()
+
     def seekable(self) -> bool:
         return False
 
@@ -78,7 +82,7 @@ class AudioFile:
     with a reason, if it is truncated, joins recordings of different rates, or needs PyAV, which is not there."""
 
     def __init__(self, source: str | Path | bytes):
-        self.source = source
+        self.source, self._stream = source, None
         self._file = io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")  # noqa: SIM115
         try:
             magic = self._file.read(12)
@@ -109,13 +113,11 @@ class AudioFile:
         number = 0
         while number + 1 < len(self.parts) and at >= self.parts[number].frames:
             at, number = at - self.parts[number].frames, number + 1
-        self._stream.close()
         self._start(number, at)
 
     def read(self, most: int) -> np.ndarray:
         """Up to `most` samples of each channel, float32 [n, C]; n is 0 at the end only."""
         if not self._left and self._number + 1 < len(self.parts):
-            self._stream.close()
             self._start(self._number + 1, 0)
         with mp3.quiet(self._noisy):
             block = self._stream.read(min(most, self._left), dtype="float32", always_2d=True)
@@ -124,21 +126,22 @@ class AudioFile:
 
     def _start(self, number: int, at: int) -> None:
         """Decode from sample `at` of a part, in order where libsndfile cannot seek."""
-        self._number, skip = number, at
+        self._number, skip, stream = number, at, self._stream
         with mp3.quiet(self._noisy):
             if self.parts:
                 part = self.parts[number]
                 head, start, skip = part.place(at)
-                self._stream = Stream(View(self._file, head, start, part.end))
-            else:
-                self._stream = self._whole()
-            self._left = (self.parts[number].frames if self.parts else self._stream.frames) - at
-            if skip and super(Stream, self._stream).seekable():
-                back = min(skip, mp3.PREROLL) if self._stream.format == "MP3" else 0
-                self._stream.seek(skip - back)
+                stream = Stream(View(self._file, head, start, part.end))
+            elif not stream or not stream.can_seek:
+                stream = self._whole()
+            if stream.can_seek and (skip or stream is self._stream):
+                back = min(skip, mp3.PREROLL) if stream.format == "MP3" else 0
+                stream.seek(skip - back)
                 skip = back
-            while skip > 0 and (discarded := len(self._stream.read(min(skip, BLOCK)))):
+            while skip > 0 and (discarded := len(stream.read(min(skip, BLOCK)))):
                 skip -= discarded
+        self._left = (self.parts[number].frames if self.parts else stream.frames) - at
+        self._stream = stream
 
     def _whole(self) -> Stream:
         """The file as libsndfile reads it, or else FFmpeg."""
