@@ -47,6 +47,8 @@ class Facts(Schema):
     n_q: Number | None = None
     system: str | None = None
     run: str | None = None
+    code_frames: Number | None = None
+    codebook_usage_uniform: Number | None = None
     codebook_usage: list[Number] | None = None
     codebook_perplexity: list[Number] | None = None
 

@@ -148,18 +148,44 @@ def unquantized_mask(batch: int, quantization_rate: float, device: torch.device)
     return torch.rand(batch, device=device) >= quantization_rate
 
 
-def codebook_statistics(counts: Tensor, threshold: float = 0.0) -> dict[str, Tensor]:
-    """Statistics ``[K]`` of codebooks from code counts ``[K, S]``: ``usage``, the fraction of codes with a count above
-    ``threshold``; ``entropy`` in bits (0 without counts); ``perplexity``, 2 ** entropy."""
-    p = counts / counts.sum(-1, keepdim=True).clamp(min=1e-12)
-    entropy = torch.special.entr(p).sum(-1) / torch.log(torch.tensor(2.0))
-    return {"usage": (counts > threshold).float().mean(-1), "perplexity": 2**entropy, "entropy": entropy}
+def codebook_statistics(counts: Tensor, threshold: Tensor | float = 0.0) -> dict[str, Tensor]:
+    """Statistics ``[K]`` of codebooks from counts ``[K, S]`` of their codes in frames that count as independent.
+
+    ``frames``; ``usage``, the fraction of codes with a count above ``threshold`` (``[K, 1]``), and ``uniform_usage``,
+    that expected of equally frequent codes in as many frames; ``entropy`` in bits (0 without counts), corrected for
+    codes not seen (:func:`entropy`), and ``perplexity``, 2 ** entropy.
+    """
+    frames, bits = counts.sum(-1), entropy(counts.round())
+    seen = torch.as_tensor(threshold, device=counts.device).floor() + torch.ones_like(frames)[:, None]
+    expected = 1 - torch.special.gammaincc(seen, frames[:, None] / counts.shape[-1])[:, 0]  # Poisson
+    usage = (counts > threshold).float().mean(-1)
+    return {"usage": usage, "uniform_usage": expected, "perplexity": 2**bits, "entropy": bits, "frames": frames}
 
 
-def per_codebook_metrics(counts: Tensor, frame_rate: float, threshold: float = 0.0) -> dict[str, Tensor]:
-    """:func:`codebook_statistics` as scalars ``usage/1 ...``, and the bitrate ``entropy_kbps`` (kbit/s) of an ideal
-    entropy coder without context."""
+def entropy(counts: Tensor) -> Tensor:
+    """Entropy in bits ``[K]`` from whole counts ``[K, S]``, at most log2 S (Chao, Wang and Jost, Methods in Ecology and
+    Evolution 4(11), 2013): the part of codes not seen is from the numbers of those seen once and twice.
+
+    ``bench/entropy.py`` compares estimators: of 2,048 codes in 2,500 frames this one is 0.1 % low if they are uniform,
+    0.8 % if Zipf's (plug-in: 6 %, 6 %; Miller and Madow: 2 %, 4 %).
+    """
+    total = counts.sum(-1, keepdim=True).clamp(min=1)
+    seen = torch.special.digamma(total) - torch.special.digamma(counts.clamp(min=1))
+    once, twice = ((counts == n).sum(-1, keepdim=True).to(total.dtype) for n in (1, 2))
+    rest = torch.where(twice > 0, (total - 1) * once, (total - 1) * (once - 1).clamp(min=0))
+    twice = torch.where(twice > 0, 2 * twice, 2.0)
+    rate = twice / (rest + twice)  # their A; the series of A by an integral, whose logarithmic steps suit any A
+    x = torch.exp(torch.arange(-14, 4, 0.1, device=counts.device))
+    series = (1 - rate) * x * torch.exp(-x) / (rate - (1 - rate) * torch.expm1(-x / total)) / total
+    nats = (counts * seen).sum(-1) / total[:, 0] + once[:, 0] * 0.1 * series.sum(-1) / total[:, 0]
+    return (nats / math.log(2)).clamp(0, math.log2(counts.shape[-1]))
+
+
+def per_codebook_metrics(counts: Tensor, frame_rate: float, threshold: Tensor | float = 0.0) -> dict[str, Tensor]:
+    """:func:`codebook_statistics` as scalars ``usage/1 ...``, the bitrate ``entropy_kbps`` (kbit/s) of an ideal entropy
+    coder without context, and ``frames`` and ``uniform_usage`` of the codebook with the fewest frames."""
     statistics = codebook_statistics(counts, threshold)
+    least = {name: statistics.pop(name).min() for name in ("frames", "uniform_usage")}
     metrics = {f"{name}/{k + 1}": v for name, values in statistics.items() for k, v in enumerate(values)}
     metrics["entropy_kbps"] = statistics["entropy"].sum() * frame_rate / 1000
-    return metrics
+    return metrics | least

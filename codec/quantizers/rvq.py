@@ -160,9 +160,13 @@ class RVQ(Quantizer):
         return self.project_out(y.transpose(1, 2))
 
     def metrics(self) -> dict[str, Tensor]:
-        """Statistics of the moving averages; ``usage`` is the fraction of codes that are not dead."""
-        share = self.usage / self.usage.sum(-1, keepdim=True).clamp(min=1e-12)
-        return per_codebook_metrics(share, self.frame_rate, threshold=self.dead_below / self.codebook_size)
+        """Statistics of the moving averages; ``usage`` is the fraction of codes that are not dead, and ``frames`` the
+        number of frames whose plain mean would vary as much (Kish's effective size)."""
+        first = self.decay ** (2 * self.steps)  # squared weight of the first step, from k-means
+        squares = first + (1 - first) * (1 - self.decay) / (1 + self.decay)  # sum of those of all steps
+        counts = self.usage * world_size() / squares
+        threshold = self.dead_below * counts.mean(-1, keepdim=True)
+        return per_codebook_metrics(counts, self.frame_rate, threshold)
 
     def codebook_state(self, n_q: int) -> list[Tensor]:
         return [*self.project_out.parameters(), self.codebooks[:n_q]]

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from bench.entropy import SHARES, chao_wang_jost, errors, plug_in
 from codec.quantizers.base import codebook_statistics, dropout_mask, unquantized_mask
 from codec.quantizers.fsq import FSQ
 from codec.quantizers.rvq import RVQ, kmeans
@@ -203,12 +205,39 @@ def test_semantic_output_and_quantization_rate_of_an_rvq():
 
 def test_statistics_by_hand_and_entropy_bitrate():
     counts = torch.tensor([[1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 0.0, 0.0], [2.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    out = codebook_statistics(counts)
-    torch.testing.assert_close(out["entropy"], torch.tensor([2.0, 0.0, 1.5, 0.0]))
+    out = codebook_statistics(10_000 * counts)  # so many frames need no correction
+    torch.testing.assert_close(out["entropy"], torch.tensor([2.0, 0.0, 1.5, 0.0]), atol=1e-4, rtol=0)
     torch.testing.assert_close(out["usage"], torch.tensor([1.0, 0.25, 0.75, 0.0]))
-    torch.testing.assert_close(out["perplexity"], torch.tensor([4.0, 1.0, 2**1.5, 1.0]))
+    torch.testing.assert_close(out["perplexity"], torch.tensor([4.0, 1.0, 2**1.5, 1.0]), atol=1e-3, rtol=0)
     quantizer = trained(DISCRETE["rvq"])
     assert 0 < float(quantizer.metrics()["entropy_kbps"]) <= quantizer.bitrate() + 1e-6
+
+
+@pytest.mark.parametrize("codes", ["uniform", "Zipf", "half unused"])
+def test_entropy_of_few_frames_is_hardly_biased(codes):
+    """2,048 codes in 2,500 frames, of which the shares of the codes seen miss half a bit."""
+    found, plain = (errors(estimator, SHARES[codes], 2500) for estimator in (chao_wang_jost, plug_in))
+    assert abs(found.mean()) < 0.1
+    assert np.abs(found).mean() < 0.3 * np.abs(plain).mean()
+
+
+def test_usage_is_beside_that_of_uniform_codes_in_as_many_frames():
+    generator = np.random.default_rng(0)
+    counts = torch.from_numpy(np.stack([generator.multinomial(n, np.full(2048, 1 / 2048)) for n in (2500, 20_000)]))
+    found = codebook_statistics(counts.float())
+    assert found["frames"].tolist() == [2500, 20_000]
+    assert found["uniform_usage"].tolist() == pytest.approx([1 - (2047 / 2048) ** n for n in (2500, 20_000)], abs=1e-3)
+    torch.testing.assert_close(found["usage"], found["uniform_usage"], atol=0.02, rtol=0)
+
+
+def test_frames_behind_the_moving_averages_of_a_training():
+    """Those of the first step, from k-means; later those of about 199 steps, by a decay of 0.99."""
+    quantizer = RVQ(8, 50, n_q=2, codebook_size=8, dropout=0.0).train()
+    metrics = quantizer(torch.randn(4, 8, 25)).metrics
+    assert float(metrics["frames"]) == pytest.approx(100, rel=0.03)
+    quantizer.steps = 10_000
+    assert float(quantizer.metrics()["frames"]) == pytest.approx(19_900, rel=0.01)
+    assert 0 < float(metrics["uniform_usage"]) <= 1
 
 
 def test_fsq_codes_are_distinct_levels():

@@ -22,7 +22,7 @@ class CodecSystem(System):
 
     ``facts``: parameters, frame rate (Hz), n_q, nominal bitrate (kbit/s), algorithmic delay (ms; None: the whole clip),
     GFLOP per second of audio and, over the codes of all clips, the entropy bitrate (kbit/s, of an ideal memoryless
-    coder) and each codebook's usage and perplexity.
+    coder), their number, the usage that uniform codes would have in as many, and each codebook's usage and perplexity.
     """
 
     def __init__(self, codec: Codec, n_q: int | None = None, device: str | torch.device = "cpu"):
@@ -63,6 +63,8 @@ class CodecSystem(System):
         if self.counts is not None:
             statistics = codebook_statistics(self.counts.float())
             facts["entropy_kbps"] = float(statistics["entropy"].sum()) * self.codec.frame_rate / 1000
+            facts["code_frames"] = int(statistics["frames"][0])
+            facts["codebook_usage_uniform"] = round(float(statistics["uniform_usage"][0]), 4)
             facts["codebook_usage"] = [round(float(v), 4) for v in statistics["usage"]]
             facts["codebook_perplexity"] = [round(float(v), 1) for v in statistics["perplexity"]]
         return facts

@@ -178,18 +178,19 @@ def _costs(results: Sequence[SystemResult]) -> dict[str, Any]:
 def _other_facts(results: Sequence[SystemResult]) -> list[tuple[str, list[str]]]:
     """Facts other than costs as text, a row per fact."""
     names = dict.fromkeys(name for result in results for name in result.report.facts)
-    skip = {*COSTS, "codebook_usage", "codebook_perplexity"}
+    skip = {*COSTS, "codebook_usage", "codebook_perplexity", "code_frames", "codebook_usage_uniform"}
     return [(n, [format_fact(result.report.facts.get(n)) for result in results]) for n in names if n not in skip]
 
 
 def _codebooks(results: Sequence[SystemResult]) -> dict[str, Any]:
-    """(Usage, perplexity) of each codebook of the systems that have them."""
+    """Frames, usage of uniform codes in as many, and (usage, perplexity) of each codebook of the systems with codes."""
     rows = []
     for result in results:
         usage, perplexity = (result.report.facts.get(f"codebook_{name}") for name in ("usage", "perplexity"))
         if usage and perplexity:
-            rows.append((result.name, list(zip(usage, perplexity, strict=True))))
-    return {"rows": rows, "count": max((len(cells) for _, cells in rows), default=0)}
+            known = (result.report.facts.get(name) for name in ("code_frames", "codebook_usage_uniform"))
+            rows.append((result.name, *known, list(zip(usage, perplexity, strict=True))))
+    return {"rows": rows, "count": max((len(cells) for *_, cells in rows), default=0)}
 
 
 def _load(results: Sequence[SystemResult], clip: str) -> Clip:

@@ -10,6 +10,7 @@ from codec.evaluation.baselines.codec import CodecSystem
 from codec.evaluation.evaluate import evaluate
 from codec.evaluation.metrics.table import METRICS
 from codec.evaluation.profiling import gflop_per_second
+from codec.quantizers.base import entropy
 from codec.quantizers.none import NoQuantizer
 from tests.helpers.parts import small_codec, tone_batch
 
@@ -32,11 +33,10 @@ def test_facts_are_those_of_the_codes_of_all_clips(tmp_path):
     assert {side: facts[f"gflop_{side}"] for side in ("encode", "decode")} == gflop_per_second(codec, 2)
     with torch.no_grad():
         codes = torch.cat([codec.eval().encode(clip["wav"][None], 2)[0] for clip in CLIPS], dim=-1)  # [2, frames]
-    entropy = 0.0
-    for level in codes:
-        p = torch.bincount(level, minlength=16).double() / level.numel()
-        entropy -= float((p[p > 0] * p[p > 0].log2()).sum())
-    assert facts["entropy_kbps"] == pytest.approx(entropy * 100 / 1000, rel=1e-4)
+    bits = entropy(torch.stack([torch.bincount(level, minlength=16) for level in codes]).float())
+    assert facts["entropy_kbps"] == pytest.approx(float(bits.sum()) * 100 / 1000, rel=1e-4)
+    assert facts["code_frames"] == codes.shape[1]
+    assert facts["codebook_usage_uniform"] == pytest.approx(1 - (15 / 16) ** codes.shape[1], abs=1e-3)
     assert facts["codebook_usage"] == [round(len(set(level.tolist())) / 16, 4) for level in codes]
     files = [report.write(tmp_path / str(n)) for n, report in enumerate(reports)]
     assert files[0].read_bytes() == files[1].read_bytes()
