@@ -221,12 +221,8 @@ def _chunks(file: BinaryIO, end: int, kind: bytes) -> list[Part]:
     if present + SLACK < claimed < UNKNOWN:
         raise ContainerError(f"is truncated: {present:,} of {claimed:,} bytes of audio are there")
     file.seek(at + claimed)
-    behind = file.read(8)
-    if (
-        order == ">"
-        or present <= claimed + SLACK
-        or re.match(rb".?[\w ]{4}" if claimed == 0 else rb".?[\w ]{4}|\0{8}", behind)
-    ):
+    other = rb".?[\w ]{4}" + (rb"|\0{8}" if claimed else b"")  # a chunk, after an odd one perhaps, or padding
+    if order == ">" or present <= claimed + SLACK or re.match(other, file.read(8)):
         return []
     file.seek(8)
     head = b"RIFF" + b"\xff" * 4 + file.read(at - 12) + b"\xff" * 4  # libsndfile looks how much there is
