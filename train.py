@@ -26,14 +26,14 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def train(cfg: DictConfig) -> float:
-    """Fit and report -> what a search minimises: ``objective``, a value of validation after the last step."""
+    """Fit and report -> what a search minimises: ``search_metric``, a value of validation after the last step."""
     from codec.training.setup import chosen, claimed, with_current_classes
     from codec.training.wandb import ending_wandb
 
     cfg = with_current_classes(cfg)
     with claimed(cfg.run_dir), ending_wandb():
         trainer, data = fit(cfg)
-        name = cfg.get("objective") or cfg.callbacks.best.monitor  # an older run's configuration has no objective
+        name = cfg.get("search_metric") or cfg.callbacks.best.monitor  # an older run's configuration has none
         if trainer.global_step % cfg.val_every or name not in trainer.callback_metrics:  # steps since the last one
             trainer.validate(trainer.lightning_module, data.val_dataloader(), verbose=False)
         if trainer.is_global_zero:

@@ -77,7 +77,7 @@ def test_hydra_and_wandb_have_the_same_sweeps():
 def test_wandb_sweeps_compose(name, agent):
     assert f"wandb sweep sweeps/{name}.yaml" in (ROOT / "sweeps" / f"{name}.yaml").read_text()
     config, points = wandb_file(name), suggested(name)
-    assert config["metric"] == {"name": composed().objective, "goal": "minimize"}
+    assert config["metric"] == {"name": composed().search_metric, "goal": "minimize"}
     for point in (points[0], points[-1]):
         cfg = composed(*overrides(agent(name, point)))
         assert cfg.logger.wandb.project == config["project"]
@@ -169,8 +169,8 @@ def test_optuna_searches_the_learning_rate(tmp_path, monkeypatch):
 def test_searches_choose_by_validation_as_best_ckpt_does():
     for task in ("task=codec", "task=flow"):
         cfg = composed(task)
-        assert cfg.objective.startswith("val/")
-        assert cfg.objective == cfg.callbacks.best.monitor
+        assert cfg.search_metric.startswith("val/")
+        assert cfg.search_metric == cfg.callbacks.best.monitor
 
 
 @pytest.mark.usefixtures("_costs_nothing")
@@ -192,7 +192,7 @@ def test_a_value_of_the_training_or_the_test_chooses_nothing():
     values = {"train/mel": 0.1, "val/mel_distance": 0.5}
     assert chosen("val/mel_distance", values) == 0.5
     for name in ("train/mel", "report/mel_distance", "val/mel"):
-        with pytest.raises(InputError, match=r"objective=.*val/mel_distance"):
+        with pytest.raises(InputError, match=r"search_metric=.*val/mel_distance"):
             chosen(name, values)
 
 

@@ -1,4 +1,4 @@
-"""Around training: precision, record of the run in its folder, checks of the configuration, a search's objective."""
+"""Around training: precision, record of the run in its folder, checks of the configuration, what a search minimises."""
 
 import errno
 import fcntl
@@ -179,5 +179,5 @@ def chosen(name: str, values: Mapping[str, Any]) -> float:
     """Value of validation by name. Raises InputError if it is another's, such as one of training, or there is none."""
     known = sorted(key for key in values if key.startswith("val/"))
     if name not in known:
-        raise InputError(f"objective={name}: a search needs a value of validation; there are {', '.join(known)}")
+        raise InputError(f"search_metric={name}: a search needs a value of validation; there are {', '.join(known)}")
     return float(values[name])
