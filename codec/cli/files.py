@@ -5,10 +5,14 @@ import ctypes
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from codec.cli.options import add_ckpt, add_device, add_force, add_n_q, add_raw, count
 from codec.utils.atomic import refuse_existing
 from codec.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from codec.latents.token_file import Tokens
 
 
 def add_encode(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +33,12 @@ def add_files(parser: argparse.ArgumentParser, source: str, target: str) -> None
 
 
 def run_encode(options: argparse.Namespace) -> None:
+    from codec.data.audio import probe
     from codec.latents.audio_files import encode_file
 
-    convert(options, encode_file)
+    tokens = convert(options, encode_file)
+    if (rate := probe(options.source)[1]) != tokens.sample_rate:
+        print(f"it has {rate:,} Hz and was resampled to the codec's {tokens.sample_rate:,} Hz")
 
 
 def run_decode(options: argparse.Namespace) -> None:
@@ -40,7 +47,7 @@ def run_decode(options: argparse.Namespace) -> None:
     convert(options, decode_file)
 
 
-def convert(options: argparse.Namespace, convert_file: Callable) -> None:
+def convert(options: argparse.Namespace, convert_file: Callable) -> "Tokens":
     from codec.checkpoints.load import load_codec
     from codec.utils.device import usable_device
 
@@ -56,6 +63,7 @@ def convert(options: argparse.Namespace, convert_file: Callable) -> None:
     codebooks, frames = tokens.codes.shape
     seconds = tokens.length / tokens.sample_rate
     print(f"{options.source} -> {options.target}: {seconds:.2f} s, {frames} frames of {options.n_q or codebooks} codes")
+    return tokens
 
 
 def keep_freed_memory() -> None:
