@@ -164,7 +164,9 @@ def _decoded(file: BinaryIO) -> io.BytesIO:
     try:
         import av
     except ImportError:
-        raise ContainerError("needs PyAV to be decoded: pip install av, or convert it to FLAC") from None
+        raise ContainerError(
+            "needs PyAV to be decoded: pip install -r requirements-media.txt, or convert it to FLAC"
+        ) from None
     blocks, rate, count = [], 0, 0
     try:
         with av.open(file, options={"format_whitelist": DEMUXERS}) as container:
