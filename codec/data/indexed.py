@@ -117,7 +117,7 @@ def split(
 
     `marks` [recordings] names the split of each; without marks of val or test, about `share` of the recordings are test
     and as many val: whole speakers if two or more are known. They are chosen by hashes of (seed, name), so that they
-    change little when a corpus grows. Where that would leave too little for training (`share` above 1/4, few speakers),
+    change little when a corpus grows. Where that would leave too little for training (`share` from 1/4 on, few speakers),
     and where only val is marked, the one part is divided. `share` >= 1 makes every recording a clip of both.
     """
     everything = np.arange(len(names))
@@ -132,14 +132,14 @@ def split(
     wanted = max(1, round(share * len(names))) if share > 0 else 0
     for part in () if len(parts["val"]) else ("test", "val"):
         divisible = part == "val" and marks is None  # test was drawn, too
-        if not len(parts[part]) and not (divisible and share > 0.25):
+        if not len(parts[part]) and not (divisible and share >= 0.25):
             mask = _hold_out([groups[i] for i in parts["train"]], wanted, seed, 0 if divisible else 1)
             parts[part], parts["train"] = parts["train"][mask], parts["train"][~mask]
     parts |= {part: interleave_speakers(parts[part], names, speakers) for part in ("val", "test")}
     if not len(parts["val"]) or not len(parts["test"]):
         held = parts["val"] if len(parts["val"]) else parts["test"]
         half = -(-len(held) // 2)  # each half has all speakers of several recordings
-        parts |= {"test": held[:half], "val": held[half:] if len(held) > 1 else held}
+        parts |= {"val": held[:half], "test": held[half:] if len(held) > 1 else held}
     if share > 0 and not len(parts["test"]):
         log.warning("the corpus is too small to hold anything out: validation and test are on the training recordings")
         parts["val"] = parts["test"] = everything
