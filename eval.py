@@ -13,7 +13,7 @@ from codec.cli.app import one_sentence, refuse_renamed
 @refuse_renamed
 @hydra.main(version_base="1.3", config_path="conf", config_name="eval")
 def main(cfg: DictConfig) -> None:
-    with one_sentence():
+    with one_sentence(cfg):
         evaluate(cfg)
 
 

@@ -20,7 +20,7 @@ from codec.cli.app import join_sweep, one_sentence, refuse_renamed
 @refuse_renamed
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
-    with one_sentence():
+    with one_sentence(cfg):
         join_sweep(cfg.trainer.devices)
         return train(cfg)
 

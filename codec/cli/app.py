@@ -15,8 +15,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from codec.cli.integers import whole_numbers_of_run
 from codec.utils.environment import prepare
 from codec.utils.errors import InputError, UserError, shortened
 from codec.utils.quoting import option
@@ -128,7 +130,7 @@ def user_error_of(error: Exception) -> BaseException | None:
 
 
 @contextmanager
-def one_sentence() -> Iterator[None]:
+def one_sentence(cfg: DictConfig | None = None) -> Iterator[None]:
     """Exit with a one-sentence message on an input error; other errors show their traceback. Log files get both.
 
     First removes secrets from Hydra's records of the run. In a sweep, errors are raised again: Hydra continues with the
@@ -141,6 +143,8 @@ def one_sentence() -> Iterator[None]:
             hydra = HydraConfig.get()
             for folder in {hydra.runtime.output_dir, *([hydra.sweep.dir] if in_sweep() else [])}:
                 redact_hydra(Path(folder))
+        if cfg is not None:
+            whole_numbers_of_run(cfg)
         yield
     except Exception as error:
         cause = user_error_of(error)

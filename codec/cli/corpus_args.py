@@ -29,6 +29,7 @@ def open_corpus(overrides: Sequence[str], sample_rate: int | None = None) -> "Co
     from hydra.utils import instantiate
     from omegaconf.errors import OmegaConfBaseException
 
+    from codec.cli.integers import whole_numbers
     from codec.data.base import CorpusError
     from codec.utils.quoting import override
 
@@ -44,8 +45,9 @@ def open_corpus(overrides: Sequence[str], sample_rate: int | None = None) -> "Co
     rate = [f"sample_rate={sample_rate}"] if sample_rate else []
     try:
         with initialize_config_dir(str(CONF.resolve()), version_base="1.3"):
-            config = compose("train", [*words, *rate]).dataset
-        return instantiate(config, _convert_="all")
+            config = compose("train", [*words, *rate])
+            whole_numbers(config, "train", words)
+        return instantiate(config.dataset, _convert_="all")
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error.__cause__, CorpusError):
             raise error.__cause__ from None

@@ -117,8 +117,8 @@ def split(
 
     `marks` [recordings] names the split of each; without marks of val or test, about `share` of the recordings are test
     and as many val: whole speakers if two or more are known. They are chosen by hashes of (seed, name), so that they
-    change little when a corpus grows. Where that would leave too little for training (`share` from 1/4 on, few speakers),
-    and where only val is marked, the one part is divided. `share` >= 1 makes every recording a clip of both.
+    change little when a corpus grows. Where that leaves too little for training (`share` >= 1/4, few speakers), and
+    where only val is marked, the one part is divided. `share` >= 1 makes every recording a clip of both.
     """
     everything = np.arange(len(names))
     parts = {"train": everything, "test": everything[:0], "val": everything[:0]}
