@@ -22,7 +22,7 @@ from codec.cli.integers import whole_numbers_of_run
 from codec.utils.environment import prepare
 from codec.utils.errors import InputError, UserError, shortened
 from codec.utils.quoting import option
-from codec.utils.redact import NoSecrets, redact_hydra
+from codec.utils.redact import NoSecrets, redact_hydra, redact_text
 
 log = logging.getLogger("train")
 no_secrets = NoSecrets()  # one object: logging adds a filter to a handler only once
@@ -84,7 +84,7 @@ def refuse_renamed(main: Callable[[], Any]) -> Callable[[], Any]:
             if new := renamed(override):
                 sys.exit(f"error: {override} has been renamed: write {new}")
             if reason := misspelt(override):
-                sys.exit(f"error: {shortened(override, 200)} {reason}")
+                sys.exit(f"error: {redact_text(f'{shortened(override, 200)} {reason}')}")
         return main()
 
     return checked
@@ -106,7 +106,7 @@ def misspelt(word: str) -> str:
         OverridesParser.create().parse_override(word)
     except HydraException:
         if equals and re.fullmatch(r"[+~]*[\w.@/:]+", key, re.ASCII):
-            return f"has characters that need quotes: write {option(key, value)}"
+            return f"has characters that need quotes: write {option(key, os.path.expanduser(value))}"
         return "is no option: write NAME=VALUE; --help lists the names"
     return ""
 
