@@ -86,7 +86,8 @@ class Generator:
         if not self.flow.condition.transcripts:
             raise InputError("this model was trained without text and phones, and cannot speak a text")
         if seconds * self.frame_rate < 1:
-            raise InputError(f"{seconds:g} s of speech are shorter than a latent frame: give {2 / self.frame_rate:g}")
+            least = math.ceil(1e4 / self.frame_rate) / 1e4
+            raise InputError(f"{seconds:g} s of speech are shorter than a latent frame: give {least:g}")
         new = math.ceil(seconds * self.frame_rate)
         known = torch.zeros(1, self.space.dim, new, device=self.space.mean.device)
         if before is not None:

@@ -47,7 +47,8 @@ class LatentCorpus:
         self.frame_rate, self.dim = self.sample_rate / self.hop_length, len(self.mean)
         self.max_frames = None if max_seconds is None else int(max_seconds * self.frame_rate)
         if self.max_frames is not None and self.max_frames < 1:
-            raise CorpusError(f"max_seconds={max_seconds} is less than a frame: give {2 / self.frame_rate:g} or more.")
+            least = math.ceil(1e4 / self.frame_rate) / 1e4
+            raise CorpusError(f"max_seconds={max_seconds} is less than a frame: give {least:g} or more.")
         self.train = self.clips("train")
         self._shards = OpenShards(LATENTS, ADVICE)
 
