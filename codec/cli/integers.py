@@ -24,7 +24,8 @@ def whole_numbers_of_run(cfg: DictConfig) -> None:
 def whole_numbers(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> None:
     """Turn the options of ``cfg`` that are integers by default into integers, in place.
 
-    Hydra is initialised. Raises InputError, with the option's name, for 2.5, true, and infinity.
+    Hydra is initialised. Raises InputError, with the option's name, for 2.5, true, and infinity,
+    and for a word where the default is a number with a fraction.
     """
     from hydra import compose
     from hydra.core.global_hydra import GlobalHydra
@@ -41,7 +42,11 @@ def whole_numbers(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -
             default = OmegaConf.select(defaults, path)
         except OmegaConfBaseException:  # an interpolation of what must be given
             default = None
+        if isinstance(value, str) and isinstance(default, float) and "${" not in value:
+            raise InputError(f"{path}={value}: give a number, such as {default:g}")
         whole = _whole(path, value, OmegaConf.to_container(default) if OmegaConf.is_config(default) else default)
+        if path == "seed" and not 0 <= whole < 2**32:
+            raise InputError(f"seed={whole}: give a whole number from 0 to {2**32 - 1}")
         if whole is not value:
             OmegaConf.update(cfg, path, whole)
 
