@@ -85,7 +85,14 @@ def test_every_kind_is_skipped_by_two_workers_of_two_ranks(tmp_path, write, rank
     for name, make in ({name: make for name, (_, make) in BROKEN.items()} | PLACES).items():
         make(tmp_path / name, write)
     data = SpeechData(FolderCorpus(tmp_path, RATE, holdout=0.02), RATE, 0.25, 8, workers=2)
-    data.trainer = SimpleNamespace(global_rank=rank, world_size=2, global_step=0, accumulate_grad_batches=1)
+    data.trainer = SimpleNamespace(
+        global_rank=rank,
+        is_global_zero=rank == 0,
+        world_size=2,
+        global_step=0,
+        accumulate_grad_batches=1,
+        training=True,
+    )
     data.setup("fit")
     files, batches = set(), list(itertools.islice(data.train_dataloader(), 30))
     for batch in batches:

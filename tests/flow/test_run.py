@@ -158,7 +158,7 @@ def test_other_latents_symbols_and_sizes_are_refused(source, rvq, tmp_path):
         (rvq, ["data.val_clips=0"], "no held-out recording"),
     ):
         with pytest.raises(InputError, match=sentence):
-            train.fit(config(latents, run, *overrides))
+            train.fit(config(latents, tmp_path / "next", *overrides))
     with pytest.raises(InputError, match="codec_ckpt=PATH"):
         train.fit(composed("task=flow", f"run_dir={tmp_path}", *SMALL))
 

@@ -9,6 +9,7 @@ from hydra.errors import MissingConfigException
 from hydra.utils import instantiate
 
 from codec.evaluation.baselines.base import System, reconstruct_at
+from tests.helpers.lyra_files import random_lyra
 from tests.helpers.signals import speechlike
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -23,12 +24,16 @@ def compose_baselines():
 
 
 @pytest.mark.parametrize("option", [option for option in OPTIONS if option not in ("identity", "low_pass")])
-def test_each_option_takes_clips_of_any_rate(option, compose_baselines, small_models):
+def test_each_option_takes_clips_of_any_rate(option, compose_baselines, small_models, tmp_path, monkeypatch):
+    monkeypatch.delenv("CODEC_LYRA", raising=False)
+    lyra = tmp_path
+    if option == "lyra":
+        random_lyra(lyra)
     chosen = compose_baselines(f"baseline={option}")
     assert chosen
     for name, node in chosen.items():
         if "source" in node:
-            node.source = str(small_models[node.source])
+            node.source = str(small_models.get(node.source, lyra))
         system = instantiate(node, _convert_="all")
         assert isinstance(system, System)
         for rate in (16_000, 24_000):
