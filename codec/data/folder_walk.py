@@ -6,23 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-AUDIO = {
-    ".wav",
-    ".wave",
-    ".rf64",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".au",
-    ".snd",
-    ".caf",
-}
-AUDIO |= {".w64", ".sph", ".m4a", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr"}
+AUDIO = {".wav", ".wave", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".snd"}
+AUDIO |= {".caf", ".w64", ".sph", ".m4a", ".mp4", ".aac", ".webm", ".mka", ".wma", ".amr"}
 OTHERS = {".txt", ".json", ".jsonl", ".csv", ".tsv", ".lab", ".textgrid", ".md", ".pt", ".npy", ".safetensors"}
 MAGIC = rb"RIFF....WAVE|RF64....WAVE|FORM....AIF|fLaC|OggS|ID3|\.snd|caff|riff\x2e\x91|NIST_1A|....ftyp|\x1aE\xdf\xa3"
 
