@@ -11,7 +11,7 @@ from huggingface_hub import constants
 from codec.data import audio
 from codec.data.audio import AudioError
 from codec.data.base import Corpus, CorpusError, Recording
-from codec.data.hf_columns import Columns, as_text, undecoded
+from codec.data.hf_columns import Columns, as_text, store_files_without_torchcodec, undecoded
 from codec.data.hf_stream import HubStream, limit_timeouts
 from codec.data.indexed import IndexedCorpus, split
 from codec.data.retry import is_transient, reason, retried
@@ -99,6 +99,7 @@ def _load(name: str, config: str | None, split: str, streaming: bool, columns: C
 
     def load() -> tuple[Dataset | IterableDataset, list[str]]:
         limit_timeouts()
+        store_files_without_torchcodec()
         datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it prints whole schemas before it raises
         if any(Path(name, mark).is_file() for mark in ("state.json", "dataset_dict.json")):
             saved = datasets.load_from_disk(name)

@@ -110,19 +110,18 @@ def undecoded(feature: Any) -> Any:
 
 
 def store_files_without_torchcodec() -> None:
-    """Let `datasets` store audio files as they are: its audio folders and WebDatasets ask for an encoder, and use
-    none."""
-    encode = Audio.encode_example
-
-    def stored(self: Audio, value: Any) -> dict[str, Any]:
-        if isinstance(value, str | Path | bytes):
-            value = {"bytes": value} if isinstance(value, bytes) else {"path": str(value)}
-        if isinstance(value, dict) and value.get("array") is None:
-            return {"bytes": value.get("bytes"), "path": value.get("path")}
-        return encode(self, value)
-
+    """Let `datasets`, in this process and its workers, store audio files as they are: its audio folders and WebDatasets
+    ask for an encoder, and use none."""
     if not datasets.config.TORCHCODEC_AVAILABLE:
-        Audio.encode_example = stored
+        Audio.encode_example = _stored
 
 
-store_files_without_torchcodec()
+_encode = Audio.encode_example
+
+
+def _stored(self: Audio, value: Any) -> dict[str, Any]:
+    if isinstance(value, str | Path | bytes):
+        value = {"bytes": value} if isinstance(value, bytes) else {"path": str(value)}
+    if isinstance(value, dict) and value.get("array") is None:
+        return {"bytes": value.get("bytes"), "path": value.get("path")}
+    return _encode(self, value)
