@@ -49,16 +49,16 @@ class RVQ(Quantizer):
         kmeans_iters: int = 50,
         dropout: float = 1.0,
         quantization_rate: float = 1.0,
-        dropout_choices: Sequence[int] | None = None,
+        dropout_choices: Sequence[int] | int | None = None,
     ):
         super().__init__()
         self.dim, self.latent_dim, self.frame_rate = dim, dim, frame_rate
         self.n_q, self.codebook_size = n_q, codebook_size
         self.decay, self.dead_below, self.check_every = decay, dead_below, check_every
         self.kmeans_iters, self.dropout, self.quantization_rate = kmeans_iters, dropout, quantization_rate
-        if min(dropout_choices or [1]) < 1:
+        self.dropout_choices = [dropout_choices] if isinstance(dropout_choices, int) else dropout_choices or ()
+        if min(self.dropout_choices, default=1) < 1:
             raise ValueError(f"dropout_choices is {dropout_choices}: these are numbers of codebooks, from 1 on")
-        self.dropout_choices = dropout_choices or ()
         self.codebook_dim = width = codebook_dim or dim
         self.project_in = nn.Conv1d(dim, width, 1, bias=False) if codebook_dim else nn.Identity()
         self.project_out = nn.Conv1d(width, dim, 1, bias=False) if codebook_dim else nn.Identity()
