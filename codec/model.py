@@ -13,7 +13,6 @@ from codec.encoders.base import Encoder
 from codec.layers.inference import ReducedPrecision, for_inference
 from codec.layers.streaming import State, Stream, in_pieces
 from codec.quantizers.base import Quantized, Quantizer
-from codec.quantizers.rvq import RVQ
 
 PIECE_SECONDS = 2.0  # audio per step of a causal part when no gradient is needed
 
@@ -98,11 +97,7 @@ class Codec(nn.Module):
         1 is the usual search, level by level. A wider one finds codes of a smaller error for ``n_q`` levels, which any
         decoder of this codec reads (docs/evaluation.md); its cost grows with ``beam``. ValueError without codebooks.
         """
-        if beam < 1 or (beam > 1 and not any(isinstance(part, RVQ) for part in self.quantizer.modules())):
-            raise ValueError(f"a beam of {beam} needs residual codebooks and at least one path: leave it out")
-        for part in self.quantizer.modules():
-            if isinstance(part, RVQ):
-                part.beam = beam
+        self.quantizer.search_with(beam)
         return self
 
     def encode_batch(self, wavs: Sequence[Tensor], n_q: int | None = None) -> list[Tensor]:

@@ -16,7 +16,7 @@ from torch.nn.modules.module import (
 )
 
 from codec.checkpoints.renamed import current_name, removed_options, with_current_names
-from codec.utils.errors import InputError
+from codec.utils.errors import InputError, first_line
 
 # MODEL and FLOW are built from any checkpoint: they open no file, connection or process (tests/test_security.py).
 MODEL = ("codec.model", "codec.encoders", "codec.decoders", "codec.quantizers")
@@ -51,8 +51,7 @@ def build(config: dict[str, Any], among: tuple[str, ...] = MODEL) -> Any:
     except REFUSALS as error:
         if type(error).__module__.startswith("codec."):
             raise  # one of our errors
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"its configuration cannot be built: {first[:200]}") from error
+        raise CheckpointError(f"its configuration cannot be built: {first_line(error)}") from error
 
 
 def _instantiate(config: Any) -> Any:

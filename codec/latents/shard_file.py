@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from codec.data.base import CorpusError
-from codec.utils.errors import InputError
+from codec.utils.errors import InputError, first_line
 from codec.utils.safe_io import Schema, parse_as, parse_json
 
 ENDING = ".safetensors"
@@ -119,7 +119,7 @@ class ShardFile:
             matrix = self._file.get_slice(layout.tensor)
             shape, dtype = matrix.get_shape(), matrix.get_dtype()
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError) as error:
-            raise ShardFileError(f"{path} is no file of {layout.what}, or it is damaged: {_line(error)}") from None
+            raise ShardFileError(f"{path} is no file of {layout.what}, or it is damaged: {first_line(error)}") from None
         found = header.format, header.version, dtype, len(shape), type(self.facts.get(layout.source))
         wanted = layout.format, layout.version, layout.dtype, 2, str
         if found != wanted or not shape[0] or not self._consistent(header, shape[1]):
@@ -164,7 +164,7 @@ class ShardFile:
         try:
             yield
         except (OSError, SafetensorError) as error:
-            raise ShardFileError(f"{self.path} is damaged: {_line(error)}") from None
+            raise ShardFileError(f"{self.path} is damaged: {first_line(error)}") from None
 
 
 class OpenShards:
@@ -198,7 +198,3 @@ def corpus_errors(advice: str = "remove it and extract again") -> Iterator[None]
         yield
     except ShardFileError as error:
         raise CorpusError(f"{error}; {advice}.") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

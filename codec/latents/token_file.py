@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codec.quantizers.base import Quantizer
 from codec.utils.atomic import write_atomic
-from codec.utils.errors import InputError
+from codec.utils.errors import InputError, first_line
 
 FORMAT, VERSION = "codec-tokens", "1"
 
@@ -84,7 +84,7 @@ def load_tokens(path: str | Path) -> Tokens:
         with safe_open(path, framework="np") as file:
             facts, codes = file.metadata() or {}, file.get_tensor("codes") if "codes" in set(file.keys()) else None
     except (SafetensorError, OSError) as error:
-        raise TokenError(f"{path} is no token file, or it is damaged: {str(error).splitlines()[0][:200]}") from None
+        raise TokenError(f"{path} is no token file, or it is damaged: {first_line(error)}") from None
     if facts.get("format") != FORMAT or codes is None:
         raise TokenError(f"{path} is no token file of this project: its metadata lack format={FORMAT}")
     if facts.get("version") != VERSION:

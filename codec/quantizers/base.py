@@ -33,6 +33,7 @@ class Quantizer(nn.Module):
     frame_rate: float  # latent frames per second (Hz), for the bitrates
     has_semantic: bool = False  # whether Quantized.semantic and first exist in training
     codebook_dim: int  # width of the codes, if has_semantic
+    beam: int = 1  # paths of the search for codes, outside training
     learns: bool = True  # False: codebooks and their statistics do not change in training (freeze=)
 
     def forward(self, z: Tensor, n_q: int | None = None) -> Quantized:
@@ -50,6 +51,12 @@ class Quantizer(nn.Module):
     def bitrate(self, n_q: int | None = None) -> float:
         """Nominal bitrate of the first ``n_q`` codebooks in kbit/s; NaN for a continuous bottleneck."""
         return self.check_n_q(n_q) * math.log2(self.codebook_size) * self.frame_rate / 1000
+
+    def search_with(self, beam: int) -> None:
+        """Search codes along the ``beam`` best paths, outside training; raises ValueError unless it is 1 or, with
+        residual codebooks, more."""
+        if beam != 1:
+            raise ValueError(f"a beam of {beam} needs residual codebooks and at least one path: leave it out")
 
     def codebook_state(self, n_q: int) -> list[Tensor]:
         """The tensors that ``decode`` reads for the first ``n_q`` codebooks."""

@@ -34,7 +34,6 @@ class RVQ(Quantizer):
     """
 
     has_semantic = True
-    beam = 1  # paths of the search for codes, outside training (Codec.search_with)
 
     def __init__(
         self,
@@ -143,7 +142,7 @@ class RVQ(Quantizer):
 
     def _search(self, vectors: Tensor, n_q: int) -> list[Tensor]:
         """Codes ``[N]`` of each level for vectors ``[N, C]``: of the ``beam`` best sums of codes of the levels so far,
-        each is continued with every code of the next one (Liu, Lu and Dai, arXiv 1509.05195, section 3.2)."""
+        each is continued with every code of the next one (multi-path encoding; Liu et al., arXiv 1509.05195)."""
         residual, paths = vectors[:, None], vectors.new_zeros(len(vectors), 1, 0, dtype=torch.int64)  # [N, W, ...]
         for book in self.codebooks[:n_q]:
             error = residual.square().sum(-1, keepdim=True) - 2 * residual @ book.t() + book.square().sum(-1)
@@ -158,6 +157,10 @@ class RVQ(Quantizer):
         self.check_n_q(codes.shape[1])
         y = sum(F.embedding(code, self.codebooks[k]) for k, code in enumerate(codes.unbind(1)))  # [B, F, C]
         return self.project_out(y.transpose(1, 2))
+
+    def search_with(self, beam: int) -> None:
+        super().search_with(min(beam, 1))
+        self.beam = beam
 
     def metrics(self) -> dict[str, Tensor]:
         """Statistics of the moving averages; ``usage`` is the fraction of codes that are not dead, and ``frames`` the

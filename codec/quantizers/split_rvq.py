@@ -85,6 +85,11 @@ class SplitRVQ(Quantizer):
         z = self.semantic.decode(codes[:, :1])
         return z if codes.shape[1] == 1 else z + self.acoustic.decode(codes[:, 1:])
 
+    def search_with(self, beam: int) -> None:
+        for part in (self.semantic, self.acoustic):
+            part.search_with(beam)
+        self.beam = beam
+
     def codebook_state(self, n_q: int) -> list[Tensor]:
         return [*self.semantic.codebook_state(1), *(self.acoustic.codebook_state(n_q - 1) if n_q > 1 else [])]
 

@@ -22,6 +22,7 @@ from codec.checkpoints.load import CheckpointError, load_checkpoint, load_weight
 from codec.checkpoints.safe_instantiate import STEP, build
 from codec.distillation.base import PhoneBatch
 from codec.training.codec_task import PARTS, STARTS, CodecTask
+from codec.utils.errors import first_line
 from codec.utils.safe_io import parse_json
 
 DIVERGED = "diverged.ckpt"
@@ -102,7 +103,7 @@ def replay(path: str | Path) -> tuple[CodecTask, dict[str, Tensor]]:
         load_weights(task, content["state_dict"], str(checkpoint))
         torch.set_rng_state(batch.random["random"])
     except (AttributeError, TypeError, RuntimeError) as error:  # parts of other kinds; a random state of another size
-        raise CheckpointError(f"{path} cannot be replayed: {str(error).splitlines()[0][:200]}") from error
+        raise CheckpointError(f"{path} cannot be replayed: {first_line(error)}") from error
     total, values = task.train().one_pass(wav, batch.phones)
     total.backward()
     return task, values

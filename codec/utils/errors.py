@@ -9,6 +9,11 @@ def shortened(text: str, most: int = MOST) -> str:
     return "".join(sign if sign.isprintable() else " " if sign.isspace() else "?" for sign in text)
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an error's message without its full stop, or the class's name, for use within a sentence."""
+    return shortened((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), 200)
+
+
 class UserError(Exception):
     """Base of all errors of this package; the message is one sentence for the user."""
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from codec.checkpoints.convert.published import import_published
+from codec.checkpoints.convert.published import load_any
 from codec.checkpoints.convert.weight_norm import load_plain, plain_state
-from codec.checkpoints.load import CheckpointError, load_codec
+from codec.checkpoints.load import CheckpointError
 from codec.layers.transformer import Transformer
 from codec.model import Codec
 from codec.quantizers.base import Continuous
@@ -27,7 +27,7 @@ def start_from(codec: Codec, source: str | Path, frozen: Sequence[str] = ()) -> 
     another architecture, such as a new decoder for a frozen encoder. Raises CheckpointError if ``source`` cannot be
     read or its other parts have another architecture.
     """
-    trained = load_codec(source)[0] if str(source).endswith(".ckpt") else import_published(source)[0]
+    trained = load_any(source)
     weights, own = plain_state(trained), plain_state(codec)
     may_differ = PARTS - set(frozen) if frozen else {"quantizer"} if isinstance(codec.quantizer, Continuous) else set()
     fresh = {part for part in may_differ if _architecture(trained, part, weights) != _architecture(codec, part, own)}

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from codec.checkpoints.load import CheckpointError
+from codec.utils.errors import first_line
 from codec.utils.safe_io import UntrustedFileError, read_json
 
 MAX_CONFIG = 2**20  # bytes
@@ -30,7 +31,8 @@ def locate_mimi(source: str | Path) -> Path:
         except Exception as error:  # of dozens of kinds, from a malformed id to the network
             raise CheckpointError(
                 f"{source} is neither a file nor a folder here, and cannot be had from the Hugging Face Hub "
-                f"({_line(error)}): give a Mimi's .safetensors file, or a folder with config.json and model.safetensors"
+                f"({first_line(error)}): give a Mimi's .safetensors file, or a folder with config.json and "
+                "model.safetensors"
             ) from None
     if (path / "model.safetensors").is_file() and _is_mimi(path):
         return path / "model.safetensors"
@@ -54,7 +56,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a safetensors file: {_line(error)}") from None
+        raise CheckpointError(f"{path} cannot be read as a safetensors file: {first_line(error)}") from None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -63,7 +65,3 @@ def read_config(path: Path) -> dict[str, Any]:
         return read_json(path, MAX_CONFIG)
     except (OSError, UntrustedFileError) as error:
         raise CheckpointError(f"{path}, the configuration of this Mimi, cannot be read: {error}") from None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]

@@ -18,6 +18,7 @@ from codec.checkpoints.convert.tflite import CONV, DEPTHWISE_CONV, GATHER, TRANS
 from codec.checkpoints.load import CheckpointError, load_weights
 from codec.checkpoints.safe_instantiate import build
 from codec.model import Codec
+from codec.utils.errors import first_line
 
 log = logging.getLogger(__name__)
 RELEASE = "https://raw.githubusercontent.com/google/lyra/v1.3.2/lyra/model_coeffs"
@@ -26,7 +27,7 @@ FILES = {  # of the release, with their SHA-256
     "quantizer.tflite": "841ee05989687d32d1f616a8ad1419fc7eda37599d3c05c7cf5a0d60ccf8ac5c",
     "lyragan.tflite": "50e7839cda4f30599a3a34cfaddcd9c98449b049eee884e1a74295780448ad06",
 }
-MAX_BYTES = 2**25  # of a file; the largest has 1.8 MB
+MAX_BYTES = 2**22  # of a file; the largest has 1.8 MB
 N_Q, CODES, DIM = 46, 16, 64
 PRIOR = 100.0  # uses of each code that the moving averages begin with: about those of 100 steps of training
 
@@ -47,9 +48,12 @@ def import_lyra(source: str | Path = RELEASE, n_q: int | None = None) -> tuple[C
     tree = _config(n_q)
     codec = build(tree)
     encoder, quantizer, decoder = (_read(str(source), name) for name in FILES)
-    _copy(codec.encoder, _layers(encoder.get("main", [])), f"{source}/soundstream_encoder.tflite")
-    _copy(codec.decoder, _layers(decoder.get("main", [])), f"{source}/lyragan.tflite")
-    codebooks = _codebooks(quantizer.get("decode", []), f"{source}/quantizer.tflite")[:n_q]
+    try:
+        _copy(codec.encoder, _layers(encoder.get("main", [])), f"{source}/soundstream_encoder.tflite")
+        _copy(codec.decoder, _layers(decoder.get("main", [])), f"{source}/lyragan.tflite")
+        codebooks = _codebooks(quantizer.get("decode", []), f"{source}/quantizer.tflite")[:n_q]
+    except (LookupError, RuntimeError, TypeError) as error:  # weights of other dimensions
+        raise CheckpointError(f"{source} has no weights of Lyra V2 ({first_line(error)}): {_known()}") from None
     usage = torch.full((n_q, CODES), PRIOR)
     state = {"codebooks": codebooks, "usage": usage, "sums": codebooks * PRIOR, "_extra_state": {"steps": 1}}
     load_weights(codec.quantizer, state, f"{source}/quantizer.tflite")
@@ -79,8 +83,9 @@ def _read(source: str, name: str) -> dict[str, list[Operator]]:
         with fsspec.open(address, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except Exception as error:  # of dozens of kinds, from a missing file to the network
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise CheckpointError(f"{address} cannot be read ({reason}): {_known()}; three files are needed") from None
+        raise CheckpointError(
+            f"{address} cannot be read ({first_line(error)}): {_known()}; three files are needed"
+        ) from None
     if len(data) > MAX_BYTES:
         raise CheckpointError(f"{address} is too large to be Lyra's: {_known()}")
     digest = hashlib.sha256(data).hexdigest()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.checkpoints.convert import lyra, mimi
+from codec.checkpoints.load import load_codec
 from codec.model import Codec
 
 
@@ -19,3 +20,8 @@ def import_published(source: str | Path, n_q: int | None = None) -> tuple[Codec,
     if "://" in text or any(Path(text, name).exists() for name in lyra.FILES):
         return lyra.import_lyra(source, n_q)
     return mimi.import_mimi(source, n_q)
+
+
+def load_any(source: str | Path) -> Codec:
+    """The codec of a checkpoint (.ckpt; EMA weights if it has them) or a published one, in eval mode."""
+    return load_codec(source)[0] if str(source).endswith(".ckpt") else import_published(source)[0]

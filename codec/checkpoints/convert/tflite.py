@@ -12,6 +12,7 @@ from codec.checkpoints.safe_instantiate import CheckpointError
 
 CONV, DEPTHWISE_CONV, GATHER, TRANSPOSE_CONV = 3, 4, 36, 67  # codes of operators with constants
 DTYPES = {0: "<f4", 2: "<i4", 9: "<i1"}
+MOST_TABLES, MOST_GRAPHS, MOST_ENDS = 4096, 4, 256  # in a vector, in a file, and inputs or outputs of an operator
 
 
 class Operator(NamedTuple):
@@ -61,6 +62,8 @@ class Table:
             return []
         start = at + self._read("<I", at) + 4
         offsets = self.array(field, "<u4").tolist()
+        if len(offsets) > MOST_TABLES:  # which may all be the same one
+            raise ValueError(f"it has {len(offsets):,} entries in one list")
         return [Table(self.data, start + 4 * i + offset) for i, offset in enumerate(offsets)]
 
 
@@ -74,23 +77,33 @@ def read_tflite(data: bytes, name: str) -> dict[str, list[Operator]]:
     try:
         model = Table(data, struct.unpack_from("<I", data)[0])
         kinds = [max(code.number(0, "<b"), code.number(3)) for code in model.tables(1)]
-        buffers = model.tables(4)
-        return {
-            graph.array(4, "<u1").tobytes().decode(): _operators(graph, kinds, buffers) for graph in model.tables(2)
-        }
+        buffers, graphs = model.tables(4), model.tables(2)[:MOST_GRAPHS]
+        return {graph.array(4, "<u1").tobytes().decode(): _operators(graph, kinds, buffers) for graph in graphs}
     except (struct.error, ValueError, LookupError, UnicodeDecodeError, RecursionError, MemoryError) as error:
         raise CheckpointError(f"{name} is a damaged TensorFlow Lite file ({str(error)[:100]}): copy it again") from None
 
 
 def _operators(graph: Table, kinds: list[int], buffers: list[Table]) -> list[Operator]:
-    tensors = graph.tables(0)
+    values = _constants(graph.tables(0), buffers)
     found = []
     for operator in graph.tables(3):
-        inputs, outputs = (operator.array(field, "<i4").tolist() for field in (1, 2))
-        constants = {i: _constant(tensors[index], buffers) for i, index in enumerate(inputs) if index >= 0}
-        constants = {i: value for i, value in constants.items() if value is not None}
+        inputs, outputs = (operator.array(field, "<i4")[:MOST_ENDS].tolist() for field in (1, 2))
+        constants = {i: values[index] for i, index in enumerate(inputs) if index in values}
         found.append(Operator(kinds[operator.number(0, "<I")], inputs, outputs, constants))
     return found
+
+
+def _constants(tensors: list[Table], buffers: list[Table]) -> dict[int, np.ndarray]:
+    """Number of a tensor -> its value; all of them have little more elements than the file bytes, as buffers are
+    shared by small tensors only."""
+    values, count = {}, 0
+    for number, tensor in enumerate(tensors):
+        if (value := _constant(tensor, buffers)) is not None:
+            values[number] = value
+            count += value.size
+            if count > 2 * len(tensor.data):
+                raise ValueError("its tensors share more bytes than it has")
+    return values
 
 
 def _constant(tensor: Table, buffers: list[Table]) -> np.ndarray | None:
@@ -104,7 +117,10 @@ def _constant(tensor: Table, buffers: list[Table]) -> np.ndarray | None:
     scale = quantization.array(2, "<f4") if quantization else ()
     if not len(scale):
         return values
-    axes = [1] * len(shape)
-    axes[quantization.number(6)] = -1
-    zero = quantization.array(3, "<i8").reshape(axes)
+    axes, axis = [1] * len(shape), quantization.number(6)
+    zero = quantization.array(3, "<i8")
+    if len(zero) != len(scale) or len(scale) not in (1, shape[axis]):
+        raise ValueError("its scales do not fit its weights")
+    axes[axis] = -1
+    zero = zero.reshape(axes)
     return (values - zero).astype(np.float32) * scale.reshape(axes)

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codec.checkpoints.convert.published import import_published
-from codec.checkpoints.load import CheckpointError, load_codec
+from codec.checkpoints.convert.published import load_any
+from codec.checkpoints.load import CheckpointError
 from codec.evaluation.baselines.base import System
 from codec.evaluation.metrics.base import MissingError
 from codec.evaluation.profiling import algorithmic_delay, gflop_per_second
 from codec.model import Codec
 from codec.quantizers.base import codebook_statistics
-from codec.quantizers.rvq import RVQ
+from codec.utils.errors import first_line
 
 
 class CodecSystem(System):
@@ -28,7 +28,6 @@ class CodecSystem(System):
     def __init__(self, codec: Codec, n_q: int | None = None, device: str | torch.device = "cpu"):
         self.n_q = codec.quantizer.check_n_q(n_q)
         self.codec, self.sample_rate, self.counts = codec.to(device).eval(), codec.sample_rate, None
-        self.beam = max((part.beam for part in codec.quantizer.modules() if isinstance(part, RVQ)), default=1)
 
     @cached_property
     def cost(self) -> dict[str, Any]:
@@ -37,7 +36,7 @@ class CodecSystem(System):
             delay, gflop = algorithmic_delay(self.codec), gflop_per_second(self.codec, self.n_q or None)
         except Exception as error:  # a user's own part must not cost the scores
             unknown = dict.fromkeys(("latency_ms", "gflop_encode", "gflop_decode"))
-            return unknown | {"cost": f"not known: {type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+            return unknown | {"cost": f"not known: {type(error).__name__}: {first_line(error)}"}
         latency = None if delay is None else 1000 * delay
         return {"latency_ms": latency, "gflop_encode": gflop["encode"], "gflop_decode": gflop["decode"]}
 
@@ -56,7 +55,7 @@ class CodecSystem(System):
             "parameters": sum(p.numel() for p in self.codec.parameters()),
             "frame_rate_hz": self.codec.frame_rate,
             "n_q": self.n_q,
-            **({"beam": self.beam} if self.beam > 1 else {}),
+            **({"beam": beam} if (beam := self.codec.quantizer.beam) > 1 else {}),
             "kbps": self.codec.bitrate(self.n_q or None),
             **self.cost,
         }
@@ -73,7 +72,8 @@ class CodecSystem(System):
 class PublishedSystem(CodecSystem):
     """A published codec that this package imports, with its first ``n_q`` codebooks (None: all).
 
-    ``source`` is a checkpoint of ``python -m codec import``, or what that command takes.
+    ``source`` is a checkpoint of ``python -m codec import``, or what that command takes; ``beam``: paths of the search
+    for codes.
     """
 
     def __init__(self, source: str, n_q: int | None = None, device: str = "cpu", beam: int = 1):
@@ -89,5 +89,4 @@ class PublishedSystem(CodecSystem):
 
 @lru_cache(maxsize=1)  # systems that differ in n_q share the codec
 def _published(source: str, beam: int) -> Codec:
-    codec = load_codec(source)[0] if source.endswith(".ckpt") else import_published(source)[0]
-    return codec.search_with(beam)
+    return load_any(source).search_with(beam)

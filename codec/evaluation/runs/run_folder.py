@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from codec.evaluation.report import Report, ReportError
 from codec.evaluation.runs.factors import Settings, as_text, differences, flatten
-from codec.utils.errors import InputError
+from codec.utils.errors import InputError, first_line
 from codec.utils.redact import redact, redact_override
 from codec.utils.quoting import option
 from codec.utils.safe_io import UntrustedFileError, read_text, read_yaml
@@ -136,7 +136,7 @@ class Run:
                 text = text[text["step"] != ""].drop(columns="epoch", errors="ignore")
                 part = text.where(text != "").astype(float).astype({"step": int})
             except (ValueError, TypeError, OverflowError) as error:
-                raise RunError(f"{file} is no log of train.py: {str(error).splitlines()[0][:200]}") from error
+                raise RunError(f"{file} is no log of train.py: {first_line(error)}") from error
             if part.empty:
                 continue
             before = [joined[joined["step"] < part["step"].min()]] if joined is not None else []
@@ -157,7 +157,7 @@ class Run:
             except pandas.errors.EmptyDataError:
                 continue
             except (OSError, UntrustedFileError, pandas.errors.ParserError, ValueError) as error:
-                raise RunError(f"{file} cannot be read: {str(error).strip().splitlines()[0][:200]}") from error
+                raise RunError(f"{file} cannot be read: {first_line(error)}") from error
             if "step" not in table:
                 raise RunError(f"{file} is no log of train.py: it has no column step")
             tables.append((file, table.fillna("")))
