@@ -12,7 +12,7 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from codec.cli.app import join_sweep, one_sentence, refuse_renamed
+from codec.cli.app import in_sweep, join_sweep, one_sentence, refuse_renamed
 
 # Everything heavy is imported inside the functions: --help and a misspelt option answer at once.
 
@@ -38,7 +38,7 @@ def train(cfg: DictConfig) -> float:
             trainer.validate(trainer.lightning_module, data.val_dataloader(), verbose=False)
         if trainer.is_global_zero:
             instantiate(cfg.report)(cfg, trainer, data)
-        return chosen(name, trainer.callback_metrics)
+        return chosen(name, trainer.callback_metrics, in_sweep())
 
 
 def fit(cfg: DictConfig) -> tuple[Any, Any]:

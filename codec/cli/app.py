@@ -28,6 +28,7 @@ log = logging.getLogger("train")
 no_secrets = NoSecrets()  # one object: logging adds a filter to a handler only once
 
 FLAGS = ("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--package", "-p", "--info", "-i")
+FLAGS += ("--cfg", "-c", "--experimental-rerun")
 # Old -> current options. "key" also matches longer keys ("key.x"), "key=" only itself; "key=choice" is replaced whole.
 TEXT = ("aligned_phones", "characters", "spread_characters", "phones")
 SPEAKER = ("prompt", "prompt_attention")

@@ -45,7 +45,7 @@ def whole_numbers(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -
         if isinstance(value, str) and isinstance(default, float) and "${" not in value:
             raise InputError(f"{path}={value}: give a number, such as {default:g}")
         whole = _whole(path, value, OmegaConf.to_container(default) if OmegaConf.is_config(default) else default)
-        if path == "seed" and not 0 <= whole < 2**32:
+        if path == "seed" and "${" not in str(whole) and not (_is_int(whole) and 0 <= whole < 2**32):
             raise InputError(f"seed={whole}: give a whole number from 0 to {2**32 - 1}")
         if whole is not value:
             OmegaConf.update(cfg, path, whole)

@@ -217,9 +217,9 @@ def _chunks(file: BinaryIO, end: int, kind: bytes) -> list[Part]:
         if name == b"ds64":
             known = int.from_bytes(file.read(16)[8:], "little")
         at += 8 + (0 if name == audio else length + length % 2)
-    present, claimed = end - at, known if length == 0xFFFFFFFF else length
     if name != audio:
         return []
+    present, claimed = end - at, known if length == 0xFFFFFFFF else length
     if present + SLACK < claimed < UNKNOWN:
         raise ContainerError(f"is truncated: {present:,} of {claimed:,} bytes of audio are there")
     file.seek(at + claimed)

@@ -60,10 +60,10 @@ class FolderCorpus(IndexedCorpus):
         rows = self._scan() if manifest is None or read_all else self._listed(Path(manifest).expanduser())
         found, self.bad = _headers(self.root, [row.file for row in rows])
         self.size = len(rows)
-        self.rows = self._with_speakers([row for row in rows if row.file in found], speaker_from)
-        if not self.rows:
+        if not found:
             first = " ".join(self.bad[0])
             raise CorpusError(f"none of the {self.size} audio files in {self.root} can be read ({first}).")
+        self.rows = self._with_speakers([row for row in rows if row.file in found], speaker_from)
         if self.bad:
             first = ", ".join(" ".join(one) for one in self.bad[:3])
             log.warning(
@@ -174,7 +174,7 @@ def _headers(root: Path, names: Sequence[str]) -> tuple[dict[str, tuple[int, int
         if not S_ISREG(stat.st_mode):  # opening a pipe would block
             return [0, 0, 0, 0, "is no regular file"]
         state = [stat.st_size, stat.st_mtime_ns]
-        if known.get(name, [])[:2] == state:
+        if known.get(name, [])[:2] == state and not known[name][4]:  # an installation may mend what was unreadable
             return known[name]
         try:
             return [*state, *audio.probe(root / name, name), ""]

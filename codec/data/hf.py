@@ -54,7 +54,7 @@ class HubTable(IndexedCorpus):
                     headers.append((*audio.probe(recording.source, recording.name), recording.name, ""))
                 except AudioError as error:
                     headers.append((0, 1, error.file, error.reason))
-            if files:
+            if files and not any(header[3] for header in headers):  # an installation may mend what was unreadable
                 save_json(cached, {"headers": headers})
         return headers
 

@@ -49,7 +49,7 @@ class Columns:
             data = _wav(value["array"], value.get("sampling_rate"), name)
         if isinstance(data, list):
             raise AudioError(name, f"is a list of {len(data)}: store one file, or a dict of array and sampling_rate")
-        if not (isinstance(data, bytes) or (path and not data)):
+        if not (path and not data) and not (data and isinstance(data, bytes)):
             raise AudioError(name, f"has neither bytes nor a path but {type(data).__name__}")
         text, speaker = (as_text(row[c]) if c else "" for c in (self.text, self.speaker))
         return Recording(data or fetch(self._place_of(path, name), name), name, speaker, text)

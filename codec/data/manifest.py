@@ -3,7 +3,6 @@
 import csv
 import difflib
 import itertools
-import json
 import logging
 import math
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from codec.data.base import CorpusError
+from codec.utils.safe_io import parse_json
 
 MOST_MEMORY = 10**9  # bytes of all rows; one with a name, a speaker and 80 letters of text takes 340
 LONGEST = 2**20  # characters of a row
@@ -114,16 +114,17 @@ def _cells(lines: Iterator[str]) -> Iterator[list[str]]:
 
 
 def _objects(lines: Iterator[str]) -> Iterator[list[str]]:
-    columns: list[str] = []
+    rows = []
     for line in filter(str.strip, lines):
-        row = json.loads(line)
+        row = parse_json(line)
         if not isinstance(row, dict):
             raise ValueError("a row is no object")
         if row.get("offset"):
             raise ValueError("rows with an offset are parts of recordings, which must be cut into files")
-        if not columns:
-            columns = list(row)
-            yield _named(columns)
+        rows.append(row)
+    columns = list(dict.fromkeys(name for row in rows for name in row))  # a key may be missing in the first rows
+    yield _named(columns)
+    for row in rows:
         yield ["" if row.get(name) is None else str(row[name]) for name in columns]
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from codec.utils.errors import shortened
 from codec.utils.redact import redact_text
 
-RETRIES = 6  # after 1, 2, 4, ... 32 seconds: a minute in all
+RETRIES = 6  # after 1, 2, 4, ... 32 seconds, a minute in all, or as long as the server asks
 LONGEST = 300  # seconds: the window in which the Hub counts requests
 NETWORK = ("aiohttp", "botocore", "http", "httpcore", "httpx", "httpx2", "requests", "ssl", "urllib3")
 ANSWER = "ClientError"  # botocore's, of what a server has answered
@@ -38,11 +38,16 @@ def is_transient(error: BaseException) -> bool:
     return any(
         isinstance(one, ConnectionError | TimeoutError)
         or (isinstance(one, OSError) and one.errno in (errno.EIO, errno.EBUSY, errno.ESTALE))
-        or (type(one).__module__.partition(".")[0] in NETWORK and type(one).__name__ != ANSWER and not status_of(one))
+        or (_of_network(one) and type(one).__name__ != ANSWER and not status_of(one))
         or status_of(one) in (408, 429)
         or status_of(one) >= 500
         for one in causes(error)
     )
+
+
+def _of_network(error: BaseException) -> bool:
+    """Whether an error is of the network; malformed addresses and certificates are ValueErrors."""
+    return type(error).__module__.partition(".")[0] in NETWORK and not isinstance(error, ValueError)
 
 
 def retried(read: Callable[[], T], what: str, passes: Callable[[BaseException], bool] = is_transient) -> T:

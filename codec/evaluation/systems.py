@@ -152,8 +152,9 @@ def build_systems(
 
 
 def _loaded(path: Path, ema: bool, beam: int) -> Codec:
+    codec = load_codec(path, ema)[0]
     try:
-        return load_codec(path, ema)[0].search_with(beam)
+        return codec.search_with(beam)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

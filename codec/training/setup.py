@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -175,8 +176,13 @@ def check(task: nn.Module, data: Any, max_steps: int) -> None:
         raise InputError(f"nothing is held out for validation{bad}: raise dataset.holdout")
 
 
-def chosen(name: str, values: Mapping[str, Any]) -> float:
-    """Value of validation by name. Raises InputError if it is another's, such as one of training, or there is none."""
+def chosen(name: str, values: Mapping[str, Any], searching: bool = True) -> float:
+    """Value of validation by name; without a search NaN if there is none.
+
+    Raises InputError in a search if it is another's, such as one of training, or there is none.
+    """
+    if not searching:
+        return float(values.get(name, math.nan))
     known = sorted(key for key in values if key.startswith("val/"))
     if name not in known:
         raise InputError(f"search_metric={name}: a search needs a value of validation; there are {', '.join(known)}")

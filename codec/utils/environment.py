@@ -28,5 +28,11 @@ def prepare() -> None:
 
 
 def temporary_home() -> Path:
-    """A folder of this user for what can be computed again, where the home cannot be written."""
-    return Path(tempfile.gettempdir(), f"codec-{os.getuid()}")
+    """A folder of this user alone, which is made, for what can be computed again, where the home cannot be written.
+
+    Raises PermissionError if another user has one of its name."""
+    folder = Path(tempfile.gettempdir(), f"codec-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PermissionError(f"{folder} belongs to another user: name a folder of yours in HOME or CODEC_CACHE")
+    return folder

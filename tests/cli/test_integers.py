@@ -56,7 +56,10 @@ def test_other_tasks_and_groups_are_composed_alike():
 @pytest.mark.parametrize(
     ("name", "option"),
     [
-        *(("train", option) for option in ("max_steps=2.5", "batch_size=1e-3", "seed=inf", "seed=-1", "lr=abc")),
+        *(
+            ("train", option)
+            for option in ("max_steps=2.5", "batch_size=1e-3", "seed=inf", "seed=-1", "seed=null", "lr=abc")
+        ),
         *(("train", option) for option in ("strides=[2.5,4,5,8]", "dataset.voices=nan", "batch_size=true")),
         *(("eval", option) for option in ("clips=2.5", "n_q=[1,2.5]", "audio=0.5")),
     ],

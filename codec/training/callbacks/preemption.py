@@ -76,7 +76,8 @@ class Preemption(Callback):
         elif urgent:
             self.since = time.monotonic()
             os.write(2, b"\nthis step is finished and saved first; a second signal ends at once\n")
-        self.received = number
+        if urgent or self.received is None:
+            self.received = number
 
     def on_train_batch_end(self, trainer: lightning.Trainer, task, outputs, batch, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:  # gradients are still being accumulated
@@ -93,7 +94,8 @@ class Preemption(Callback):
     def _save(self, trainer: lightning.Trainer, number: signal.Signals) -> None:
         trainer.save_checkpoint(self.path)
         require_saved(trainer)
-        self.received = None
+        if self.received == number:  # and not one that came meanwhile
+            self.received = None
         if trainer.is_global_zero:
             options = f"{option('hydra.run.dir', self.run_dir)} ckpt_path=last"
             log.warning(

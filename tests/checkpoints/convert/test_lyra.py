@@ -9,10 +9,11 @@ import torch
 
 from codec.checkpoints.convert.lyra import FILES, import_lyra
 from codec.checkpoints.convert.published import import_published
+from codec.checkpoints.convert.tflite import CONV
 from codec.checkpoints.load import CheckpointError
 from codec.decoders.lyra import LyraDecoder
 from codec.encoders.lyra import LyraEncoder
-from tests.helpers.lyra_files import random_lyra
+from tests.helpers.lyra_files import random_lyra, tflite
 from tests.helpers.parts import changed_outputs, count, streamed
 from tests.helpers.signals import speech
 
@@ -46,6 +47,12 @@ def test_other_files_are_refused(files, tmp_path):
         (quantizer, (folder / encoder).read_bytes(), "codebooks"),
         (encoder, b"RIFF" * 9, "TensorFlow"),
         (encoder, None, "cannot be read"),
+        (encoder, tflite({"main": [(CONV, [None], None)] * 5000}), "entries in one list"),
+        (
+            encoder,
+            tflite({"main": [(CONV, [None, np.ones(3, np.float32), np.ones(3, np.float32)], None)]}),
+            "no weights",
+        ),
     ):
         good = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(content) if content else (tmp_path / name).unlink()
